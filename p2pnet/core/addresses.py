@@ -1,0 +1,322 @@
+"""Everything asked of a multiaddr. Rules: specs/addresses.md.
+
+The one door to py-multiaddr. That package parses lazily and accepts truncated values, so
+nothing becomes a ``Multiaddr`` here before it was taken apart and put together again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from multiaddr import Multiaddr
+
+from p2pnet.core.peer_id import PeerId
+from p2pnet.errors import ProtocolError
+
+__all__ = [
+    "Circuit",
+    "Endpoint",
+    "Multiaddr",
+    "Scope",
+    "circuit_address",
+    "circuit_of",
+    "components",
+    "decode_untrusted",
+    "dns_name",
+    "encode",
+    "from_endpoint",
+    "ip_of",
+    "is_relayed",
+    "parse",
+    "peer_id_of",
+    "scope",
+    "scope_of_ip",
+    "tcp_endpoint",
+    "with_host",
+    "with_peer",
+    "without_peer",
+]
+
+NAME = "multiaddr"
+MAX_ADDRESS_BYTES = 1024
+MAX_COMPONENTS = 16
+DNS_KINDS = frozenset({"dns", "dns4", "dns6", "dnsaddr"})
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """An IP address in text form and a port."""
+
+    host: str
+    port: int
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.host
+
+    @property
+    def is_unspecified(self) -> bool:
+        return self.host in ("0.0.0.0", "::")
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if self.is_ipv6 else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """A relayed address, taken apart: where the relay is, who it is, and who is behind it."""
+
+    relay_address: Multiaddr | None
+    relay: PeerId
+    target: PeerId | None
+
+
+class Scope(Enum):
+    """From where an IP address or a name can be dialled."""
+
+    LOOPBACK = "loopback"
+    PRIVATE = "private"
+    PUBLIC = "public"
+    UNROUTABLE = "unroutable"
+
+
+def parse(text: str) -> Multiaddr:
+    """Read an address from text.
+
+    Raises:
+        ValueError: if it is not a multiaddr, with what is wrong.
+    """
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is not a multiaddr: it must begin with '/'")
+    if len(text) > 4 * MAX_ADDRESS_BYTES:
+        raise ValueError(f"a multiaddr of {len(text)} characters is too long")
+    try:
+        address = Multiaddr(text)
+        parts = components(address)
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"{text!r} is not a multiaddr: {error}") from None
+    if not parts:
+        raise ValueError("an empty multiaddr")
+    if len(parts) > MAX_COMPONENTS:
+        raise ValueError(f"a multiaddr of {len(parts)} components is too long")
+    return address
+
+
+def decode_untrusted(data: bytes) -> Multiaddr:
+    """Read an address from the bytes of a remote.
+
+    Raises:
+        ProtocolError: if it is empty, too long, malformed or of an unknown protocol.
+    """
+    if not 0 < len(data) <= MAX_ADDRESS_BYTES:  # A1
+        raise ProtocolError(NAME, f"address of {len(data)} bytes")
+    try:
+        address = Multiaddr(bytes(data))
+        text = str(address)
+        # A2: py-multiaddr reads a truncated value as zeros; only a full circle proves it whole.
+        whole = Multiaddr(text).to_bytes() == data
+        parts = components(address)
+    except (ValueError, LookupError, TypeError, ArithmeticError):
+        raise ProtocolError(NAME, "malformed address") from None
+    if not whole or not parts:
+        raise ProtocolError(NAME, "malformed address")
+    if len(parts) > MAX_COMPONENTS:  # A1
+        raise ProtocolError(NAME, f"address of {len(parts)} components")
+    return address
+
+
+def decode_many_untrusted(addresses: Iterable[bytes]) -> tuple[Multiaddr, ...]:
+    """Read those addresses that can be read; one bad address does not spoil the others (A3)."""
+    good = []
+    for data in addresses:
+        try:
+            good.append(decode_untrusted(data))
+        except ProtocolError:
+            continue
+    return tuple(dict.fromkeys(good))
+
+
+def encode(address: Multiaddr) -> bytes:
+    return address.to_bytes()
+
+
+@lru_cache(maxsize=4096)
+def components(address: Multiaddr) -> tuple[tuple[str, str], ...]:
+    """Take an address apart into (protocol name, value or empty text)."""
+    return tuple((protocol.name, value or "") for protocol, value in address.items())
+
+
+def join(parts: Iterable[tuple[str, str]]) -> Multiaddr:
+    text = "".join(f"/{name}/{value.lstrip('/')}" if value else f"/{name}" for name, value in parts)
+    return Multiaddr(text)
+
+
+def peer_id_of(address: Multiaddr) -> PeerId | None:
+    """Return the peer an address ends at: its last component, if that is ``/p2p``."""
+    name, value = components(address)[-1]
+    return PeerId.parse(value) if name == "p2p" else None
+
+
+def with_peer(address: Multiaddr, peer_id: PeerId) -> Multiaddr:
+    """Put ``/p2p/<peer_id>`` at the end, unless it is there already."""
+    if peer_id_of(address) == peer_id:
+        return address
+    return address.encapsulate(Multiaddr(f"/p2p/{peer_id}"))
+
+
+def without_peer(address: Multiaddr) -> Multiaddr:
+    """Take the last ``/p2p`` off; an address of nothing else is returned as it is."""
+    parts = components(address)
+    if len(parts) < 2 or parts[-1][0] != "p2p":
+        return address
+    return join(parts[:-1])
+
+
+def is_relayed(address: Multiaddr) -> bool:
+    return any(name == "p2p-circuit" for name, _ in components(address))
+
+
+def circuit_of(address: Multiaddr) -> Circuit:
+    """Take a relayed address apart.
+
+    Raises:
+        ValueError: if it is not ``[<relay address>]/p2p/<relay>/p2p-circuit[/p2p/<target>]``.
+    """
+    parts = components(address)
+    names = [name for name, _ in parts]
+    if names.count("p2p-circuit") != 1:
+        raise ValueError(f"{address} does not hold exactly one /p2p-circuit")
+    at = names.index("p2p-circuit")
+    if at == 0 or names[at - 1] != "p2p":
+        raise ValueError(f"{address} does not name its relay by /p2p/<peer id>")
+    after = parts[at + 1 :]
+    if len(after) > 1 or (after and after[0][0] != "p2p"):
+        raise ValueError(f"{address} holds more than a peer id behind /p2p-circuit")
+    return Circuit(
+        relay_address=join(parts[: at - 1]) if at > 1 else None,
+        relay=PeerId.parse(parts[at - 1][1]),
+        target=PeerId.parse(after[0][1]) if after else None,
+    )
+
+
+def circuit_address(relay_address: Multiaddr, target: PeerId | None = None) -> Multiaddr:
+    """Make a relayed address from the full address of a relay, ``/p2p/<relay>`` included."""
+    tail = "/p2p-circuit" + (f"/p2p/{target}" if target else "")
+    return relay_address.encapsulate(Multiaddr(tail))
+
+
+def from_endpoint(endpoint: Endpoint) -> Multiaddr:
+    kind = "ip6" if endpoint.is_ipv6 else "ip4"
+    return Multiaddr(f"/{kind}/{endpoint.host}/tcp/{endpoint.port}")
+
+
+def tcp_endpoint(address: Multiaddr) -> Endpoint | None:
+    """Return the endpoint of a plain TCP address with an IP; None for every other kind."""
+    parts = components(address)
+    match [name for name, _ in parts]:
+        case ["ip4" | "ip6", "tcp"] | ["ip4" | "ip6", "tcp", "p2p"]:
+            return Endpoint(parts[0][1], int(parts[1][1]))
+        case _:
+            return None
+
+
+def dns_name(address: Multiaddr) -> tuple[str, str] | None:
+    """Return (kind, name) of an address that begins with a DNS name."""
+    kind, name = components(address)[0]
+    return (kind, name) if kind in DNS_KINDS else None
+
+
+def with_host(address: Multiaddr, ip: str) -> Multiaddr:
+    """Replace the first component (a name, or the unspecified address) by an IP address."""
+    kind = "ip6" if ":" in ip else "ip4"
+    return join([(kind, ip), *components(address)[1:]])
+
+
+def ip_of(address: Multiaddr) -> IpAddress | None:
+    kind, value = components(address)[0]
+    return ipaddress.ip_address(value) if kind in ("ip4", "ip6") else None
+
+
+def scope(address: Multiaddr) -> Scope:
+    """Tell from where the first hop of an address can be dialled."""
+    kind, value = components(address)[0]
+    if kind in ("ip4", "ip6"):
+        return scope_of_ip(ipaddress.ip_address(value))
+    if kind in DNS_KINDS:
+        return scope_of_name(value)
+    return Scope.UNROUTABLE
+
+
+def scope_of_name(name: str) -> Scope:
+    """Tell the scope of a DNS name by the reserved names of RFC 6761."""
+    name = name.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return Scope.LOOPBACK
+    if any(name == local or name.endswith("." + local) for local in LOCAL_NAMES):
+        return Scope.PRIVATE
+    return Scope.PUBLIC
+
+
+def scope_of_ip(ip: IpAddress) -> Scope:
+    """Tell the scope of an IP address, as go-multiaddr's ``net/private.go`` draws the lines."""
+    ip = unwrapped(ip)
+    if ip.is_loopback:
+        return Scope.LOOPBACK
+    if isinstance(ip, ipaddress.IPv4Address):
+        private, unroutable, public = PRIVATE_4, UNROUTABLE_4, True
+    else:
+        private, unroutable, public = PRIVATE_6, UNROUTABLE_6, any(ip in net for net in PUBLIC_6)
+    if any(ip in net for net in private):
+        return Scope.PRIVATE
+    if any(ip in net for net in unroutable) or not public:
+        return Scope.UNROUTABLE
+    return Scope.PUBLIC
+
+
+def unwrapped(ip: IpAddress) -> IpAddress:
+    """Return the IPv4 address inside a mapped, 6to4, Teredo or NAT64 one.
+
+    Without this, a remote could smuggle a private target in IPv6 clothing (A4).
+    """
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped
+    if ip.sixtofour is not None:
+        return ip.sixtofour
+    if ip.teredo is not None:
+        return ip.teredo[1]
+    if ip in NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+    return ip
+
+
+LOCAL_NAMES = ("in-addr.arpa", "ip6.arpa", "invalid", "home.arpa", "local", "test", "internal")
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+PRIVATE_4 = tuple(
+    ipaddress.IPv4Network(net)
+    for net in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
+)
+UNROUTABLE_4 = tuple(
+    ipaddress.IPv4Network(net)
+    for net in (
+        "0.0.0.0/8",
+        "192.0.0.0/26",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    )
+)
+PRIVATE_6 = tuple(ipaddress.IPv6Network(net) for net in ("fc00::/7", "fe80::/10"))
+UNROUTABLE_6 = tuple(ipaddress.IPv6Network(net) for net in ("ff00::/8", "2001:db8::/32"))
+PUBLIC_6 = tuple(ipaddress.IPv6Network(net) for net in ("2000::/3", "64:ff9b:1::/48"))

@@ -1,0 +1,76 @@
+"""EventBus: facts for whoever asked. It never blocks the publisher, and never loses silently."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Generic, Self, TypeVar
+
+import trio
+
+from p2pnet.errors import EventsMissed
+
+E = TypeVar("E")
+
+DEFAULT_BUFFER = 1024
+
+
+class Subscription(Generic[E]):
+    """The events of some kinds, in the order they happened; iterate with ``async for``."""
+
+    def __init__(self, kinds: tuple[type[E], ...], limit: int) -> None:
+        self._kinds = kinds
+        self._limit = limit
+        self._events: deque[E] = deque()
+        self._missed = 0
+        self._arrived = trio.Event()
+
+    def offer(self, event: object) -> None:
+        if isinstance(event, self._kinds):
+            if len(self._events) < self._limit:
+                self._events.append(event)
+            else:
+                self._missed += 1
+            self._arrived.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> E:
+        """Wait for the next event.
+
+        Raises:
+            EventsMissed: once, when more events came than were read; then go on reading.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._events:
+            if self._missed:
+                missed, self._missed = self._missed, 0
+                raise EventsMissed(missed)
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        return self._events.popleft()
+
+
+class EventBus:
+    """Hands each published event to every subscription that asked for its kind."""
+
+    def __init__(self) -> None:
+        self._subscriptions: list[Subscription[object]] = []
+
+    def publish(self, event: object) -> None:
+        for subscription in self._subscriptions:
+            subscription.offer(event)
+
+    @contextmanager
+    def subscribe(
+        self, *kinds: type[E], limit: int = DEFAULT_BUFFER
+    ) -> Generator[Subscription[E], None, None]:
+        """Collect events of these kinds (at most ``limit`` unread ones) inside the block."""
+        subscription = Subscription(kinds, limit)
+        self._subscriptions.append(subscription)  # type: ignore[arg-type]
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.remove(subscription)  # type: ignore[arg-type]
