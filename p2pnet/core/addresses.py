@@ -271,7 +271,11 @@ def scope_of_ip(ip: IpAddress) -> Scope:
     if isinstance(ip, ipaddress.IPv4Address):
         private, unroutable, public = PRIVATE_4, UNROUTABLE_4, True
     else:
-        private, unroutable, public = PRIVATE_6, UNROUTABLE_6, any(ip in net for net in PUBLIC_6)
+        private, unroutable, public = (
+            PRIVATE_6,
+            UNROUTABLE_6,
+            any(ip in net for net in PUBLIC_6),
+        )
     if any(ip in net for net in private):
         return Scope.PRIVATE
     if any(ip in net for net in unroutable) or not public:
@@ -297,11 +301,25 @@ def unwrapped(ip: IpAddress) -> IpAddress:
     return ip
 
 
-LOCAL_NAMES = ("in-addr.arpa", "ip6.arpa", "invalid", "home.arpa", "local", "test", "internal")
+LOCAL_NAMES = (
+    "in-addr.arpa",
+    "ip6.arpa",
+    "invalid",
+    "home.arpa",
+    "local",
+    "test",
+    "internal",
+)
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 PRIVATE_4 = tuple(
     ipaddress.IPv4Network(net)
-    for net in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
+    for net in (
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "169.254.0.0/16",
+    )
 )
 UNROUTABLE_4 = tuple(
     ipaddress.IPv4Network(net)

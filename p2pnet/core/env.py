@@ -1,0 +1,296 @@
+"""Env: sockets, wall clock and chance; the one seam between p2pnet and the outside.
+
+Replace ``Env`` and the whole stack is a simulation: nothing else opens a socket, reads the
+wall clock or draws a random number. Monotonic time is ``trio.current_time()``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import psutil
+import trio
+
+from p2pnet.core.addresses import Endpoint
+from p2pnet.core.dns import lookup_dns
+
+RecordKind = Literal["A", "AAAA", "TXT"]
+
+LISTEN_BACKLOG = 1024
+RECEIVE_BYTES = 262_144
+"""Most bytes taken from the kernel at once; the buffer lives only while it holds bytes."""
+OPERATIONS_PER_CHECKPOINT = 16
+"""A socket that never blocks lets other tasks run after this many operations."""
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class ByteStream(trio.abc.HalfCloseableStream):
+    """A raw connection to an endpoint, which knows both its ends."""
+
+    local: Endpoint
+    remote: Endpoint
+
+
+class StreamListener(Protocol):
+    """Accepts raw connections on one endpoint."""
+
+    @property
+    def local(self) -> Endpoint: ...
+
+    async def accept(self) -> ByteStream:
+        """Wait for the next connection; trio.ClosedResourceError once closed."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Network(Protocol):
+    """All that p2pnet asks of a network."""
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
+        """Connect, from ``local`` if given (shared with a listener there). Raises OSError."""
+        ...
+
+    async def listen_tcp(self, local: Endpoint) -> StreamListener:
+        """Listen; port 0 takes a free one. Raises OSError."""
+        ...
+
+    def interface_addresses(self) -> tuple[str, ...]:
+        """Return the IP addresses of this machine, loopback included, in text form."""
+        ...
+
+    async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
+        """Ask the DNS; an empty answer if there is none. Raises OSError if nobody answers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Env:
+    """The outside world, as p2pnet sees it."""
+
+    network: Network
+    wall_clock: Callable[[], float]
+    """Seconds since the epoch; only for expiry times and sequence numbers on the wire."""
+    random_bytes: Callable[[int], bytes] = field(repr=False)
+    """Bytes fit for keys and nonces."""
+    jitter: Callable[[float, float], float] = field(repr=False)
+    """A number between two bounds, for spreading things out; not secret."""
+
+    @classmethod
+    def system(cls) -> Env:
+        """Return the real world."""
+        return cls(SystemNetwork(), time.time, os.urandom, random.SystemRandom().uniform)
+
+
+class SystemNetwork:
+    """The sockets of the operating system."""
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
+        sock = new_socket(remote)
+        try:
+            if local is not None:
+                share_port(sock)
+                sock.bind((local.host, local.port))
+            await connect(sock, remote)
+            return SocketStream(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def listen_tcp(self, local: Endpoint) -> StreamListener:
+        await trio.lowlevel.checkpoint()
+        if local.port:
+            refuse_port_in_use(local)
+        sock = new_socket(local)
+        try:
+            share_port(sock)
+            if local.is_ipv6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((local.host, local.port))
+            sock.listen(LISTEN_BACKLOG)
+            return SocketListener(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def interface_addresses(self) -> tuple[str, ...]:
+        found = [
+            address.address
+            for addresses in psutil.net_if_addrs().values()
+            for address in addresses
+            if address.family in (socket.AF_INET, socket.AF_INET6)
+        ]
+        # A link-local IPv6 address means nothing without its zone, which no peer shares.
+        return tuple(dict.fromkeys(ip for ip in found if "%" not in ip))
+
+    async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
+        return await lookup_dns(name, kind)
+
+
+class SocketListener:
+    """A listening TCP socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.local = endpoint_of(sock.getsockname())
+
+    async def accept(self) -> ByteStream:
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._sock.fileno() < 0:
+                raise trio.ClosedResourceError("this listener is closed")
+            try:
+                sock, _ = self._sock.accept()
+                return SocketStream(sock)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+            except OSError as error:
+                # One client that is gone already, or a moment without descriptors, must not
+                # end the listening.
+                await trio.sleep(0.1 if error.errno in OUT_OF_DESCRIPTORS else 0)
+
+    async def aclose(self) -> None:
+        close_socket(self._sock)
+        await trio.lowlevel.checkpoint()
+
+
+class SocketStream(ByteStream):
+    """A connected TCP socket.
+
+    Leaner than trio's: no lock and no checkpoint on an operation that need not wait, but for
+    every sixteenth, so that a busy socket lets other tasks run and can be cancelled.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._sock = sock
+        self._sending = False
+        self._ended = False
+        self._operations = 0
+        self.local = endpoint_of(sock.getsockname())
+        self.remote = endpoint_of(sock.getpeername())
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this socket")
+        if self._ended:
+            raise trio.ClosedResourceError("the end was sent already")
+        self._sending = True
+        try:
+            with memoryview(data) as view:
+                await self._send(view)
+        finally:
+            self._sending = False
+
+    async def _send(self, view: memoryview) -> None:
+        sent = 0
+        await self._breathe()
+        while sent < len(view):
+            self._check_open()
+            try:
+                sent += self._sock.send(view[sent:])
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
+            except OSError as error:
+                raise trio.BrokenResourceError(f"send failed: {error}") from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        await trio.lowlevel.wait_writable(self._sock)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        await self._breathe()
+        while True:
+            self._check_open()
+            try:
+                return self._sock.recv(max_bytes or RECEIVE_BYTES)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+            except OSError as error:
+                raise trio.BrokenResourceError(f"receive failed: {error}") from error
+
+    async def send_eof(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this socket")
+        await trio.lowlevel.checkpoint()
+        if self._ended:
+            return
+        self._check_open()
+        self._ended = True
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise trio.BrokenResourceError(f"shutdown failed: {error}") from error
+
+    async def aclose(self) -> None:
+        close_socket(self._sock)
+        await trio.lowlevel.checkpoint()
+
+    async def _breathe(self) -> None:
+        self._operations += 1
+        if self._operations % OPERATIONS_PER_CHECKPOINT == 0:
+            await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError("this socket is closed")
+
+
+def new_socket(endpoint: Endpoint) -> socket.socket:
+    family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    return sock
+
+
+def share_port(sock: socket.socket) -> None:
+    """Let dials leave from the port that is listened on: hole punching needs it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def refuse_port_in_use(local: Endpoint) -> None:
+    """Raise EADDRINUSE if somebody listens there: a shared port would hide it.
+
+    With SO_REUSEPORT two programs of one user may listen on one port, and each gets half of
+    the connections.
+    """
+    with new_socket(local) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if local.is_ipv6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind((local.host, local.port))
+
+
+async def connect(sock: socket.socket, remote: Endpoint) -> None:
+    await trio.lowlevel.checkpoint()
+    try:
+        sock.connect((remote.host, remote.port))
+    except BlockingIOError:
+        await trio.lowlevel.wait_writable(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code)) from None
+
+
+def close_socket(sock: socket.socket) -> None:
+    if sock.fileno() >= 0:
+        trio.lowlevel.notify_closing(sock)
+        sock.close()
+
+
+def endpoint_of(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    return Endpoint(name[0].partition("%")[0], name[1])

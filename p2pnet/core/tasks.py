@@ -1,0 +1,76 @@
+"""Where errors may stop: the only ``except Exception`` of the house, and bare exceptions.
+
+A remote can never raise past a boundary, and there are three: an inbound connection being
+upgraded, one stream handler, one attempt in a race of dials. What a remote did wrong is
+logged in one line; anything else is our bug, or the user's, and is logged with its traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import trio
+
+from p2pnet.errors import P2PError, ProtocolError, SecurityError, describe
+
+EXPECTED = (
+    P2PError,
+    OSError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+)
+
+
+@contextmanager
+def boundary(
+    logger: logging.Logger, what: str, *, expected: int = logging.DEBUG
+) -> Generator[None, None, None]:
+    """Stop every error of the block here, and log it once.
+
+    Misbehaviour of the remote (ProtocolError, SecurityError) is logged as a WARNING, loss of
+    connection and the like at ``expected``, all else as an ERROR with its traceback.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        log_stopped(logger, what, error, expected=expected)
+
+
+def log_stopped(logger: logging.Logger, what: str, error: Exception, *, expected: int) -> None:
+    causes = leaves(error)
+    bugs = [cause for cause in causes if not isinstance(cause, EXPECTED)]
+    if bugs:
+        logger.error("%s failed", what, exc_info=error)
+    elif any(isinstance(cause, ProtocolError | SecurityError) for cause in causes):
+        logger.warning("misbehaving peer: %s: %s", what, "; ".join(map(describe, causes)))
+    else:
+        logger.log(expected, "%s: %s", what, "; ".join(map(describe, causes)))
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return the plain exceptions inside a tree of exception groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
+@contextmanager
+def bare_exceptions() -> Generator[None, None, None]:
+    """Let a lone exception leave a nursery as itself, not in a group.
+
+    If several failed at once, the first that is not a cancellation is raised, and the others
+    stay visible as its ``__context__`` group.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        real = [leaf for leaf in leaves(group) if not isinstance(leaf, trio.Cancelled)]
+        if not real:
+            raise
+        if len(real) == 1:
+            raise real[0] from real[0].__cause__
+        first = next((leaf for leaf in real if isinstance(leaf, Exception)), real[0])
+        raise first from group

@@ -1,0 +1,181 @@
+"""Every fact a host publishes, as a frozen value. Subscribe with ``host.subscribe(Kind, ...)``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.peer_id import PeerId
+
+
+class Reachability(Enum):
+    """What this host believes of itself: can strangers dial it?"""
+
+    UNKNOWN = "unknown"
+    PUBLIC = "public"
+    PRIVATE = "private"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRef:
+    """Which connection an event is about; ``number`` is unique within its host."""
+
+    number: int
+    peer_id: PeerId
+    local_address: Multiaddr
+    remote_address: Multiaddr
+    is_inbound: bool
+    is_relayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningOn:
+    """A listener is open at ``address`` (without ``/p2p``)."""
+
+    address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """The advertised addresses of this host are now these, each with ``/p2p``."""
+
+    addresses: tuple[Multiaddr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened:
+    connection: ConnectionRef
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    connection: ConnectionRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerIdentified:
+    """A peer told of itself, on opening (identify) or later (push)."""
+
+    connection: ConnectionRef
+    agent_version: str
+    protocol_version: str
+    protocols: tuple[str, ...]
+    addresses: tuple[Multiaddr, ...]
+    """Those of its addresses that made sense, without ``/p2p``."""
+    observed_address: Multiaddr | None
+    """Where the peer sees this host, as it says; None on relayed connections."""
+    pushed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyFailed:
+    connection: ConnectionRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressObserved:
+    """A peer says at which address it sees this host; fit to be dialled by others."""
+
+    connection: ConnectionRef
+    address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationAccepted:
+    """A relay will carry circuits to this host; ``addresses`` end in ``/p2p-circuit``."""
+
+    relay: PeerId
+    addresses: tuple[Multiaddr, ...]
+    seconds: float
+    """How long the relay promised to keep it."""
+    renewal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationLost:
+    relay: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationGranted:
+    """This relay gave a peer a reservation."""
+
+    peer_id: PeerId
+    seconds: float
+    renewal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationEnded:
+    """A reservation at this relay expired, or its peer disconnected."""
+
+    peer_id: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRefusedRequest:
+    """This relay refused a reservation or a circuit; ``status`` is the word on the wire."""
+
+    peer_id: PeerId
+    request: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitOpened:
+    """This relay joined two peers."""
+
+    source: PeerId
+    destination: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitClosed:
+    source: PeerId
+    destination: PeerId
+    bytes_forward: int
+    bytes_backward: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PunchStarted:
+    """An attempt at a direct connection begins; both sides know each other's addresses."""
+
+    peer_id: PeerId
+    attempt: int
+    initiator: bool
+    addresses: tuple[Multiaddr, ...]
+    round_trip: float
+    """Seconds over the relay; 0.0 where only the other side measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class PunchAttemptFailed:
+    peer_id: PeerId
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HolePunched:
+    """There is a direct connection now. ``attempt`` 0 means a plain dial was enough."""
+
+    peer_id: PeerId
+    address: Multiaddr
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PunchGivenUp:
+    """All attempts failed; the connection stays relayed. ``reasons`` holds one per attempt."""
+
+    peer_id: PeerId
+    reasons: tuple[str, ...]

@@ -1,0 +1,458 @@
+"""The seams: what a transport, a security, a muxer and a service are to the rest.
+
+Structural types; whoever fits them is a plug-in. Streams alone are classes, because they are
+trio streams. A *part* is the frozen description of a plug-in, and builds it: ``Yamux(...)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal, Protocol, TypeVar
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.bus import Subscription
+from p2pnet.core.env import Env
+from p2pnet.core.keys import PrivateKey, PublicKey
+from p2pnet.core.peer_id import PeerId
+from p2pnet.core.watch import Watch
+from p2pnet.events import ConnectionRef, Reachability
+
+T_co = TypeVar("T_co", covariant=True)
+E = TypeVar("E")
+
+LimitedUse = Literal["allow", "wait", "refuse"]
+"""May a stream be opened on a limited (relayed) connection? ``wait`` waits for a direct one."""
+
+
+class Role(Enum):
+    """Which end of a new connection this host plays in every negotiation on it.
+
+    Usually whoever dialled is the DIALER; after a hole punch both did, and DCUtR decides.
+    """
+
+    DIALER = "dialer"
+    LISTENER = "listener"
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitLimit:
+    """What a relay allows on a circuit; None means without limit."""
+
+    seconds: float | None = None
+    data_bytes: int | None = None
+    """In each direction."""
+
+
+# ---- floor 2: one hop, from bytes to a capable connection --------------------------------
+
+
+class MuxedStream(trio.abc.HalfCloseableStream):
+    """A stream of a muxer. As every trio stream: one sender and one receiver at a time."""
+
+    def reset(self, code: int = 0) -> None:
+        """End both directions at once, without waiting; ``code`` is told to the remote."""
+        raise TypeError("a muxed stream must define reset")
+
+
+class MuxedConnection(Protocol):
+    """Many streams over one secured stream."""
+
+    async def run(self, accept: Callable[[MuxedStream], None]) -> None:
+        """Move bytes until the connection ends; hand each stream the remote opens to ``accept``.
+
+        Returns when the remote closed it in good order, or after ``aclose``.
+
+        Raises:
+            ConnectionLost: if it broke.
+            ProtocolError: if the remote broke a rule; it has been told, and all is closed.
+        """
+        ...
+
+    async def open_stream(self) -> MuxedStream:
+        """Open a stream, without a round trip; wait while too many are unacknowledged.
+
+        Raises:
+            ConnectionLost: if the connection has ended.
+            LimitExceeded: if the config allows no more streams.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Say goodbye and close; every stream ends. Idempotent; closes even if cancelled."""
+        ...
+
+
+class Muxer(Protocol):
+    """Makes muxed connections."""
+
+    @property
+    def protocol_id(self) -> str: ...
+
+    def start(self, stream: trio.abc.Stream, role: Role) -> MuxedConnection:
+        """Wrap a secured stream. Nothing is sent or read before ``run``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A stream that nobody else can read or change, and who is at the other end."""
+
+    stream: trio.abc.Stream
+    remote_key: PublicKey
+    peer_id: PeerId
+    muxer: str | None
+    """The muxer agreed on during the handshake; None if that is still to be negotiated."""
+
+
+class Security(Protocol):
+    """Authenticates the remote and encrypts."""
+
+    @property
+    def protocol_id(self) -> str: ...
+
+    async def secure(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        *,
+        expected: PeerId | None,
+        muxers: Sequence[str],
+    ) -> Secured:
+        """Do the handshake on a raw stream; ``muxers`` are ours in order of preference.
+
+        Raises:
+            PeerIdMismatch: if another than the ``expected`` peer answers.
+            SecurityError: if the remote cannot prove who it is, or does not encrypt as agreed.
+            ProtocolError: if its messages are malformed.
+        """
+        ...
+
+
+class CapableConnection(Protocol):
+    """What a transport delivers: authenticated and multiplexed."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+    @property
+    def local_address(self) -> Multiaddr: ...
+    @property
+    def remote_address(self) -> Multiaddr: ...
+    @property
+    def security(self) -> str: ...
+    @property
+    def muxer(self) -> str: ...
+    @property
+    def limit(self) -> CircuitLimit | None:
+        """The relay's limit; None on a direct connection and on an unlimited circuit."""
+        ...
+
+    async def run(self, accept: Callable[[MuxedStream], None]) -> None:
+        """See MuxedConnection.run."""
+        ...
+
+    async def open_stream(self) -> MuxedStream:
+        """See MuxedConnection.open_stream."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class PendingConnection(Protocol):
+    """An inbound connection that has yet to prove itself."""
+
+    @property
+    def remote_address(self) -> Multiaddr: ...
+
+    async def upgrade(self) -> CapableConnection:
+        """Do the handshakes. Whoever calls sets the deadline; on any error it is closed."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Listener(Protocol):
+    """A place where inbound connections arrive."""
+
+    @property
+    def address(self) -> Multiaddr: ...
+
+    async def accept(self) -> PendingConnection:
+        """Wait for the next one; trio.ClosedResourceError once closed."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Reaches some kinds of addresses."""
+
+    def can_dial(self, address: Multiaddr) -> bool: ...
+
+    def can_listen(self, address: Multiaddr) -> bool: ...
+
+    async def dial(
+        self, address: Multiaddr, *, peer_id: PeerId, role: Role = Role.DIALER
+    ) -> CapableConnection:
+        """Connect to ``peer_id`` at ``address`` (given without its last ``/p2p``).
+
+        Raises:
+            OSError, RelayRefused: if it can't be reached.
+            PeerIdMismatch, SecurityError, NegotiationFailed, ProtocolError: if it is not as asked.
+        """
+        ...
+
+    async def listen(self, address: Multiaddr) -> Listener:
+        """Listen at ``address``; port 0 takes a free one.
+
+        Raises:
+            OSError: if the address is taken or not ours.
+        """
+        ...
+
+
+class Upgrader(Protocol):
+    """Turns a raw stream into a capable connection: security, then muxer."""
+
+    async def upgrade(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        role: Role,
+        *,
+        ends: Ends,
+        expected: PeerId | None = None,
+    ) -> CapableConnection:
+        """Do the handshakes; the stream is closed on any error.
+
+        Raises:
+            PeerIdMismatch, SecurityError, NegotiationFailed, ProtocolError: see there.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Where a connection runs: its two addresses, and the limit of the relay between them."""
+
+    local: Multiaddr
+    remote: Multiaddr
+    limit: CircuitLimit | None = None
+
+
+# ---- floors 3 and 5 as floor 4 sees them ------------------------------------------------
+
+
+class Connection(Protocol):
+    """A live connection to a peer."""
+
+    @property
+    def ref(self) -> ConnectionRef:
+        """How events name this connection."""
+        ...
+
+    @property
+    def peer_id(self) -> PeerId: ...
+    @property
+    def local_address(self) -> Multiaddr: ...
+    @property
+    def remote_address(self) -> Multiaddr: ...
+    @property
+    def is_inbound(self) -> bool:
+        """True if the peer opened it (after a hole punch: if it plays the dialer)."""
+        ...
+
+    @property
+    def is_relayed(self) -> bool: ...
+    @property
+    def is_limited(self) -> bool:
+        """True if a relay limits its time or bytes."""
+        ...
+
+    @property
+    def limit(self) -> CircuitLimit | None: ...
+    @property
+    def security(self) -> str: ...
+    @property
+    def muxer(self) -> str: ...
+    @property
+    def is_closed(self) -> bool: ...
+
+    async def open_stream(self, protocol_id: str, *alternatives: str) -> Stream:
+        """Open a stream on this very connection, limited or not.
+
+        Raises:
+            NegotiationFailed: if the remote speaks none of the protocols.
+            ConnectionLost, LimitExceeded, ProtocolError: see there.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Stream(trio.abc.HalfCloseableStream):
+    """A stream to a peer, for one protocol. One sender and one receiver at a time."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The authenticated peer at the other end."""
+        return self.connection.peer_id
+
+    @property
+    def connection(self) -> Connection:
+        raise TypeError("a stream must define connection")
+
+    @property
+    def protocol_id(self) -> str:
+        raise TypeError("a stream must define protocol_id")
+
+    def reset(self, code: int = 0) -> None:
+        """End both directions at once; the remote sees StreamReset."""
+        raise TypeError("a stream must define reset")
+
+
+StreamHandler = Callable[[Stream], Awaitable[None]]
+"""Serves one inbound stream. The stream is closed when it returns, reset when it raises."""
+
+Target = PeerId | Multiaddr | str
+"""A peer: its id, or an address that ends in ``/p2p/<id>`` (as text, too)."""
+
+
+class PeerBook(Protocol):
+    """What is known of other peers: bounded, and with expiry."""
+
+    def add_addresses(
+        self, peer_id: PeerId, addresses: Sequence[Multiaddr], *, seconds: float
+    ) -> None:
+        """Remember addresses (without ``/p2p``) for a time; the oldest give way at the limit."""
+        ...
+
+    def addresses(self, peer_id: PeerId) -> tuple[Multiaddr, ...]: ...
+
+    def set_protocols(self, peer_id: PeerId, protocols: Sequence[str]) -> None: ...
+
+    def protocols(self, peer_id: PeerId) -> frozenset[str] | None:
+        """Return the protocols the peer says it serves; None if it never said."""
+        ...
+
+    def accept_sequence(self, peer_id: PeerId, sequence: int) -> bool:
+        """Take the sequence number of a signed record; False if it is not newer."""
+        ...
+
+
+class ServiceHost(Protocol):
+    """The host, as its services see it."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+    @property
+    def peers(self) -> PeerBook: ...
+    @property
+    def addresses(self) -> Watch[tuple[Multiaddr, ...]]:
+        """The advertised addresses, each with ``/p2p``."""
+        ...
+
+    @property
+    def protocols(self) -> Watch[tuple[str, ...]]:
+        """What this host serves."""
+        ...
+
+    @property
+    def reachability(self) -> Watch[Reachability]: ...
+
+    def punch_addresses(self) -> tuple[Multiaddr, ...]:
+        """Return the direct addresses of this host worth dialling in a hole punch.
+
+        Public listen addresses, and addresses at which at least one peer sees it.
+        """
+        ...
+
+    def handle(self, protocol_id: str, handler: StreamHandler) -> None:
+        """Serve a protocol; each inbound stream gets a task of its own."""
+        ...
+
+    def subscribe(
+        self, *kinds: type[E], limit: int = 1024
+    ) -> AbstractContextManager[Subscription[E]]: ...
+
+    def publish(self, event: object) -> None: ...
+
+    def connections(self, peer_id: PeerId | None = None) -> tuple[Connection, ...]:
+        """Return the live connections (to one peer): the best first."""
+        ...
+
+    def connection(self, number: int) -> Connection | None:
+        """Return the connection that an event named by its number, if it still lives."""
+        ...
+
+    async def connect(self, target: Target) -> Connection:
+        """Return the best connection to a peer; dial if there is none. Raises DialError."""
+        ...
+
+    async def dial(
+        self,
+        peer_id: PeerId,
+        addresses: Sequence[Multiaddr],
+        *,
+        role: Role = Role.DIALER,
+    ) -> Connection:
+        """Dial these very addresses, all at once, whatever connections and back-offs there are.
+
+        Raises:
+            DialError: with one cause per address.
+        """
+        ...
+
+    async def wait_direct(self, target: Target) -> Connection:
+        """Wait for a connection to the peer that is not relayed."""
+        ...
+
+    async def open_stream(
+        self, target: Target, *protocol_ids: str, limited: LimitedUse = "wait"
+    ) -> Stream:
+        """Open a stream to a peer for the first protocol it speaks, connecting if need be."""
+        ...
+
+    def add_transport(self, transport: Transport) -> None:
+        """Make another kind of address dialable, from now on."""
+        ...
+
+    def accept(self, pending: PendingConnection) -> None:
+        """Take in a connection that arrived through a service (a circuit)."""
+        ...
+
+    def protect(self, peer_id: PeerId, tag: str) -> None:
+        """Never trim the connections to this peer while a tag is on it."""
+        ...
+
+    def unprotect(self, peer_id: PeerId, tag: str) -> None: ...
+
+
+class Service(Protocol):
+    """A protocol that runs as long as the host."""
+
+    async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until cancelled; call ``task_status.started()`` once ready."""
+        ...
+
+
+# ---- parts -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What a part may use to build what it describes."""
+
+    env: Env
+    key: PrivateKey = field(repr=False)
+    peer_id: PeerId
+    upgrader: Upgrader
+
+
+class Part(Protocol[T_co]):
+    """A frozen description of one thing a host is made of."""
+
+    def build(self, kit: Kit) -> T_co: ...
