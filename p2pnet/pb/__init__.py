@@ -1,0 +1,1 @@
+"""Generated from protos/ (see README.md there); imported by messages.py files only."""
