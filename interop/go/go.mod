@@ -1,6 +1,6 @@
 module p2pnet/interop/go
 
-go 1.26.8
+go 1.26.0
 
 require (
 	github.com/libp2p/go-libp2p v0.51.0
