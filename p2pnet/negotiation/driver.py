@@ -1,0 +1,123 @@
+"""Negotiates over trio streams, and never reads a byte too many. Rules: specs/multistream.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from p2pnet.negotiation.machine import (
+    MAX_PROPOSALS,
+    Initiator,
+    LazyInitiation,
+    Responder,
+    Supported,
+)
+
+
+async def select_one(stream: trio.abc.Stream, proposals: Sequence[str]) -> str:
+    """Propose protocols in order of preference; return the first the remote accepts.
+
+    On any error the stream is of no more use, and the caller resets or closes it.
+
+    Raises:
+        NegotiationFailed: if the remote speaks none of them.
+        ProtocolError: if it breaks a rule, or ends the stream within its answer.
+        StreamReset: if it ended the stream without a byte of an answer.
+    """
+    return await negotiate(stream, Initiator(proposals))
+
+
+async def handle_one(
+    stream: trio.abc.Stream, supported: Supported, *, max_proposals: int = MAX_PROPOSALS
+) -> str:
+    """Listen to proposals; accept the first that is supported, and return it.
+
+    Raises:
+        ProtocolError: if the remote breaks a rule, proposes too often, or gives up.
+        StreamReset: if it ended the stream without a byte.
+    """
+    return await negotiate(stream, Responder(supported, max_proposals=max_proposals))
+
+
+async def negotiate(stream: trio.abc.Stream, machine: Initiator | Responder) -> str:
+    agreed: str | None = None
+    while True:
+        if data := machine.data_to_send():
+            await stream.send_all(data)
+        if agreed is not None:
+            return agreed
+        agreed = machine.receive(bytes(await stream.receive_some(machine.wanted())))
+
+
+class LazyStream(trio.abc.HalfCloseableStream):
+    """A stream on which one protocol is proposed along with the first data.
+
+    The remote's answer is checked when the first data is received, and there a refusal is
+    raised: NegotiationFailed, once and ever after. As on every trio stream, one task may send
+    while another receives.
+    """
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, protocol_id: str) -> None:
+        self._stream = stream
+        self._initiation = LazyInitiation(protocol_id)
+        self._flushing: trio.Event | None = None
+        self._flush_failed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._wait_flushed()
+        if prefix := self._initiation.prefix():
+            data = prefix + bytes(data)
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive as every stream does, the remote's answer having been checked.
+
+        Raises:
+            NegotiationFailed: if the remote does not speak the protocol.
+            ProtocolError, StreamReset: if it does not negotiate by the rules.
+        """
+        initiation = self._initiation
+        if not initiation.done:
+            await self._flush()  # M6
+            while wanted := initiation.wanted():
+                initiation.receive(bytes(await self._stream.receive_some(wanted)))
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self._flush()  # M6
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        try:
+            if prefix := self._initiation.prefix():  # M6
+                await self._stream.send_all(prefix)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # Nobody is there to read the proposal, and closing is all that was asked for.
+            await trio.lowlevel.checkpoint()
+        finally:
+            await self._stream.aclose()
+
+    async def _flush(self) -> None:
+        """Send the proposal if nothing was sent yet; a sender of data waits meanwhile."""
+        await self._wait_flushed()
+        if not (prefix := self._initiation.prefix()):
+            return
+        self._flushing = trio.Event()
+        self._flush_failed = True
+        try:
+            await self._stream.send_all(prefix)
+            self._flush_failed = False
+        finally:
+            self._flushing.set()
+            self._flushing = None
+
+    async def _wait_flushed(self) -> None:
+        if self._flushing is not None:
+            await self._flushing.wait()
+        if self._flush_failed:
+            # Data without the proposal in front of it would be taken for a proposal.
+            raise trio.BrokenResourceError("sending the proposal was interrupted")

@@ -1,0 +1,181 @@
+"""multistream-select over trio streams: specs/multistream.md."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from p2pnet.errors import NegotiationFailed, ProtocolError, StreamReset
+from p2pnet.negotiation.driver import LazyStream, handle_one, select_one
+from p2pnet.negotiation.machine import HEADER_LINE, encode_line
+
+NA = b"\x03na\n"
+PROPOSAL = HEADER_LINE + encode_line("/p")
+
+
+async def test_both_ends_agree_and_what_follows_stays_in_the_stream() -> None:
+    dialer, listener = trio.testing.memory_stream_pair()
+    agreed = {}
+
+    async def dial() -> None:
+        agreed["dialer"] = await select_one(dialer, ["/a", "/b"])
+        await dialer.send_all(b"hello")
+
+    async def listen() -> None:
+        agreed["listener"] = await handle_one(listener, {"/b"})
+        assert await listener.receive_some() == b"hello"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dial)
+        nursery.start_soon(listen)
+    assert agreed == {"dialer": "/b", "listener": "/b"}
+
+
+async def test_m5_data_in_the_same_segment_is_left_for_the_protocol() -> None:
+    dialer, listener = trio.testing.memory_stream_pair()
+    await dialer.send_all(PROPOSAL + b"data")
+    assert await handle_one(listener, ["/p"]) == "/p"
+    assert await listener.receive_some() == b"data"
+    await listener.send_all(b"more")
+    assert await dialer.receive_some() == PROPOSAL + b"more"
+
+
+async def test_an_initiator_that_waits_for_the_header_is_served() -> None:
+    dialer, listener = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(handle_one, listener, ["/p"])
+        await dialer.send_all(HEADER_LINE)
+        assert await dialer.receive_some() == HEADER_LINE
+        await dialer.send_all(encode_line("/p"))
+        assert await dialer.receive_some() == encode_line("/p")
+
+
+async def test_a_remote_that_hangs_up_is_told_apart_from_one_that_breaks_off() -> None:
+    for sent, expected in ((b"", StreamReset), (HEADER_LINE, ProtocolError)):
+        dialer, listener = trio.testing.memory_stream_pair()
+        await dialer.send_all(sent)
+        await dialer.send_eof()
+        with pytest.raises(expected):
+            await handle_one(listener, ["/p"])
+
+
+async def test_m9_the_limit_of_proposals_is_the_callers() -> None:
+    dialer, listener = trio.testing.memory_stream_pair()
+    await dialer.send_all(HEADER_LINE + encode_line("/a") + encode_line("/b"))
+    with pytest.raises(ProtocolError, match="more than 1 proposals"):
+        await handle_one(listener, ["/p"], max_proposals=1)
+
+
+async def test_m6_a_lazy_stream_sends_the_proposal_and_the_first_data_together() -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/p")
+    await stream.send_all(bytearray(b"data"))
+    assert await remote.receive_some() == PROPOSAL + b"data"
+    await stream.send_all(b"more")
+    assert await remote.receive_some() == b"more"
+    await remote.send_all(PROPOSAL + b"answer")
+    assert await stream.receive_some(3) == b"ans"
+    assert await stream.receive_some() == b"wer"
+
+
+async def receive(stream: LazyStream) -> None:
+    with trio.move_on_after(1):
+        await stream.receive_some()
+
+
+@pytest.mark.parametrize(
+    "act", [receive, LazyStream.send_eof, LazyStream.aclose], ids=["receive", "eof", "close"]
+)
+async def test_m6_the_proposal_is_sent_before_reading_or_ending(
+    act: Callable[[LazyStream], Awaitable[None]], autojump_clock: trio.testing.MockClock
+) -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/p")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(act, stream)
+        assert await remote.receive_some() == PROPOSAL
+
+
+async def test_m6_reading_to_the_end_checks_the_answer() -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/p")
+    await stream.send_all(b"data")
+    await stream.send_eof()
+    await remote.send_all(PROPOSAL)
+    await remote.send_eof()
+    assert await stream.receive_some() == b""
+
+    raw, remote = trio.testing.memory_stream_pair()
+    await remote.send_all(HEADER_LINE)
+    await remote.send_eof()
+    with pytest.raises(ProtocolError, match="ended during"):
+        await LazyStream(raw, "/p").receive_some()
+
+
+async def test_m10_a_refusal_is_raised_by_each_receive() -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/p")
+    await stream.send_all(b"data")
+    await remote.send_all(HEADER_LINE + NA)
+    for _ in range(2):
+        with pytest.raises(NegotiationFailed):
+            await stream.receive_some()
+
+
+async def test_a_sender_waits_while_the_receiver_sends_the_proposal() -> None:
+    raw, remote = trio.testing.lockstep_stream_pair()
+    stream = LazyStream(raw, "/p")
+    received = bytearray()
+
+    async def receive_answer() -> None:
+        assert await stream.receive_some() == b"answer"
+
+    async def serve() -> None:
+        while len(received) < len(PROPOSAL + b"data"):
+            received.extend(await remote.receive_some())
+        await remote.send_all(PROPOSAL + b"answer")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive_answer)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(stream.send_all, b"data")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(serve)
+    assert received == PROPOSAL + b"data"
+
+
+async def test_no_data_goes_out_without_the_proposal_that_was_interrupted() -> None:
+    raw, _ = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/p")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.receive_some()
+    assert scope.cancelled_caught
+    with pytest.raises(trio.BrokenResourceError, match="interrupted"):
+        await stream.send_all(b"data")
+
+
+async def test_closing_twice_or_after_the_remote_left_is_no_error() -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/p")
+    await remote.aclose()
+    await stream.aclose()
+    await stream.aclose()
+    raw, _ = trio.testing.memory_stream_pair()
+    await raw.aclose()
+    await LazyStream(raw, "/p").aclose()
+
+
+async def make_lazy_pair() -> tuple[LazyStream, LazyStream]:
+    # Two proposals of the same protocol are each an acceptance of the other.
+    left, right = (LazyStream(raw, "/p") for raw in trio.testing.memory_stream_pair())
+    await left.send_all(b"")
+    await right.send_all(b"")
+    return left, right
+
+
+async def test_a_lazy_stream_behaves_as_every_trio_stream() -> None:
+    await trio.testing.check_half_closeable_stream(make_lazy_pair, None)
