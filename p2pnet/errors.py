@@ -96,10 +96,11 @@ class AddressUnsupported(P2PError):
 class RelayRefused(P2PError):
     """A relay refused a reservation or a circuit; ``status`` is its word for it."""
 
-    def __init__(self, relay: object, status: str) -> None:
-        super().__init__(f"relay {relay} refused: {status}")
+    def __init__(self, relay: object, status: str, hint: str = "") -> None:
+        super().__init__(f"relay {relay} refused: {status}" + (f" ({hint})" if hint else ""))
         self.relay = relay
         self.status = status
+        self.hint = hint
 
 
 class PunchFailed(P2PError):
