@@ -3,7 +3,8 @@
 P2PError
 ├── ProtocolError          the remote broke a rule of a spec
 ├── SecurityError          the handshake failed
-│   └── PeerIdMismatch     another peer answered than the one asked for
+│   ├── PeerIdMismatch     another peer answered than the one asked for
+│   └── StreamTampered     a secured stream was changed on its way; also a trio.BrokenResourceError
 ├── NegotiationFailed      no protocol in common
 ├── DialError              no address of the peer worked; .attempts says why, one by one
 ├── AddressUnsupported     no transport of this host can use the address
@@ -51,6 +52,10 @@ class PeerIdMismatch(SecurityError):
         super().__init__(f"expected peer {expected}, but {actual} answered")
         self.expected = expected
         self.actual = actual
+
+
+class StreamTampered(SecurityError, trio.BrokenResourceError):
+    """What came over a secured stream is not what the remote sent; the stream is closed."""
 
 
 class NegotiationFailed(P2PError):
