@@ -1,0 +1,421 @@
+"""Build a small laboratory of network namespaces: public hosts, and homes behind NATs.
+
+It takes two steps, and neither needs root where user namespaces are permitted:
+
+1. `reexec_command` gives the command that runs a program in a private world, where nothing
+   touches the machine's own network and nothing is left behind.
+2. The program builds a `Laboratory` there. Each host and router is a network namespace
+   more, and the NATs are the kernel's own, set up with ``nft``::
+
+       internet: a bridge, 11.0.0.0/16
+        |-- relay    11.0.0.1
+        |-- router   11.0.1.1 (masquerade) -- home LAN 192.168.1.0/24 -- alice 192.168.1.2
+        `-- router   11.0.2.1 (masquerade) -- home LAN 192.168.1.0/24 -- bob   192.168.1.2
+
+The namespaces have no name in the file system: the laboratory alone holds them open.
+
+The module starts programs and enters namespaces, so it is an exception to the rule that
+`p2pnet.core.env` is the only door to the system. Run with ``-m`` in a private world it
+tries out whether a laboratory can be built there, for `check_support`.
+"""
+
+import ctypes
+import enum
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from p2pnet.demo.private_world import (
+    TRIAL_REFUSED,
+    How,
+    LaboratoryError,
+    Support,
+    check_support,
+    reexec_command,
+    tool,
+)
+
+__all__ = [
+    "GATEWAY",
+    "PUBLIC_NETWORK",
+    "How",
+    "Laboratory",
+    "LaboratoryError",
+    "Nat",
+    "Support",
+    "check_support",
+    "reexec_command",
+]
+
+PUBLIC_NETWORK: Final = IPv4Network("11.0.0.0/16")
+"""Where public addresses come from. The prefixes for documentation and for carrier-grade
+NAT would not do: libp2p does not count them as public."""
+
+GATEWAY: Final = IPv4Address("11.0.255.254")
+"""Takes whatever has no route and drops it, as the internet does with private addresses."""
+
+_CLONE_NEWNET: Final = 0x40000000  # From <linux/sched.h>.
+
+
+class Nat(enum.Enum):
+    """What a home's router does with outgoing ports and with packets nobody asked for.
+
+    All filter by address and port. All but `SYMMETRIC` keep the port of a host, whatever
+    the destination, as long as no two hosts of one home use the same port.
+    """
+
+    PORT_RESTRICTED = "drops what is unsolicited"
+    REFUSING = "answers an unsolicited SYN with RST"
+    SYMMETRIC = "takes another random port for each destination"
+
+
+@dataclass(frozen=True, slots=True)
+class _Namespace:
+    """A network namespace, alive as long as ``fd`` is open."""
+
+    fd: int
+    address: IPv4Address
+
+    @property
+    def path(self) -> str:
+        """Where the processes of this private world find the namespace."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Home:
+    router: _Namespace
+    lan: IPv4Interface
+    free: Iterator[IPv4Address] = field(repr=False)
+
+
+class Laboratory:
+    """Hosts on a public network and in homes behind NATs, each a network namespace.
+
+    Use it as a context manager, in a private world (see `reexec_command`) or as root. On
+    leaving, each namespace vanishes once no process and no socket is left in it; to end the
+    processes is up to who started them.
+
+    Args:
+        delay: Seconds that a packet takes from one public address to another. Any at all
+            takes a process that holds the packets back, and with it throughput.
+    """
+
+    def __init__(self, *, delay: float = 0.0) -> None:
+        self._delay = delay
+        self._hosts: dict[str, _Namespace] = {}
+        self._homes: dict[str, _Home] = {}
+        self._open: list[int] = []
+        self._internet: _Namespace | None = None
+        self._switch: subprocess.Popen[str] | None = None
+        # Ends of a veth that share an index get their carrier up to a second late.
+        self._indexes = itertools.count(101)
+
+    def __enter__(self) -> Self:
+        try:
+            internet = self._make_namespace(GATEWAY)
+            _set_forwarding(internet, "0")  # A new namespace may begin as the machine does.
+            own = IPv4Interface((GATEWAY, PUBLIC_NETWORK.prefixlen))
+            if self._delay > 0:
+                self._switch = _start_delaying_switch(internet, self._delay)
+                self._connect(internet, None, internet, "wan")
+                _ip(internet, *_device_lines("wan", own))
+            else:
+                _ip(internet, *_bridge_lines("wan", own))
+        except BaseException:
+            self._close()
+            raise
+        self._internet = internet
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def add_public(self, name: str, address: str) -> None:
+        """Add a host with a public address, from `PUBLIC_NETWORK`.
+
+        Raises:
+            LaboratoryError: The name or address is taken or not usable.
+        """
+        self._hosts[self._new_name(name)] = self._make_public("eth0", address)
+
+    def add_home(
+        self,
+        name: str,
+        *,
+        outside: str,
+        inside: str = "192.168.1.0/24",
+        nat: Nat = Nat.PORT_RESTRICTED,
+    ) -> None:
+        """Add a home without hosts: a router with a public address and a private network.
+
+        Two homes may have the same network ``inside``.
+
+        Raises:
+            LaboratoryError: The name or an address is taken or not usable.
+        """
+        self._new_name(name)
+        network = IPv4Network(inside)
+        free = network.hosts()
+        lan = IPv4Interface((next(free), network.prefixlen))
+        router = self._make_public("wan", outside)
+        _ip(router, *_bridge_lines("lan", lan))
+        _set_forwarding(router, "1")
+        _run(router, [tool("nft"), "-f", "-"], _NAT_RULES[nat])
+        self._homes[name] = _Home(router, lan, free)
+
+    def add_host(self, home: str, name: str) -> None:
+        """Add a host to a home; it gets the next address of the home's network.
+
+        Raises:
+            LaboratoryError: The name is taken, or the home is unknown or full.
+        """
+        self._new_name(name)
+        if home not in self._homes:
+            raise LaboratoryError(f"there is no home called {home}")
+        place = self._homes[home]
+        address = next(place.free, None)
+        if address is None:
+            raise LaboratoryError(f"{home} has no address left")
+        host = self._make_namespace(address)
+        self._connect(place.router, "lan", host, "eth0")
+        own = IPv4Interface((address, place.lan.network.prefixlen))
+        _ip(host, *_device_lines("eth0", own), f"route add default via {place.lan.ip}")
+        self._hosts[name] = host
+
+    def address(self, host: str) -> str:
+        """Give the address that ``host`` has itself, a private one in a home."""
+        return str(self._host(host).address)
+
+    def outside(self, home: str) -> str:
+        """Give the public address of a home."""
+        return str(self._homes[home].router.address)
+
+    def command(self, host: str, argv: Sequence[str]) -> list[str]:
+        """Give the command that runs ``argv`` on ``host``, for use in this laboratory only.
+
+        It becomes ``argv`` by exec, so that signals reach it.
+        """
+        return [tool("nsenter"), f"--net={self._host(host).path}", "--", *argv]
+
+    @contextmanager
+    def entered(self, host: str) -> Iterator[None]:
+        """Be on ``host`` for a while: sockets made in here belong there for good.
+
+        It moves the calling thread, so nothing may be awaited in here.
+        """
+        with _entered(self._host(host)):
+            yield
+
+    def _host(self, name: str) -> _Namespace:
+        if name not in self._hosts:
+            raise LaboratoryError(f"there is no host called {name}")
+        return self._hosts[name]
+
+    def _new_name(self, name: str) -> str:
+        if name in self._hosts or name in self._homes:
+            raise LaboratoryError(f"{name} is there already")
+        return name
+
+    def _make_namespace(self, address: IPv4Address) -> _Namespace:
+        namespace = _Namespace(_new_network_namespace(), address)
+        self._open.append(namespace.fd)
+        _ip(namespace, "link set lo up")
+        return namespace
+
+    def _make_public(self, device: str, address: str) -> _Namespace:
+        if self._internet is None:
+            raise LaboratoryError("the laboratory is not open")
+        own = IPv4Interface(f"{address}/{PUBLIC_NETWORK.prefixlen}")
+        if own not in PUBLIC_NETWORK or self._is_public(own.ip):
+            raise LaboratoryError(f"{address} is taken or not in {PUBLIC_NETWORK}")
+        namespace = self._make_namespace(own.ip)
+        bridge = "wan" if self._switch is None else None
+        self._connect(self._internet, bridge, namespace, device)
+        _ip(namespace, *_device_lines(device, own), f"route add default via {GATEWAY}")
+        return namespace
+
+    def _is_public(self, address: IPv4Address) -> bool:
+        routers = [home.router for home in self._homes.values()]
+        return address == GATEWAY or any(
+            address == taken.address for taken in (*self._hosts.values(), *routers)
+        )
+
+    def _connect(
+        self, switch: _Namespace, bridge: str | None, namespace: _Namespace, device: str
+    ) -> None:
+        index = next(self._indexes)
+        port = f"port{index}"
+        _ip(
+            switch,
+            f"link add name {port} index {index} type veth "
+            f"peer name {device} index {next(self._indexes)} netns {namespace.path}",
+            f"link set {port} {'nomaster' if bridge is None else f'master {bridge}'}",
+            f"link set {port} addrgenmode none up",
+        )
+
+    def _close(self) -> None:
+        self._internet = None
+        self._hosts.clear()
+        self._homes.clear()
+        if self._switch is not None:
+            self._switch.kill()
+            self._switch.communicate()
+            self._switch = None
+        while self._open:
+            os.close(self._open.pop())
+
+
+def _bridge_lines(bridge: str, own: IPv4Interface) -> tuple[str, ...]:
+    # With an address of its own a bridge keeps it when ports are added.
+    station = "02:00:" + ":".join(f"{byte:02x}" for byte in own.ip.packed)
+    create = f"link add name {bridge} address {station} type bridge"
+    return (create, *_device_lines(bridge, own))
+
+
+def _device_lines(device: str, own: IPv4Interface) -> tuple[str, ...]:
+    return (
+        f"link set {device} addrgenmode none up",
+        f"address add {own} dev {device}",
+    )
+
+
+def _nat_rules(masquerade: str, refuse: str) -> str:
+    # A packet that is not dropped on input leaves an entry in conntrack, after which the
+    # outgoing packet no longer keeps its port. What is invalid would pass without NAT.
+    return f"""
+        table ip home {{
+            chain outgoing {{
+                type nat hook postrouting priority srcnat; policy accept;
+                oifname "wan" {masquerade}
+            }}
+            chain incoming {{
+                type filter hook input priority filter; policy accept;
+                iifname "wan" ct state established,related accept
+                iifname "wan" {refuse}
+            }}
+            chain through {{
+                type filter hook forward priority filter; policy drop;
+                ct state invalid drop
+                iifname "lan" accept
+                ct state established,related accept
+            }}
+        }}
+    """
+
+
+_NAT_RULES: Final = {
+    Nat.PORT_RESTRICTED: _nat_rules("masquerade", "drop"),
+    Nat.REFUSING: _nat_rules(
+        "masquerade", 'meta l4proto tcp reject with tcp reset\niifname "wan" drop'
+    ),
+    Nat.SYMMETRIC: _nat_rules("masquerade fully-random", "drop"),
+}
+
+
+def _ip(namespace: _Namespace, *lines: str) -> None:
+    _run(namespace, [tool("ip"), "-batch", "-"], "\n".join(lines) + "\n")
+
+
+def _run(namespace: _Namespace, argv: list[str], text: str = "") -> None:
+    with _entered(namespace):
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = "; ".join(done.stderr.split("\n")).strip("; ")
+        raise LaboratoryError(f"`{' '.join((*argv, text)).strip()}` failed: {said}")
+
+
+def _start_delaying_switch(internet: _Namespace, delay: float) -> subprocess.Popen[str]:
+    script = str(Path(__file__).with_name("delay.py"))
+    with _entered(internet):
+        switch = subprocess.Popen(
+            [sys.executable, "-I", script, str(delay)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # An interrupt from the terminal is not meant for it.
+        )
+    ready = switch.stdout is not None and switch.stdout.readline()
+    if not ready:
+        _, errors = switch.communicate()
+        raise LaboratoryError(f"packets cannot be delayed: {errors.strip()}")
+    return switch
+
+
+def _set_forwarding(namespace: _Namespace, value: Literal["0", "1"]) -> None:
+    try:
+        with _entered(namespace):
+            Path("/proc/sys/net/ipv4/ip_forward").write_text(value)
+    except OSError as error:
+        raise LaboratoryError(f"a namespace's forwarding cannot be set: {error}") from error
+
+
+def _new_network_namespace() -> int:
+    with _returning():
+        _system_call(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET), "unshare")
+        return _current_namespace()
+
+
+@contextmanager
+def _entered(namespace: _Namespace) -> Iterator[None]:
+    with _returning():
+        _move_to(namespace.fd)
+        yield
+
+
+@contextmanager
+def _returning() -> Iterator[None]:
+    """Move the thread back in the end to the namespace where it is now."""
+    before = _current_namespace()
+    try:
+        yield
+    finally:
+        try:
+            _move_to(before)
+        finally:
+            os.close(before)
+
+
+def _current_namespace() -> int:
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+
+
+def _move_to(fd: int) -> None:
+    _system_call(ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET), "setns")
+
+
+def _system_call(result: int, name: str) -> None:
+    if result != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise LaboratoryError(f"{name} of a network namespace failed: {reason}")
+
+
+def _try_out() -> int:
+    """Build one of everything that `check_support` promises."""
+    try:
+        with Laboratory(delay=0.001) as laboratory:
+            laboratory.add_public("relay", "11.0.0.1")
+            laboratory.add_home("home", outside="11.0.1.1", nat=Nat.REFUSING)
+            laboratory.add_host("home", "alice")
+    except LaboratoryError as error:
+        sys.stdout.write(f"{error}\n")
+        return TRIAL_REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_try_out())
