@@ -1,0 +1,82 @@
+// Puts a js-libp2p node together from the settings.
+
+import { readFileSync } from 'node:fs';
+
+import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2';
+import { generateKeyPair, generateKeyPairFromSeed } from '@libp2p/crypto/keys';
+import { dcutr } from '@libp2p/dcutr';
+import { identify } from '@libp2p/identify';
+import { noise } from '@libp2p/noise';
+import { ping } from '@libp2p/ping';
+import { tcp } from '@libp2p/tcp';
+import { tls } from '@libp2p/tls';
+import { yamux } from '@libp2p/yamux';
+import { createLibp2p } from 'libp2p';
+
+import { ECHO_PROTOCOL, serveEcho } from './echo.mjs';
+
+const { dependencies } = JSON.parse(readFileSync(new URL('./package.json', import.meta.url), 'utf8'));
+const AGENT = `p2pnet-interop-js/1 js-libp2p/${dependencies.libp2p}`;
+const SECURITY = { noise, tls };
+const MANY = 1000;
+const MIB = 1024 * 1024;
+
+// While the echo is paused a whole receive window may still arrive. Yamux lets the window grow to
+// 16 MiB but the default buffer holds 4, and a buffer that overflows resets the stream.
+const PAUSED_STREAM_BYTES = 32 * MIB;
+
+export async function startNode(settings) {
+  const node = await createLibp2p({
+    start: false,
+    privateKey: await privateKey(settings.seed),
+    nodeInfo: { userAgent: AGENT },
+    addresses: { listen: listenAddresses(settings) },
+    transports: [tcp(), circuitRelayTransport({ reservationCompletionTimeout: settings.timeoutSeconds * 1000 })],
+    connectionEncrypters: [SECURITY[settings.security]()],
+    streamMuxers: [yamux({ streamOptions: { maxReadBufferLength: PAUSED_STREAM_BYTES } })],
+    // By default the sixth connection a second from one address is refused.
+    connectionManager: {
+      inboundConnectionThreshold: MANY,
+      maxIncomingPendingConnections: MANY,
+      maxConnections: MANY,
+    },
+    services: services(settings),
+  });
+  await node.handle(ECHO_PROTOCOL, serveEcho, {
+    maxInboundStreams: MANY,
+    maxOutboundStreams: MANY,
+    runOnLimitedConnection: true,
+  });
+  await node.start();
+  node.services.announcer.announceListenAddresses();
+  return node;
+}
+
+function privateKey(seed) {
+  return seed === null ? generateKeyPair('Ed25519') : generateKeyPairFromSeed('Ed25519', seed);
+}
+
+function listenAddresses(settings) {
+  return settings.relay === null ? settings.listen : [...settings.listen, `${settings.relay}/p2p-circuit`];
+}
+
+function services(settings) {
+  const chosen = { identify: identify(), ping: ping(), announcer };
+  if (settings.holePunch) chosen.dcutr = dcutr();
+  if (settings.role === 'relay') {
+    chosen.relay = circuitRelayServer({ reservations: { applyDefaultLimit: settings.relayLimited } });
+  }
+  return chosen;
+}
+
+// A public listen address is told to nobody until AutoNAT has confirmed it, and there is no AutoNAT
+// here: a relay on a public address would hand out reservations without addresses.
+function announcer({ addressManager, transportManager }) {
+  return {
+    announceListenAddresses() {
+      for (const address of transportManager.getAddrs()) {
+        addressManager.confirmObservedAddr(address, { type: 'transport' });
+      }
+    },
+  };
+}

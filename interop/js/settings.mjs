@@ -1,0 +1,63 @@
+// Reads the environment variables of the peer contract into one checked, frozen object.
+
+import { multiaddr } from '@multiformats/multiaddr';
+
+const ROLES = ['listen', 'dial', 'relay'];
+const SECURITIES = ['noise', 'tls'];
+const MUXERS = ['yamux'];
+
+export function readSettings(environment) {
+  const text = (name, fallback) => environment[name] || fallback;
+
+  const choice = (name, allowed, fallback) => {
+    const value = text(name, fallback);
+    if (!allowed.includes(value)) {
+      throw new Error(`${name} must be one of ${allowed.join(', ')}, not ${value}`);
+    }
+    return value;
+  };
+
+  const number = (name, fallback) => {
+    const value = Number(text(name, fallback));
+    if (!Number.isFinite(value) || value < 0) {
+      throw new Error(`${name} must be a number of zero or more, not ${environment[name]}`);
+    }
+    return value;
+  };
+
+  const flag = (name, fallback) => choice(name, ['0', '1'], fallback) === '1';
+
+  const address = (name) => {
+    const value = text(name, null);
+    return value === null ? null : multiaddr(value);
+  };
+
+  const role = choice('ROLE', ROLES, undefined);
+  const seed = text('KEY_SEED', null);
+  if (seed !== null && !/^[0-9a-f]{64}$/i.test(seed)) {
+    throw new Error('KEY_SEED must be 64 hex digits');
+  }
+  const target = address('TARGET');
+  if (role === 'dial' && target === null) {
+    throw new Error('TARGET is required for ROLE=dial');
+  }
+  const echoBytes = number('ECHO_BYTES', '10485760');
+  if (!Number.isSafeInteger(echoBytes)) {
+    throw new Error('ECHO_BYTES must be a whole number');
+  }
+
+  return Object.freeze({
+    role,
+    seed: seed === null ? null : Buffer.from(seed, 'hex'),
+    listen: text('LISTEN', role === 'dial' ? '' : '/ip4/127.0.0.1/tcp/0').split(',').filter(Boolean),
+    target,
+    relay: role === 'listen' ? address('RELAY') : null,
+    security: choice('SECURITY', SECURITIES, 'noise'),
+    muxer: choice('MUXER', MUXERS, 'yamux'),
+    echoBytes,
+    holePunch: flag('HOLE_PUNCH', '0'),
+    directSeconds: number('DIRECT_SECONDS', '0'),
+    timeoutSeconds: number('TIMEOUT_SECONDS', '60'),
+    relayLimited: flag('RELAY_LIMITED', '1'),
+  });
+}
