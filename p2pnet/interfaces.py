@@ -321,6 +321,10 @@ Target = PeerId | Multiaddr | str
 """A peer: its id, or an address that ends in ``/p2p/<id>`` (as text, too)."""
 
 
+AddressFinder = Callable[[PeerId], Sequence[Multiaddr]]
+"""Guesses where a peer may be: a relay client answers with circuits through its relays."""
+
+
 class PeerBook(Protocol):
     """What is known of other peers: bounded, and with expiry."""
 
@@ -418,6 +422,10 @@ class ServiceHost(Protocol):
 
     def add_transport(self, transport: Transport) -> None:
         """Make another kind of address dialable, from now on."""
+        ...
+
+    def add_finder(self, finder: AddressFinder) -> None:
+        """Ask this too for addresses of a peer, whenever one is dialled."""
         ...
 
     def accept(self, pending: PendingConnection) -> None:

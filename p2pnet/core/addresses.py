@@ -268,17 +268,11 @@ def scope_of_ip(ip: IpAddress) -> Scope:
     ip = unwrapped(ip)
     if ip.is_loopback:
         return Scope.LOOPBACK
-    if isinstance(ip, ipaddress.IPv4Address):
-        private, unroutable, public = PRIVATE_4, UNROUTABLE_4, True
-    else:
-        private, unroutable, public = (
-            PRIVATE_6,
-            UNROUTABLE_6,
-            any(ip in net for net in PUBLIC_6),
-        )
-    if any(ip in net for net in private):
+    if any(ip in net for net in PRIVATE):
         return Scope.PRIVATE
-    if any(ip in net for net in unroutable) or not public:
+    if any(ip in net for net in UNROUTABLE):
+        return Scope.UNROUTABLE
+    if ip.version == 6 and not any(ip in net for net in PUBLIC_6):
         return Scope.UNROUTABLE
     return Scope.PUBLIC
 
@@ -311,18 +305,20 @@ LOCAL_NAMES = (
     "internal",
 )
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-PRIVATE_4 = tuple(
-    ipaddress.IPv4Network(net)
+PRIVATE = tuple(
+    ipaddress.ip_network(net)
     for net in (
         "10.0.0.0/8",
         "100.64.0.0/10",
         "172.16.0.0/12",
         "192.168.0.0/16",
         "169.254.0.0/16",
+        "fc00::/7",
+        "fe80::/10",
     )
 )
-UNROUTABLE_4 = tuple(
-    ipaddress.IPv4Network(net)
+UNROUTABLE = tuple(
+    ipaddress.ip_network(net)
     for net in (
         "0.0.0.0/8",
         "192.0.0.0/26",
@@ -333,8 +329,8 @@ UNROUTABLE_4 = tuple(
         "203.0.113.0/24",
         "224.0.0.0/4",
         "240.0.0.0/4",
+        "ff00::/8",
+        "2001:db8::/32",
     )
 )
-PRIVATE_6 = tuple(ipaddress.IPv6Network(net) for net in ("fc00::/7", "fe80::/10"))
-UNROUTABLE_6 = tuple(ipaddress.IPv6Network(net) for net in ("ff00::/8", "2001:db8::/32"))
-PUBLIC_6 = tuple(ipaddress.IPv6Network(net) for net in ("2000::/3", "64:ff9b:1::/48"))
+PUBLIC_6 = tuple(ipaddress.ip_network(net) for net in ("2000::/3", "64:ff9b:1::/48"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Protocol
 
 import trio
 
@@ -74,3 +75,16 @@ def bare_exceptions() -> Generator[None, None, None]:
             raise real[0] from real[0].__cause__
         first = next((leaf for leaf in real if isinstance(leaf, Exception)), real[0])
         raise first from group
+
+
+class Closeable(Protocol):
+    """Anything with an ``aclose`` that closes even when cancelled."""
+
+    async def aclose(self) -> None: ...
+
+
+async def close_at_once(resource: Closeable) -> None:
+    """Close without politeness: for errors and for leaving, where nobody waits any more."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await resource.aclose()
