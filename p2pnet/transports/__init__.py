@@ -1,0 +1,1 @@
+"""Floor 2: transports reach addresses; each delivers capable connections."""
