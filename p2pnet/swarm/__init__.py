@@ -1,0 +1,1 @@
+"""Floor 3: live connections by peer ID: dialling, listening, limits."""

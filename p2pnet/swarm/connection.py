@@ -1,0 +1,172 @@
+"""One live connection: one nursery, a task for each stream that the remote opens.
+
+Here is one of the three boundaries that no error of a remote, or of a stream handler, passes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.peer_id import PeerId
+from p2pnet.core.tasks import boundary, close_at_once, log_stopped
+from p2pnet.errors import ConnectionLost, LimitExceeded, P2PError, describe
+from p2pnet.events import ConnectionRef
+from p2pnet.interfaces import (
+    CapableConnection,
+    CircuitLimit,
+    MuxedStream,
+    PeerBook,
+    Stream,
+    StreamHandler,
+)
+from p2pnet.negotiation.driver import handle_one, select_one
+from p2pnet.swarm.config import SwarmConfig
+from p2pnet.swarm.stream import LiveStream
+
+logger = logging.getLogger("p2pnet.swarm")
+
+RESOURCE_LIMIT_EXCEEDED = 0x1002
+NEGOTIATION_FAILED = 0x1001
+
+
+class LiveConnection:
+    """A capable connection with the host's protocols on it."""
+
+    def __init__(
+        self,
+        capable: CapableConnection,
+        ref: ConnectionRef,
+        *,
+        config: SwarmConfig,
+        handlers: Mapping[str, StreamHandler],
+        peers: PeerBook,
+    ) -> None:
+        self._capable = capable
+        self._config = config
+        self._handlers = handlers
+        self._peers = peers
+        self._inbound: set[MuxedStream] = set()
+        self._outbound: set[MuxedStream] = set()
+        self.ref = ref
+        self.is_closed = False
+        self.opened_at = trio.current_time()
+        self.closing_reason = ""
+
+    def __repr__(self) -> str:
+        kind = "relayed" if self.is_relayed else "direct"
+        return f"<Connection {self.ref.number} {kind} to {self.peer_id} at {self.remote_address}>"
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._capable.peer_id
+
+    @property
+    def local_address(self) -> Multiaddr:
+        return self._capable.local_address
+
+    @property
+    def remote_address(self) -> Multiaddr:
+        return self._capable.remote_address
+
+    @property
+    def is_inbound(self) -> bool:
+        return self.ref.is_inbound
+
+    @property
+    def is_relayed(self) -> bool:
+        return self.ref.is_relayed
+
+    @property
+    def is_limited(self) -> bool:
+        return self._capable.limit is not None
+
+    @property
+    def limit(self) -> CircuitLimit | None:
+        return self._capable.limit
+
+    @property
+    def security(self) -> str:
+        return self._capable.security
+
+    @property
+    def muxer(self) -> str:
+        return self._capable.muxer
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open, both ways."""
+        return len(self._inbound) + len(self._outbound)
+
+    async def run(self) -> str:
+        """Serve until the connection ends; return why it did, in a few words."""
+        reason = "closed by the peer"
+        try:
+            async with trio.open_nursery() as handlers:
+                try:
+                    await self._capable.run(partial(self._accept, handlers))
+                except P2PError as error:
+                    reason = describe(error)
+                    log_stopped(logger, f"{self!r}", error, expected=logging.DEBUG)
+                finally:
+                    self.is_closed = True
+                    handlers.cancel_scope.cancel()
+        finally:
+            await close_at_once(self._capable)
+        return self.closing_reason or reason
+
+    def _accept(self, handlers: trio.Nursery, muxed: MuxedStream) -> None:
+        if len(self._inbound) >= self._config.max_inbound_streams:
+            logger.debug("%s: refused a stream: max_inbound_streams", self)
+            muxed.reset(RESOURCE_LIMIT_EXCEEDED)
+            return
+        self._inbound.add(muxed)
+        handlers.start_soon(self._serve, muxed)
+
+    async def _serve(self, muxed: MuxedStream) -> None:
+        what = f"stream of {self.peer_id} at {self.remote_address}"
+        with boundary(logger, what):
+            try:
+                with trio.fail_after(self._config.negotiation_timeout):
+                    protocol_id = await handle_one(muxed, self._handlers)
+                stream = LiveStream(muxed, protocol_id, self, on_close=self._inbound.discard)
+                await self._handlers[protocol_id](stream)
+                await stream.aclose()
+            except BaseException:
+                muxed.reset()
+                raise
+            finally:
+                self._inbound.discard(muxed)
+
+    async def open_stream(self, protocol_id: str, *alternatives: str) -> Stream:
+        if self.is_closed:
+            raise ConnectionLost(f"the connection to {self.peer_id} has ended")
+        if len(self._outbound) >= self._config.max_outbound_streams:
+            raise LimitExceeded("max_outbound_streams", self._config.max_outbound_streams)
+        proposals = (protocol_id, *alternatives)
+        known = self._peers.protocols(self.peer_id) or frozenset()
+        muxed = await self._capable.open_stream()
+        spoken = next((proposal for proposal in proposals if proposal in known), None)
+        if spoken is not None:
+            # M: the peer said that it serves the protocol, so there is no need to wait.
+            return self._opened(muxed, spoken, lazy=True)
+        try:
+            with trio.fail_after(self._config.negotiation_timeout):
+                agreed = await select_one(muxed, proposals)
+        except BaseException:
+            muxed.reset(NEGOTIATION_FAILED)
+            raise
+        return self._opened(muxed, agreed, lazy=False)
+
+    def _opened(self, muxed: MuxedStream, protocol_id: str, *, lazy: bool) -> Stream:
+        self._outbound.add(muxed)
+        return LiveStream(muxed, protocol_id, self, lazy=lazy, on_close=self._outbound.discard)
+
+    async def aclose(self, reason: str = "closed by this host") -> None:
+        self.closing_reason = self.closing_reason or reason
+        self.is_closed = True
+        await self._capable.aclose()
