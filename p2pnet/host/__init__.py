@@ -1,0 +1,1 @@
+"""Floor 5: the host, which is what a user holds."""

@@ -1,0 +1,327 @@
+"""The host: one peer of the network, and all that a user does with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from operator import ne
+from typing import TypeVar
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr, components, parse, peer_id_of
+from p2pnet.core.bus import EventBus, Subscription
+from p2pnet.core.env import Env
+from p2pnet.core.keys import PrivateKey
+from p2pnet.core.peer_id import PeerId
+from p2pnet.core.watch import Watch
+from p2pnet.errors import DialError, LimitedConnection
+from p2pnet.events import Reachability
+from p2pnet.host.advertising import Advertising
+from p2pnet.host.config import HostConfig
+from p2pnet.interfaces import (
+    AddressFinder,
+    Connection,
+    Kit,
+    LimitedUse,
+    Part,
+    PendingConnection,
+    Role,
+    Service,
+    Stream,
+    StreamHandler,
+    Target,
+    Transport,
+)
+from p2pnet.negotiation.upgrader import LayeredUpgrader
+from p2pnet.swarm.connection import LiveConnection
+from p2pnet.swarm.joining import JoinedDials
+from p2pnet.swarm.peerstore import Peerstore
+from p2pnet.swarm.swarm import Swarm
+
+logger = logging.getLogger("p2pnet.host")
+
+S = TypeVar("S")
+E = TypeVar("E")
+
+NO_ADDRESS = "no address of it is known: give one, or a relay at which it can be found"
+
+
+class Host:
+    """Made by ``open_host``. All methods belong to the trio run in which it was opened."""
+
+    def __init__(self, config: HostConfig) -> None:
+        env = config.env or Env.system()
+        key = config.key or PrivateKey.generate()
+        self._config = config
+        self._peer_id = PeerId.from_public_key(key.public_key)
+        self._bus = EventBus()
+        self._swarm = Swarm(config.swarm, env, peer_id=self._peer_id, bus=self._bus)
+        kit = Kit(env, key, self._peer_id, self._build_upgrader(config, env, key))
+        for part in config.transports:
+            self._swarm.add_transport(part.build(kit))
+        self._services = [(part, part.build(kit)) for part in config.services]
+        self._advertising = Advertising(
+            config, peer_id=self._peer_id, swarm=self._swarm, bus=self._bus, network=env.network
+        )
+        self._dials = JoinedDials(self._dial)
+        self._finders: list[AddressFinder] = []
+        self._protocols: Watch[tuple[str, ...]] = Watch(())
+        self._stopping = trio.Event()
+        self._tasks: trio.Nursery | None = None
+
+    def _build_upgrader(self, config: HostConfig, env: Env, key: PrivateKey) -> LayeredUpgrader:
+        upgrader = LayeredUpgrader()
+        kit = Kit(env, key, self._peer_id, upgrader)
+        upgrader.securities = tuple(part.build(kit) for part in config.security)
+        upgrader.muxers = tuple(part.build(kit) for part in config.muxers)
+        return upgrader
+
+    def __repr__(self) -> str:
+        return f"<Host {self._peer_id}>"
+
+    # ---- state ---------------------------------------------------------------------------
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._peer_id
+
+    @property
+    def addresses(self) -> Watch[tuple[Multiaddr, ...]]:
+        """The advertised addresses, each with ``/p2p``: what to give to others."""
+        return self._advertising.addresses
+
+    @property
+    def reachability(self) -> Watch[Reachability]:
+        """What this host believes of itself: can strangers dial it?"""
+        return self._advertising.reachability
+
+    @property
+    def protocols(self) -> Watch[tuple[str, ...]]:
+        """What this host serves."""
+        return self._protocols
+
+    @property
+    def peers(self) -> Peerstore:
+        """What is known of other peers."""
+        return self._swarm.peers
+
+    def punch_addresses(self) -> tuple[Multiaddr, ...]:
+        """Return the direct addresses of this host worth dialling in a hole punch."""
+        return self._advertising.punch_addresses()
+
+    def connections(self, peer_id: PeerId | None = None) -> tuple[Connection, ...]:
+        """Return the live connections (to one peer), the best first."""
+        return self._swarm.connections(peer_id)
+
+    def connection(self, number: int) -> Connection | None:
+        """Return the connection that an event named by its number, if it still lives."""
+        return self._swarm.connection(number)
+
+    def service(self, part: type[Part[S]]) -> S:
+        """Return the running service of a part: ``host.service(Ping).ping(...)``.
+
+        Raises:
+            LookupError: if the host was made without it.
+        """
+        for own, service in self._services:
+            if isinstance(own, part):
+                return service  # type: ignore[return-value]
+        raise LookupError(f"this host has no {part.__name__}; add it to its services")
+
+    # ---- protocols and events ------------------------------------------------------------
+
+    def handle(self, protocol_id: str, handler: StreamHandler) -> None:
+        """Serve a protocol: ``handler`` gets each inbound stream, in a task of its own.
+
+        The stream is closed when the handler returns, and reset when it raises.
+
+        Raises:
+            ValueError: if the protocol is served already, or its name is no protocol name.
+        """
+        if not protocol_id.startswith("/") or len(protocol_id) > 256:
+            raise ValueError(f"{protocol_id!r}: a protocol begins with '/', and is short")
+        if protocol_id in self._swarm.handlers:
+            raise ValueError(f"{protocol_id} is served already")
+        self._swarm.handlers[protocol_id] = handler
+        self._protocols.set(tuple(sorted(self._swarm.handlers)))
+
+    def unhandle(self, protocol_id: str) -> None:
+        """Stop serving a protocol; open streams go on."""
+        self._swarm.handlers.pop(protocol_id, None)
+        self._protocols.set(tuple(sorted(self._swarm.handlers)))
+
+    def subscribe(
+        self, *kinds: type[E], limit: int = 1024
+    ) -> AbstractContextManager[Subscription[E]]:
+        """Collect events: ``with host.subscribe(ConnectionOpened) as events: async for …``."""
+        return self._bus.subscribe(*kinds, limit=limit)
+
+    def publish(self, event: object) -> None:
+        """Tell an event to whoever subscribed to its kind; for services."""
+        self._bus.publish(event)
+
+    # ---- connecting ----------------------------------------------------------------------
+
+    async def connect(self, target: Target) -> Connection:
+        """Return the best connection to a peer, and dial only if there is none.
+
+        A bare peer ID is looked for at its known addresses, and behind this host's relays.
+
+        Raises:
+            DialError: if no address worked; its ``attempts`` hold one cause per address.
+            ValueError: if the target names no peer.
+        """
+        peer_id, address = read_target(target)
+        await trio.lowlevel.checkpoint()
+        for connection in self._swarm.connections(peer_id):
+            return connection
+        if peer_id == self._peer_id:
+            raise DialError(peer_id, (), "that is this host itself")
+        insist = frozenset([address] if address else [])
+        return await self._dials.join(peer_id, insist, self._nursery)
+
+    async def _dial(self, peer_id: PeerId, insist: frozenset[Multiaddr]) -> LiveConnection:
+        found = [address for finder in self._finders for address in finder(peer_id)]
+        addresses = [*sorted(insist, key=str), *self._swarm.peers.addresses(peer_id), *found]
+        if not addresses:
+            raise DialError(peer_id, (), NO_ADDRESS)
+        return await self._swarm.dial_ranked(peer_id, addresses, insist=insist | {*found})
+
+    async def dial(
+        self, peer_id: PeerId, addresses: Sequence[Multiaddr], *, role: Role = Role.DIALER
+    ) -> Connection:
+        """Dial these very addresses at the same moment, connected or not; for hole punches.
+
+        Raises:
+            DialError: with one cause per address.
+        """
+        return await self._swarm.dial_at_once(peer_id, addresses, role)
+
+    async def wait_direct(self, target: Target) -> Connection:
+        """Wait until there is a connection to the peer that is not relayed, and return it.
+
+        Waits for ever if none comes: put ``trio.fail_after`` around it.
+        """
+        return await self._wait_connection(read_target(target)[0], allow_unlimited_circuit=False)
+
+    async def _wait_connection(
+        self, peer_id: PeerId, *, allow_unlimited_circuit: bool
+    ) -> LiveConnection:
+        await trio.lowlevel.checkpoint()
+        while True:
+            seen = self._swarm.changes.value
+            for connection in self._swarm.connections(peer_id):
+                if not connection.is_relayed:
+                    return connection
+                if allow_unlimited_circuit and not connection.is_limited:
+                    return connection
+            await self._swarm.changes.wait_for(partial(ne, seen))
+
+    async def open_stream(
+        self, target: Target, *protocol_ids: str, limited: LimitedUse = "wait"
+    ) -> Stream:
+        """Open a stream to a peer, for the first of the protocols that it speaks.
+
+        If only a limited (relayed) connection is there, ``limited`` says what to do: "allow"
+        uses it, "refuse" raises, "wait" waits for a better one; put ``trio.fail_after`` around.
+
+        Raises:
+            DialError: if the peer cannot be reached.
+            LimitedConnection: if only a limited one is there, and that was refused.
+            NegotiationFailed: if it speaks none of the protocols; where identify said that it
+                does, and it does not after all, the first receive raises this.
+        """
+        if not protocol_ids:
+            raise ValueError("name at least one protocol")
+        connection = await self.connect(target)
+        if connection.is_limited and limited != "allow":
+            if limited == "refuse":
+                raise LimitedConnection(connection.peer_id)
+            connection = await self._wait_connection(
+                connection.peer_id, allow_unlimited_circuit=True
+            )
+        return await connection.open_stream(*protocol_ids)
+
+    # ---- for services --------------------------------------------------------------------
+
+    def add_transport(self, transport: Transport) -> None:
+        """Make another kind of address dialable."""
+        self._swarm.add_transport(transport)
+
+    def add_finder(self, finder: AddressFinder) -> None:
+        """Ask this too for addresses of a peer, whenever one is dialled."""
+        self._finders.append(finder)
+
+    def accept(self, pending: PendingConnection) -> None:
+        """Take in a connection that arrived through a service."""
+        self._swarm.accept(pending)
+
+    def protect(self, peer_id: PeerId, tag: str) -> None:
+        """Never trim the connections to a peer while a tag is on it."""
+        self._swarm.protect(peer_id, tag)
+
+    def unprotect(self, peer_id: PeerId, tag: str) -> None:
+        """Take a tag off."""
+        self._swarm.unprotect(peer_id, tag)
+
+    # ---- life ----------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Live until ``stop``. Cancellation is held off meanwhile, so that goodbyes are said."""
+        with trio.CancelScope() as life:
+            async with trio.open_nursery() as tasks:
+                self._tasks = tasks
+                await tasks.start(self._swarm.run)
+                async with trio.open_nursery() as services:
+                    await self._start(services)
+                    life.shield = True
+                    task_status.started()
+                    await self._stopping.wait()
+                    services.cancel_scope.cancel()
+                await self._swarm.say_goodbye()
+                tasks.cancel_scope.cancel()
+
+    async def _start(self, services: trio.Nursery) -> None:
+        # Ports are bound before any service dials, since dials leave from them; and nobody
+        # is let in before the services are there.
+        listeners = [await self._swarm.listen(parse(text)) for text in self._config.listen]
+        await services.start(self._advertising.run)
+        for _, service in self._services:
+            await services.start(self._run_service, service)
+        for listener in listeners:
+            self._swarm.serve(listener)
+
+    async def _run_service(self, service: Service, *, task_status: trio.TaskStatus[None]) -> None:
+        await service.run(self, task_status=task_status)
+
+    def stop(self) -> None:
+        """End ``run``."""
+        self._stopping.set()
+
+    @property
+    def _nursery(self) -> trio.Nursery:
+        if self._tasks is None or self._stopping.is_set():
+            raise trio.ClosedResourceError("the host is not running")
+        return self._tasks
+
+
+def read_target(target: Target) -> tuple[PeerId, Multiaddr | None]:
+    """Return the peer that a target names, and the address it gives, if it does.
+
+    Raises:
+        ValueError: if it names no peer.
+    """
+    if isinstance(target, PeerId):
+        return target, None
+    if isinstance(target, str) and not target.startswith("/"):
+        return PeerId.parse(target), None
+    address = parse(target) if isinstance(target, str) else target
+    peer_id = peer_id_of(address)
+    if peer_id is None:
+        raise ValueError(f"{address} does not end in /p2p/<peer id>: whom does it lead to?")
+    if len(components(address)) == 1:
+        return peer_id, None
+    return peer_id, address
