@@ -412,7 +412,7 @@ def _private_data(kind: KeyType, loaded: LoadedPrivate) -> bytes:
 def _low_s(signature: bytes) -> bytes:
     """Bring a Secp256k1 signature into the form with the smaller s.
 
-    Of the two that are valid, Bitcoin's libraries, which rust peers use, refuse the other (P4).
+    Two are valid; rust-libp2p's identity crate refuses the other since its version 0.3 (P4).
     """
     r, s = decode_dss_signature(signature)
     return encode_dss_signature(r, min(s, SECP256K1_ORDER - s))
