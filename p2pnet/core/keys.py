@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NoReturn, assert_never
+from typing import NoReturn
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -153,17 +153,7 @@ class PrivateKey:
     @classmethod
     def generate(cls, kind: KeyType = KeyType.ED25519) -> PrivateKey:
         """Make a new key from the system's randomness."""
-        match kind:
-            case KeyType.ED25519:
-                return cls(kind, _private_data(kind, Ed25519PrivateKey.generate()))
-            case KeyType.RSA:
-                return cls(kind, _private_data(kind, rsa.generate_private_key(65537, 2048)))
-            case KeyType.SECP256K1:
-                return cls(kind, _private_data(kind, ec.generate_private_key(ec.SECP256K1())))
-            case KeyType.ECDSA:
-                return cls(kind, _private_data(kind, ec.generate_private_key(ec.SECP256R1())))
-            case _:
-                assert_never(kind)
+        return cls(kind, _private_data(kind, _GENERATORS[kind]()))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> PrivateKey:
@@ -378,6 +368,12 @@ def _load_der_private(data: bytes, kind: str) -> object:
         raise ValueError(f"not an {kind} private key: malformed or encrypted DER") from None
 
 
+_GENERATORS: dict[KeyType, Callable[[], LoadedPrivate]] = {
+    KeyType.RSA: lambda: rsa.generate_private_key(65537, RSA_BITS[0]),
+    KeyType.ED25519: Ed25519PrivateKey.generate,
+    KeyType.SECP256K1: lambda: ec.generate_private_key(ec.SECP256K1()),
+    KeyType.ECDSA: lambda: ec.generate_private_key(ec.SECP256R1()),
+}
 _PUBLIC_LOADERS: dict[KeyType, Callable[[bytes], LoadedPublic]] = {
     KeyType.RSA: _load_rsa_public,
     KeyType.ED25519: _load_ed25519_public,

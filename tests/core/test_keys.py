@@ -1,4 +1,4 @@
-"""Rules P1 to P6 of specs/peer-id.md, with the vectors of specs/vectors/keys.json."""
+"""Rules P1, P2, P3, P4, P5 and P6 of specs/peer-id.md, with its vectors of keys."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import copy
 import json
 import pickle
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pnet.core import keys
 from p2pnet.core.keys import SECP256K1_ORDER, KeyType, PrivateKey, PublicKey
 from p2pnet.errors import ProtocolError
 
@@ -124,6 +127,25 @@ def test_rsa_keys_up_to_8192_bits_are_read(bits: int) -> None:
 
 def der(tag: int, content: bytes) -> bytes:
     return bytes([tag, 0x82]) + len(content).to_bytes(2) + content
+
+
+def test_a_kind_that_the_system_lacks_is_an_error_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some builds of OpenSSL have no Secp256k1."""
+
+    def refuse(data: bytes) -> NoReturn:
+        raise UnsupportedAlgorithm("no such curve")
+
+    encoded = KEYS[KeyType.SECP256K1].encode()
+    public = KEYS[KeyType.SECP256K1].public_key.encode()
+    monkeypatch.setitem(keys._PUBLIC_LOADERS, KeyType.SECP256K1, refuse)
+    monkeypatch.setitem(keys._PRIVATE_LOADERS, KeyType.SECP256K1, refuse)
+
+    with pytest.raises(ProtocolError, match="not supported"):
+        PublicKey.decode_untrusted(public)
+    with pytest.raises(ValueError, match="not supported"):
+        PrivateKey.decode(encoded)
 
 
 def test_a_seed_makes_the_same_ed25519_key_each_time() -> None:

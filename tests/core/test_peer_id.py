@@ -1,4 +1,4 @@
-"""Rules P7 to P11 of specs/peer-id.md."""
+"""Rules P7, P8, P9, P10 and P11 of specs/peer-id.md."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tests.specs.runner import Registry, Vector, vectors_of
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / "specs"
 CODECS = Path(__file__).parent / "codecs"
-RULE = re.compile(r"^- \*\*([^*]+)\*\* ", re.MULTILINE)
+RULE = re.compile(r"^- \*\*([A-Z]{1,2}\d+)\*\* ", re.MULTILINE)
 
 LETTERS = {
     "addresses": "A",

@@ -18,7 +18,7 @@ from tests.specs.forms import Codec, Dialogue, Fields, Form, TextCodec, Toml, pl
 
 BLOCK = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ ]*$", re.DOTALL | re.MULTILINE)
 INFO = re.compile(r'toml vector="(?P<title>[^"]+)"')
-RULE_ID = re.compile(r"[A-Z]{1,2}\d+[a-z]?")
+RULE_ID = re.compile(r"[A-Z]{1,2}\d+")
 MEANT = re.compile(r"^[ \t>]*`{3,}[ \t]*toml\b.*vector", re.MULTILINE)
 
 
