@@ -1,0 +1,1 @@
+"""Floor 2: securities, which authenticate the remote and encrypt."""
