@@ -1,0 +1,119 @@
+"""Turns a raw stream into a capable connection: security first, then a muxer.
+
+dialer                                        listener
+  | -- multistream: security ---------------->  |    with one security to offer,
+  | -- handshake, message 1 ----------------->  |    both in one flight
+  | <------------- multistream: accepted -----  |
+  | <------------- handshake, message 2 ------  |
+  | -- handshake, message 3 ----------------->  |
+  | -- multistream: muxer ------------------->  |    only if the handshake did not
+  | <------------- multistream: accepted -----  |    settle the muxer as well
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.peer_id import PeerId
+from p2pnet.interfaces import (
+    CircuitLimit,
+    Ends,
+    MuxedConnection,
+    MuxedStream,
+    Muxer,
+    Role,
+    Secured,
+    Security,
+)
+from p2pnet.negotiation.driver import LazyStream, handle_one, select_one
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradedConnection:
+    """A capable connection made of a raw stream, a security and a muxer."""
+
+    peer_id: PeerId
+    local_address: Multiaddr
+    remote_address: Multiaddr
+    security: str
+    muxer: str
+    limit: CircuitLimit | None
+    muxed: MuxedConnection
+
+    async def run(self, accept: Callable[[MuxedStream], None]) -> None:
+        await self.muxed.run(accept)
+
+    async def open_stream(self) -> MuxedStream:
+        return await self.muxed.open_stream()
+
+    async def aclose(self) -> None:
+        await self.muxed.aclose()
+
+
+class LayeredUpgrader:
+    """Puts a security and a muxer on a raw stream, the first both ends speak of each.
+
+    What it may choose from can be set later: the parts that build securities and muxers are
+    themselves given the upgrader, in their kit.
+    """
+
+    def __init__(self, securities: Sequence[Security] = (), muxers: Sequence[Muxer] = ()) -> None:
+        self.securities = securities
+        self.muxers = muxers
+
+    async def upgrade(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        role: Role,
+        *,
+        ends: Ends,
+        expected: PeerId | None = None,
+    ) -> UpgradedConnection:
+        """See Upgrader.upgrade. The caller sets the deadline.
+
+        Raises:
+            NegotiationFailed: if there is no security, or no muxer, that both ends speak.
+            PeerIdMismatch, SecurityError, ProtocolError: see Security.secure.
+            trio.BrokenResourceError: if the stream breaks; StreamReset, if it just ends.
+        """
+        try:
+            security, secured = await self._secure(stream, role, expected)
+            muxers = {muxer.protocol_id: muxer for muxer in self.muxers}
+            muxer = secured.muxer or await agree(secured.stream, role, [*muxers])
+            muxed = muxers[muxer].start(secured.stream, role)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return UpgradedConnection(
+            peer_id=secured.peer_id,
+            local_address=ends.local,
+            remote_address=ends.remote,
+            security=security,
+            muxer=muxer,
+            limit=ends.limit,
+            muxed=muxed,
+        )
+
+    async def _secure(
+        self, stream: trio.abc.HalfCloseableStream, role: Role, expected: PeerId | None
+    ) -> tuple[str, Secured]:
+        securities = {security.protocol_id: security for security in self.securities}
+        if role is Role.DIALER and len(securities) == 1:
+            # M6: without another to fall back on there is no need to await the answer.
+            (agreed,) = securities
+            stream = LazyStream(stream, agreed)
+        else:
+            agreed = await agree(stream, role, [*securities])
+        muxers = [muxer.protocol_id for muxer in self.muxers]
+        secured = await securities[agreed].secure(stream, role, expected=expected, muxers=muxers)
+        return agreed, secured
+
+
+async def agree(stream: trio.abc.Stream, role: Role, offered: Sequence[str]) -> str:
+    if role is Role.DIALER:
+        return await select_one(stream, offered)
+    return await handle_one(stream, offered)

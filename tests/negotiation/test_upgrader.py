@@ -1,0 +1,320 @@
+"""From a raw stream to a capable connection, and what it costs in flights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import trio
+import trio.testing
+
+from p2pnet.core import addresses
+from p2pnet.core.env import Env
+from p2pnet.core.keys import PrivateKey
+from p2pnet.core.peer_id import PeerId
+from p2pnet.errors import (
+    LimitExceeded,
+    NegotiationFailed,
+    PeerIdMismatch,
+    ProtocolError,
+    StreamReset,
+)
+from p2pnet.interfaces import CircuitLimit, Ends, MuxedStream, Role, Secured, Security
+from p2pnet.negotiation.upgrader import LayeredUpgrader, UpgradedConnection
+from p2pnet.security.noise import Noise, NoiseSecurity
+
+KEYS = {
+    Role.DIALER: PrivateKey.from_seed(bytes(31) + b"A"),
+    Role.LISTENER: PrivateKey.from_seed(bytes(31) + b"B"),
+}
+IDS = {role: PeerId.from_public_key(key.public_key) for role, key in KEYS.items()}
+ENDS = Ends(
+    addresses.parse("/ip4/192.0.2.1/tcp/1"),
+    addresses.parse("/ip4/192.0.2.2/tcp/2"),
+    CircuitLimit(seconds=120),
+)
+YAMUX = "/yamux/1.0.0"
+MPLEX = "/mplex/6.7.0"
+
+
+class FakeMuxed:
+    """A muxed connection that only remembers what it was asked."""
+
+    def __init__(self, stream: trio.abc.Stream, role: Role) -> None:
+        self.stream = stream
+        self.role = role
+        self.calls: list[str] = []
+
+    async def run(self, accept: Callable[[MuxedStream], None]) -> None:
+        self.calls.append("run")
+
+    async def open_stream(self) -> MuxedStream:
+        raise LimitExceeded("max_streams", 0)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+@dataclass
+class FakeMuxer:
+    protocol_id: str
+
+    def start(self, stream: trio.abc.Stream, role: Role) -> FakeMuxed:
+        return FakeMuxed(stream, role)
+
+
+@dataclass
+class OtherSecurity:
+    """Noise by another name, which can leave the muxer open."""
+
+    noise: NoiseSecurity
+    protocol_id: str = "/other"
+    hides_muxers: bool = False
+
+    async def secure(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        *,
+        expected: PeerId | None,
+        muxers: Sequence[str],
+    ) -> Secured:
+        shown = () if self.hides_muxers else muxers
+        return await self.noise.secure(stream, role, expected=expected, muxers=shown)
+
+
+class Wire(trio.abc.HalfCloseableStream):
+    """A raw stream that notes who sends, and whether it was closed."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, role: Role, log: list[Role]) -> None:
+        self._stream = stream
+        self._role = role
+        self._log = log
+        self.is_closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._log.append(self._role)
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        await self._stream.aclose()
+
+
+class Meeting:
+    """Two ends of a raw stream that are upgraded at the same time."""
+
+    def __init__(self) -> None:
+        self.log: list[Role] = []
+        one, other = trio.testing.memory_stream_pair()
+        self.wires = {
+            Role.DIALER: Wire(one, Role.DIALER, self.log),
+            Role.LISTENER: Wire(other, Role.LISTENER, self.log),
+        }
+        self.done: dict[Role, UpgradedConnection] = {}
+        self.failed: dict[Role, Exception] = {}
+        self.flights: dict[Role, int] = {}
+        """How often the direction had changed, at most, when an end was through."""
+
+    async def upgrade(
+        self, role: Role, upgrader: LayeredUpgrader, expected: PeerId | None = None
+    ) -> None:
+        try:
+            self.done[role] = await upgrader.upgrade(
+                self.wires[role], role, ends=ENDS, expected=expected
+            )
+        except (NegotiationFailed, PeerIdMismatch, ProtocolError, StreamReset) as error:
+            self.failed[role] = error
+        self.flights[role] = sum(
+            1 for at, sender in enumerate(self.log) if at == 0 or self.log[at - 1] is not sender
+        )
+
+    async def run(
+        self,
+        dialer: LayeredUpgrader,
+        listener: LayeredUpgrader,
+        *,
+        expected: PeerId | None = None,
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.upgrade, Role.DIALER, dialer, expected)
+            nursery.start_soon(self.upgrade, Role.LISTENER, listener)
+
+
+def noise(role: Role) -> NoiseSecurity:
+    return NoiseSecurity(Noise(), env=Env.system(), key=KEYS[role])
+
+
+def upgrader(
+    role: Role, *muxers: str, securities: Sequence[Security] | None = None
+) -> LayeredUpgrader:
+    return LayeredUpgrader(
+        securities or [noise(role)], [FakeMuxer(muxer) for muxer in muxers or (YAMUX,)]
+    )
+
+
+def both(role: Role) -> list[Security]:
+    return [OtherSecurity(noise(role)), noise(role)]
+
+
+async def test_a_raw_stream_becomes_a_capable_connection() -> None:
+    meeting = Meeting()
+    await meeting.run(upgrader(Role.DIALER), upgrader(Role.LISTENER), expected=IDS[Role.LISTENER])
+    for role, other in ((Role.DIALER, Role.LISTENER), (Role.LISTENER, Role.DIALER)):
+        connection = meeting.done[role]
+        assert connection.peer_id == IDS[other]
+        assert (connection.local_address, connection.remote_address) == (ENDS.local, ENDS.remote)
+        assert (connection.security, connection.muxer) == ("/noise", YAMUX)
+        assert connection.limit == CircuitLimit(seconds=120)
+        assert isinstance(connection.muxed, FakeMuxed)
+        assert connection.muxed.role is role
+        await connection.run(lambda _: None)
+        with pytest.raises(LimitExceeded):
+            await connection.open_stream()
+        assert connection.muxed.calls == ["run"]
+        await connection.aclose()
+        assert meeting.wires[role].is_closed
+
+
+async def test_m6_with_one_security_and_an_early_muxer_the_dialer_needs_one_round_trip() -> None:
+    meeting = Meeting()
+    await meeting.run(upgrader(Role.DIALER), upgrader(Role.LISTENER))
+    # Its own first, the answer, and the third, with which data can already go.
+    assert meeting.flights == {Role.DIALER: 3, Role.LISTENER: 3}
+
+
+@pytest.mark.parametrize(("accepted", "flights"), [("/other", 5), ("/noise", 7)])
+async def test_a_choice_of_securities_costs_a_round_trip_and_a_refusal_another(
+    accepted: str, flights: int
+) -> None:
+    meeting = Meeting()
+    known = [one for one in both(Role.LISTENER) if one.protocol_id == accepted]
+    await meeting.run(
+        upgrader(Role.DIALER, securities=both(Role.DIALER)),
+        upgrader(Role.LISTENER, securities=known),
+    )
+    assert meeting.done[Role.DIALER].security == accepted
+    assert meeting.flights == {Role.DIALER: flights, Role.LISTENER: flights}
+
+
+async def test_a_muxer_that_is_negotiated_costs_one_round_trip_more() -> None:
+    meeting = Meeting()
+    shy = OtherSecurity(noise(Role.LISTENER), protocol_id="/noise", hides_muxers=True)
+    await meeting.run(upgrader(Role.DIALER), upgrader(Role.LISTENER, securities=[shy]))
+    assert meeting.done[Role.DIALER].muxer == YAMUX
+    assert meeting.flights[Role.DIALER] == 4
+
+
+@pytest.mark.parametrize(
+    ("dialers", "listeners", "muxer"),
+    [
+        ((YAMUX, MPLEX), (MPLEX, YAMUX), YAMUX),
+        ((MPLEX, YAMUX), (YAMUX,), YAMUX),
+        ((YAMUX,), (MPLEX, YAMUX), YAMUX),
+    ],
+)
+async def test_n9_the_dialers_preference_decides_on_the_muxer(
+    dialers: tuple[str, ...], listeners: tuple[str, ...], muxer: str
+) -> None:
+    for hidden in (False, True):
+        meeting = Meeting()
+        security = OtherSecurity(noise(Role.LISTENER), "/noise", hides_muxers=hidden)
+        await meeting.run(
+            upgrader(Role.DIALER, *dialers),
+            upgrader(Role.LISTENER, *listeners, securities=[security]),
+        )
+        assert meeting.done[Role.DIALER].muxer == meeting.done[Role.LISTENER].muxer == muxer
+
+
+async def test_n9_without_a_common_muxer_the_negotiation_fails_by_name() -> None:
+    meeting = Meeting()
+    await meeting.run(upgrader(Role.DIALER, YAMUX), upgrader(Role.LISTENER, MPLEX))
+    error = meeting.failed[Role.DIALER]
+    assert isinstance(error, NegotiationFailed)
+    assert error.proposals == (YAMUX,)
+    assert isinstance(meeting.failed[Role.LISTENER], ProtocolError)
+    assert all(wire.is_closed for wire in meeting.wires.values())
+
+
+@pytest.mark.parametrize("securities", [1, 2])
+async def test_m10_without_a_common_security_the_negotiation_fails_by_name(
+    securities: int,
+) -> None:
+    meeting = Meeting()
+    offered = both(Role.DIALER)[:securities]
+    third = OtherSecurity(noise(Role.LISTENER), protocol_id="/third")
+    await meeting.run(
+        upgrader(Role.DIALER, securities=offered), upgrader(Role.LISTENER, securities=[third])
+    )
+    assert isinstance(meeting.failed[Role.DIALER], NegotiationFailed)
+    assert isinstance(meeting.failed[Role.LISTENER], ProtocolError)
+    assert all(wire.is_closed for wire in meeting.wires.values())
+
+
+async def test_another_peer_than_expected_is_refused() -> None:
+    meeting = Meeting()
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                meeting.upgrade, Role.DIALER, upgrader(Role.DIALER), IDS[Role.DIALER]
+            )
+            with pytest.raises(Exception, match="hung up"):
+                await upgrader(Role.LISTENER).upgrade(
+                    meeting.wires[Role.LISTENER], Role.LISTENER, ends=ENDS
+                )
+    assert isinstance(meeting.failed[Role.DIALER], PeerIdMismatch)
+    assert all(wire.is_closed for wire in meeting.wires.values())
+
+
+async def test_n5_an_accidental_simultaneous_open_fails_on_both_ends_and_says_so() -> None:
+    meeting = Meeting()
+
+    async def dial(role: Role) -> None:
+        with pytest.raises(ProtocolError, match="simultaneous open"):
+            await upgrader(role).upgrade(meeting.wires[role], Role.DIALER, ends=ENDS)
+
+    async with trio.open_nursery() as nursery:
+        for role in Role:
+            nursery.start_soon(dial, role)
+    assert all(wire.is_closed for wire in meeting.wires.values())
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_a_port_that_speaks_something_else_is_named(role: Role) -> None:
+    meeting = Meeting()
+    other = Role.LISTENER if role is Role.DIALER else Role.DIALER
+    await meeting.wires[other].send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(ProtocolError, match="looks like HTTP"):
+        await upgrader(role).upgrade(meeting.wires[role], role, ends=ENDS)
+    assert meeting.wires[role].is_closed
+
+
+async def test_m11_somebody_who_just_hangs_up_has_broken_no_rule() -> None:
+    meeting = Meeting()
+    await meeting.wires[Role.DIALER].aclose()
+    with pytest.raises(StreamReset):
+        await upgrader(Role.LISTENER).upgrade(
+            meeting.wires[Role.LISTENER], Role.LISTENER, ends=ENDS
+        )
+    assert meeting.wires[Role.LISTENER].is_closed
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_a_deadline_closes_the_raw_stream(
+    role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    meeting = Meeting()
+    with pytest.raises(trio.TooSlowError):
+        with trio.fail_after(15):
+            await upgrader(role).upgrade(meeting.wires[role], role, ends=ENDS)
+    assert meeting.wires[role].is_closed
