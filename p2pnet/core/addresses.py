@@ -97,14 +97,11 @@ def parse(text: str) -> Multiaddr:
     if len(text) > 4 * MAX_ADDRESS_BYTES:
         raise ValueError(f"a multiaddr of {len(text)} characters is too long")
     try:
-        address = Multiaddr(text)
-        parts = components(address)
+        address = rebuilt(Multiaddr(text))
     except (ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise ValueError(f"{text!r} is not a multiaddr: {error}") from None
-    if not parts:
-        raise ValueError("an empty multiaddr")
-    if len(parts) > MAX_COMPONENTS:
-        raise ValueError(f"a multiaddr of {len(parts)} components is too long")
+    if len(address.to_bytes()) > MAX_ADDRESS_BYTES:
+        raise ValueError(f"a multiaddr of {len(address.to_bytes())} bytes is too long")
     return address
 
 
@@ -117,17 +114,11 @@ def decode_untrusted(data: bytes) -> Multiaddr:
     if not 0 < len(data) <= MAX_ADDRESS_BYTES:  # A1
         raise ProtocolError(NAME, f"address of {len(data)} bytes")
     try:
-        address = Multiaddr(bytes(data))
-        text = str(address)
-        # A2: py-multiaddr reads a truncated value as zeros; only a full circle proves it whole.
-        whole = Multiaddr(text).to_bytes() == data
-        parts = components(address)
+        address = rebuilt(Multiaddr(bytes(data)))
     except (ValueError, LookupError, TypeError, ArithmeticError):
         raise ProtocolError(NAME, "malformed address") from None
-    if not whole or not parts:
+    if address.to_bytes() != data:  # A2: a truncated value is read as zeros
         raise ProtocolError(NAME, "malformed address")
-    if len(parts) > MAX_COMPONENTS:  # A1
-        raise ProtocolError(NAME, f"address of {len(parts)} components")
     return address
 
 
@@ -140,6 +131,25 @@ def decode_many_untrusted(addresses: Iterable[bytes]) -> tuple[Multiaddr, ...]:
         except ProtocolError:
             continue
     return tuple(dict.fromkeys(good))
+
+
+def rebuilt(address: Multiaddr) -> Multiaddr:
+    """Take an address apart and put it together again, so that all of it was looked at once.
+
+    Raises:
+        ValueError: if it is empty or too long, holds a peer id that is none (A5), or cannot be
+            told from another address (A2).
+    """
+    parts = components(address)
+    if not 0 < len(parts) <= MAX_COMPONENTS:  # A1
+        raise ValueError(f"an address of {len(parts)} components")
+    for name, value in parts:
+        if name == "p2p":
+            PeerId.parse(value)
+    again = join(parts)
+    if components(again) != parts:
+        raise ValueError("it does not come back as it was given")
+    return again
 
 
 def encode(address: Multiaddr) -> bytes:
