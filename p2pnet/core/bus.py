@@ -28,7 +28,9 @@ class Subscription(Generic[E]):
 
     def offer(self, event: object) -> None:
         if isinstance(event, self._kinds):
-            if len(self._events) < self._limit:
+            # Once one is missed, so are all until the reader knows: else it would learn of the
+            # gap after events from behind it, or never.
+            if len(self._events) < self._limit and not self._missed:
                 self._events.append(event)
             else:
                 self._missed += 1
@@ -41,14 +43,16 @@ class Subscription(Generic[E]):
         """Wait for the next event.
 
         Raises:
-            EventsMissed: once, when more events came than were read; then go on reading.
+            EventsMissed: once, when more events came than were read, and those before the gap
+                have been; then go on reading.
         """
         await trio.lowlevel.checkpoint()
         while not self._events:
             if self._missed:
                 missed, self._missed = self._missed, 0
                 raise EventsMissed(missed)
-            self._arrived = trio.Event()
+            if self._arrived.is_set():
+                self._arrived = trio.Event()
             await self._arrived.wait()
         return self._events.popleft()
 
