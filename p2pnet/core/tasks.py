@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -25,18 +26,27 @@ EXPECTED = (
 )
 
 
+@dataclass(slots=True)
+class Stopped:
+    """What a boundary stopped, if it did."""
+
+    error: Exception | None = None
+
+
 @contextmanager
 def boundary(
     logger: logging.Logger, what: str, *, expected: int = logging.DEBUG
-) -> Generator[None, None, None]:
+) -> Generator[Stopped, None, None]:
     """Stop every error of the block here, and log it once.
 
     Misbehaviour of the remote (ProtocolError, SecurityError) is logged as a WARNING, loss of
     connection and the like at ``expected``, all else as an ERROR with its traceback.
     """
+    stopped = Stopped()
     try:
-        yield
+        yield stopped
     except Exception as error:  # noqa: BLE001
+        stopped.error = error
         log_stopped(logger, what, error, expected=expected)
 
 
@@ -63,7 +73,7 @@ def bare_exceptions() -> Generator[None, None, None]:
     """Let a lone exception leave a nursery as itself, not in a group.
 
     If several failed at once, the first that is not a cancellation is raised, and the others
-    stay visible as its ``__context__`` group.
+    stay visible as its ``__cause__`` group. An interrupt (Ctrl-C) goes before any error.
     """
     try:
         yield
@@ -73,7 +83,7 @@ def bare_exceptions() -> Generator[None, None, None]:
             raise
         if len(real) == 1:
             raise real[0] from real[0].__cause__
-        first = next((leaf for leaf in real if isinstance(leaf, Exception)), real[0])
+        first = next((leaf for leaf in real if not isinstance(leaf, Exception)), real[0])
         raise first from group
 
 
