@@ -1,0 +1,176 @@
+"""RelayClient: keeps reservations at relays, dials circuits and takes them in.
+
+Rules: specs/relay.md (R7 to R12, R26, R27).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from p2pnet.core.addresses import (
+    Multiaddr,
+    circuit_address,
+    is_relayed,
+    parse,
+    peer_id_of,
+    with_peer,
+    without_peer,
+)
+from p2pnet.core.peer_id import PeerId
+from p2pnet.interfaces import Kit, ServiceHost, Stream
+from p2pnet.protocols.relay.channels import stop_channel
+from p2pnet.protocols.relay.dialogue import Refusal, receive_offer
+from p2pnet.protocols.relay.keeper import Keeper, Patience
+from p2pnet.protocols.relay.messages import STOP, Status, StopConnect, StopStatus
+from p2pnet.protocols.relay.policy import circuit_limit
+from p2pnet.protocols.relay.transport import CircuitTransport, PendingCircuit
+
+logger = logging.getLogger("p2pnet.relay")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayClient:
+    """Lets this host be called through relays, and call others through any relay."""
+
+    relays: Sequence[str] = ()
+    """Where to reserve: addresses that end in ``/p2p/<id>``; several may be of one relay."""
+    reserve_timeout: float = 30.0
+    """Seconds to reach a relay and hear its answer."""
+    min_backoff: float = 1.0
+    max_backoff: float = 60.0
+    """Seconds between attempts to reserve: doubled with each failure, up to the maximum."""
+    max_addresses: int = 8
+    """Circuit addresses advertised for each relay."""
+    max_inbound_circuits: int = 128
+    stop_timeout: float = 15.0
+    """Seconds for a relay to say who is calling, and to hear that this host accepts."""
+
+    def __post_init__(self) -> None:
+        read_relays(self.relays)
+        for name, value in {
+            "reserve_timeout": self.reserve_timeout,
+            "min_backoff": self.min_backoff,
+            "max_addresses": self.max_addresses,
+            "stop_timeout": self.stop_timeout,
+        }.items():
+            if value <= 0:
+                raise ValueError(f"{name} must be positive, not {value}")
+        if self.max_inbound_circuits < 0:
+            raise ValueError("max_inbound_circuits must not be negative")
+        if self.max_backoff < self.min_backoff:
+            raise ValueError("max_backoff must not be less than min_backoff")
+
+    def build(self, kit: Kit) -> RelayClientService:
+        return RelayClientService(self, kit)
+
+
+def read_relays(relays: Sequence[str]) -> dict[PeerId, tuple[Multiaddr, ...]]:
+    """Read where the relays are: by peer ID, without ``/p2p``.
+
+    Raises:
+        ValueError: if one of the addresses does not say who is there, or where.
+    """
+    if isinstance(relays, str):
+        raise ValueError("relays is a sequence of addresses, not one text")
+    found: dict[PeerId, tuple[Multiaddr, ...]] = {}
+    for text in relays:
+        address = parse(text)
+        relay = peer_id_of(address)
+        if relay is None:
+            raise ValueError(f"relay address {text} must end in /p2p/<peer id of the relay>")
+        place = without_peer(address)
+        if place == address or is_relayed(address):
+            raise ValueError(f"relay address {text} must say where to dial the relay directly")
+        found[relay] = (*found.get(relay, ()), place)
+    return found
+
+
+class RelayClientService:
+    """The running client: one keeper a relay, one transport, one handler of inbound circuits."""
+
+    def __init__(self, config: RelayClient, kit: Kit) -> None:
+        places = read_relays(config.relays)
+        if kit.peer_id in places:
+            raise ValueError(f"{kit.peer_id} is this host itself, it cannot be its own relay")
+        patience = Patience(config.reserve_timeout, config.min_backoff, config.max_backoff)
+        self._config = config
+        self._kit = kit
+        self._inbound = 0
+        self._keepers = {
+            relay: Keeper(relay, at, kit=kit, patience=patience, max_addresses=config.max_addresses)
+            for relay, at in places.items()
+        }
+
+    @property
+    def relays(self) -> tuple[PeerId, ...]:
+        """The relays at which this host has a reservation now."""
+        return tuple(relay for relay, keeper in self._keepers.items() if keeper.is_held)
+
+    @property
+    def inbound_circuits(self) -> int:
+        """How many inbound circuits are open or being opened."""
+        return self._inbound
+
+    async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
+        host.add_transport(CircuitTransport(host, self._kit.upgrader))
+        host.add_finder(self.find)
+        host.handle(STOP, partial(self._serve, host))
+        async with trio.open_nursery() as nursery:
+            for keeper in self._keepers.values():
+                nursery.start_soon(keeper.run, host)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def find(self, peer_id: PeerId) -> tuple[Multiaddr, ...]:
+        """Guess that a peer is behind one of our relays: those with a reservation first."""
+        if peer_id in self._keepers:
+            return ()
+        keepers = sorted(self._keepers.values(), key=lambda keeper: not keeper.is_held)
+        return tuple(
+            circuit_address(with_peer(keeper.places[0], keeper.relay)) for keeper in keepers
+        )
+
+    # ---- inbound circuits ----------------------------------------------------------------
+
+    async def _serve(self, host: ServiceHost, stream: Stream) -> None:
+        """Take in a circuit that a relay offers; stay until it is over (R27)."""
+        channel = stop_channel(stream)
+        with trio.fail_after(self._config.stop_timeout):
+            call = self._judge(stream, await receive_offer(channel))
+            if isinstance(call, Refusal):
+                logger.info("refused a circuit from relay %s: %s", stream.peer_id, call.reason)
+                await channel.send(StopStatus(call.status))
+                return
+        self._inbound += 1
+        try:
+            with trio.fail_after(self._config.stop_timeout):
+                await channel.send(StopStatus(Status.OK))
+            pending = PendingCircuit(
+                stream, self._kit.upgrader, caller=call.peer_id, limit=circuit_limit(call.limit)
+            )
+            host.accept(pending)
+            await pending.wait_closed()
+        finally:
+            self._inbound -= 1
+
+    def _judge(self, stream: Stream, call: StopConnect | Refusal) -> StopConnect | Refusal:
+        """Decide whether to let a relay hand us a caller (R26)."""
+        keeper = self._keepers.get(stream.peer_id)
+        if stream.connection.is_relayed:
+            return Refusal(Status.PERMISSION_DENIED, "it came over a relayed connection")
+        if keeper is None or not keeper.is_trusted:
+            return Refusal(Status.NO_RESERVATION, "no reservation is held there")
+        if isinstance(call, Refusal):
+            return call
+        if call.peer_id == self._kit.peer_id:
+            return Refusal(Status.PERMISSION_DENIED, "the caller is this host itself")
+        maximum = self._config.max_inbound_circuits
+        if self._inbound >= maximum:
+            reason = f"max_inbound_circuits = {maximum} reached"
+            return Refusal(Status.RESOURCE_LIMIT_EXCEEDED, reason)
+        return call

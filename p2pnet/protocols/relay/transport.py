@@ -1,0 +1,180 @@
+"""Circuits as connections: dials ``/p2p-circuit`` addresses, takes in those that relays offer.
+
+Rules: specs/relay.md (R25 to R28).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr, circuit_address, circuit_of, with_peer
+from p2pnet.core.peer_id import PeerId
+from p2pnet.errors import AddressUnsupported, NegotiationFailed
+from p2pnet.interfaces import (
+    CapableConnection,
+    CircuitLimit,
+    Connection,
+    Ends,
+    Listener,
+    Role,
+    ServiceHost,
+    Stream,
+    Upgrader,
+)
+from p2pnet.protocols.relay.channels import direct_connection, hop_channel
+from p2pnet.protocols.relay.dialogue import connect
+from p2pnet.protocols.relay.messages import HOP
+from p2pnet.protocols.relay.policy import circuit_limit
+
+
+class CircuitTransport:
+    """Reaches peers behind a relay."""
+
+    def __init__(self, host: ServiceHost, upgrader: Upgrader) -> None:
+        self._host = host
+        self._upgrader = upgrader
+
+    def can_dial(self, address: Multiaddr) -> bool:
+        try:
+            return circuit_of(address).target is None
+        except ValueError:
+            return False
+
+    def can_listen(self, address: Multiaddr) -> bool:
+        return False
+
+    async def listen(self, address: Multiaddr) -> Listener:
+        await trio.lowlevel.checkpoint()
+        raise AddressUnsupported(address, "name the relay in RelayClient(relays=[...]) instead")
+
+    async def dial(
+        self,
+        address: Multiaddr,
+        *,
+        peer_id: PeerId,
+        role: Role = Role.DIALER,
+        any_port: bool = False,
+    ) -> CapableConnection:
+        if not self.can_dial(address):
+            raise AddressUnsupported(address)
+        circuit = circuit_of(address)
+        places = () if circuit.relay_address is None else (circuit.relay_address,)
+        connection = await reach_relay(self._host, circuit.relay, places)
+        try:
+            stream, limit = await open_circuit(connection, peer_id)
+        except NegotiationFailed:
+            raise AddressUnsupported(address, "the relay in it is none: it serves no hop") from None
+        ends = ends_of(connection, limit)
+        return await self._upgrader.upgrade(stream, role, ends=ends, expected=peer_id)
+
+
+async def reach_relay(
+    host: ServiceHost, relay: PeerId, places: Sequence[Multiaddr], *, first: int = 0
+) -> Connection:
+    """Return a direct connection to a relay; dial it if there is none (R25).
+
+    Of several places, the one numbered ``first`` is dialled whatever the back-off.
+
+    Raises:
+        DialError: if it cannot be reached.
+        AddressUnsupported: if it is itself behind a relay.
+    """
+    connection = direct_connection(host, relay)
+    if connection is not None:
+        return connection
+    if places and host.connections(relay):
+        # ``connect`` would be content with the relayed connection that is there.
+        connection = await host.dial(relay, places)
+    elif places:
+        host.peers.add_addresses(relay, places, seconds=PLACE_SECONDS)
+        connection = await host.connect(with_peer(places[first % len(places)], relay))
+    else:
+        connection = await host.connect(relay)
+    if connection.is_relayed:
+        raise AddressUnsupported(f"/p2p/{relay}", "this relay is itself behind a relay")
+    return connection
+
+
+PLACE_SECONDS = 600.0
+"""How long the addresses of a relay are remembered, from each dial on."""
+
+
+async def open_circuit(
+    connection: Connection, target: PeerId
+) -> tuple[Stream, CircuitLimit | None]:
+    """Ask the relay at the other end of a connection for a circuit.
+
+    Raises:
+        RelayRefused: if it says no.
+        NegotiationFailed: if it is no relay.
+        ProtocolError, StreamReset, ConnectionLost: see there.
+    """
+    stream = await connection.open_stream(HOP)
+    try:
+        limit = await connect(hop_channel(stream), connection.peer_id, target)
+    except BaseException:
+        stream.reset()
+        raise
+    return stream, circuit_limit(limit)
+
+
+def ends_of(connection: Connection, limit: CircuitLimit | None) -> Ends:
+    """Say where a circuit runs: both its ends are known by the place of the relay (R28)."""
+    place = circuit_address(with_peer(connection.remote_address, connection.peer_id))
+    return Ends(local=place, remote=place, limit=limit)
+
+
+class PendingCircuit:
+    """An inbound circuit: the relay says who calls, the caller has yet to prove it (R27)."""
+
+    def __init__(
+        self, stream: Stream, upgrader: Upgrader, *, caller: PeerId, limit: CircuitLimit | None
+    ) -> None:
+        self._stream = WatchedStream(stream)
+        self._upgrader = upgrader
+        self._caller = caller
+        self._ends = ends_of(stream.connection, limit)
+
+    @property
+    def remote_address(self) -> Multiaddr:
+        return self._ends.remote
+
+    async def upgrade(self) -> CapableConnection:
+        return await self._upgrader.upgrade(
+            self._stream, Role.LISTENER, ends=self._ends, expected=self._caller
+        )
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def wait_closed(self) -> None:
+        """Wait until the circuit is over, however that comes about."""
+        await self._stream.closed.wait()
+
+
+class WatchedStream(trio.abc.HalfCloseableStream):
+    """The stream of an inbound circuit; its handler has to know when it was closed."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.closed = trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            self.closed.set()

@@ -1,0 +1,398 @@
+"""Reservations that are kept for ever: specs/relay.md (R7 to R12)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pnet.core.addresses import parse
+from p2pnet.core.keys import PrivateKey
+from p2pnet.core.peer_id import PeerId
+from p2pnet.events import ReservationAccepted, ReservationLost
+from p2pnet.interfaces import Stream
+from p2pnet.protocols.relay.channels import hop_channel
+from p2pnet.protocols.relay.client import RelayClient, RelayClientService
+from p2pnet.protocols.relay.keeper import PROTECTED_AS
+from p2pnet.protocols.relay.messages import HOP, HopStatus, Reservation, Status
+from p2pnet.protocols.relay.server import RelayServer
+from p2pnet.protocols.relay.voucher import Voucher, seal
+from tests.protocols.relay.fakes import FakeHost, FakeNet
+
+Answer = Callable[[Stream], HopStatus | None]
+"""What a relay of the test answers; nothing at all if None."""
+
+
+@dataclass
+class Diary:
+    """The events of a client, with the time since the start of the test."""
+
+    host: FakeHost
+    accepted: list[tuple[float, ReservationAccepted]] = field(default_factory=list)
+    lost: list[tuple[float, str]] = field(default_factory=list)
+
+    async def keep(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with self.host.bus.subscribe(ReservationAccepted, ReservationLost) as events:
+            task_status.started()
+            async for event in events:
+                at = trio.current_time() - self.host.net.started
+                if isinstance(event, ReservationAccepted):
+                    self.accepted.append((at, event))
+                elif isinstance(event, ReservationLost):
+                    self.lost.append((at, event.reason))
+
+
+@dataclass
+class Client:
+    host: FakeHost
+    service: RelayClientService
+    diary: Diary
+
+
+async def client_of(*relays: FakeHost, **config: float) -> Client:
+    net = relays[0].net
+    host = net.host(1)
+    diary = Diary(host)
+    await net.nursery.start(diary.keep)
+    addresses = [relay.address for relay in relays]
+    service = RelayClient(relays=addresses, **config).build(host.kit)  # type: ignore[arg-type]
+    await host.start(service)
+    return Client(host, service, diary)
+
+
+async def honest_relay(net: FakeNet, seed: int = 100, **config: float) -> FakeHost:
+    relay = net.host(seed)
+    await relay.start(RelayServer(**config).build(relay.kit))  # type: ignore[arg-type]
+    return relay
+
+
+class OddRelay:
+    """A relay that answers as a test tells it, and counts the requests."""
+
+    def __init__(self, net: FakeNet, answer: Answer) -> None:
+        self.host = net.host(100)
+        self.answer = answer
+        self.asked: list[float] = []
+        self.host.handle(HOP, self._serve)
+
+    async def _serve(self, stream: Stream) -> None:
+        self.asked.append(trio.current_time() - self.host.net.started)
+        channel = hop_channel(stream)
+        await channel.receive()
+        answer = self.answer(stream)
+        if answer is None:
+            await trio.sleep_forever()
+        else:
+            await channel.send(answer)
+
+    def grant(
+        self, seconds: float = 3600, *, voucher: bytes | None = None, addresses: str = ""
+    ) -> HopStatus:
+        expire = int(self.host.net.env.wall_clock() + seconds)
+        places = tuple(parse(text) for text in addresses.split())
+        return HopStatus(Status.OK, Reservation(expire, places, voucher))
+
+
+# ---- having one --------------------------------------------------------------------------
+
+
+async def test_r7_a_client_reserves_at_once(net: FakeNet, autojump_clock: MockClock) -> None:
+    relay = await honest_relay(net)
+    client = await client_of(relay)
+    await trio.sleep(1)
+    ((at, event),) = client.diary.accepted
+    assert at < 0.1
+    circuit = parse(f"{relay.address}/p2p-circuit")
+    assert event == ReservationAccepted(relay.peer_id, (circuit,), event.seconds, renewal=False)
+    assert event.seconds == pytest.approx(3600, abs=1)
+    assert client.service.relays == (relay.peer_id,)
+    assert (relay.peer_id, PROTECTED_AS) in client.host.protected
+
+
+async def test_r10_the_public_address_of_the_relay_is_advertised(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net)
+    public = parse(f"/ip4/1.2.3.4/tcp/4001/p2p/{relay.peer_id}")
+    relay.addresses.set((public, *relay.addresses.value))
+    client = await client_of(relay)
+    await trio.sleep(1)
+    assert client.diary.accepted[0][1].addresses == (parse(f"{public}/p2p-circuit"),)
+
+
+async def test_r10_a_relay_that_gives_no_address_is_advertised_where_it_was_dialled(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant())
+    client = await client_of(odd.host)
+    await trio.sleep(1)
+    expected = (parse(f"{odd.host.address}/p2p-circuit"),)
+    assert client.diary.accepted[0][1].addresses == expected
+
+
+async def test_r10_over_a_connection_that_the_relay_opened_it_is_what_we_were_told(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant())
+    client = await client_of(odd.host)
+    await trio.sleep(1)
+    back = net.link(odd.host, client.host, dialer_place=parse("/ip4/10.0.100.1/tcp/55555"))
+    client.host.connections(odd.host.peer_id)[0].cut()
+    await trio.sleep(1)
+    assert client.host.connections(odd.host.peer_id) == (back.other_end(),)
+    addresses = [event.addresses for _, event in client.diary.accepted]
+    assert addresses == [(parse(f"{odd.host.address}/p2p-circuit"),)] * 2
+
+
+async def test_r11_it_is_renewed_before_it_expires(net: FakeNet, autojump_clock: MockClock) -> None:
+    relay = await honest_relay(net, reservation_seconds=1000)
+    client = await client_of(relay)
+    await trio.sleep(5000)
+    times = [at for at, _ in client.diary.accepted]
+    renewals = [event.renewal for _, event in client.diary.accepted]
+    assert renewals == [False] + [True] * (len(times) - 1)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(650 <= gap <= 751 for gap in gaps)
+    assert client.diary.lost == []
+    assert len(relay.dials) == 0
+    assert len(client.host.dials) == 1
+
+
+async def test_two_relays_are_kept_side_by_side(net: FakeNet, autojump_clock: MockClock) -> None:
+    dead = net.host(50)
+    dead.offline = True
+    first, second = await honest_relay(net), await honest_relay(net, 101)
+    client = await client_of(dead, first, second)
+    await trio.sleep(1)
+    assert set(client.service.relays) == {first.peer_id, second.peer_id}
+
+
+# ---- losing it ---------------------------------------------------------------------------
+
+
+async def test_r12_a_relay_that_disconnects_is_asked_again_at_once(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net)
+    client = await client_of(relay)
+    await trio.sleep(500)
+    client.host.connections(relay.peer_id)[0].cut()
+    await trio.sleep(0.001)
+    assert client.diary.lost == [(500, "the relay disconnected")]
+    assert client.host.protected == set()
+    assert not client.service.relays
+    await trio.sleep(1)
+    assert client.service.relays == (relay.peer_id,)
+    assert client.diary.accepted[-1][1].renewal is False
+
+
+async def test_r11_a_relay_that_is_gone_is_tried_for_ever_less_and_less_often(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net)
+    relay.offline = True
+    client = await client_of(relay, min_backoff=1, max_backoff=60)
+    await trio.sleep(3600)
+    # About 1, 2, 4, 8, 16, 32 seconds, then every minute (jitter takes a quarter off).
+    assert 60 < len(client.host.dials) < 100
+    early = len(client.host.dials)
+    await trio.sleep(36_000)
+    assert 600 < len(client.host.dials) - early < 1000
+    relay.offline = False
+    await trio.sleep(60)
+    assert client.service.relays == (relay.peer_id,)
+
+
+async def test_r11_each_failure_tries_the_next_address_of_the_relay(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net)
+    elsewhere = f"/ip4/9.9.9.9/tcp/1/p2p/{relay.peer_id}"
+    host = net.host(1)
+    service = RelayClient(relays=[elsewhere, relay.address]).build(host.kit)
+    await host.start(service)
+    await trio.sleep(5)
+    assert service.relays == (relay.peer_id,)
+
+
+async def test_r12_a_refused_renewal_is_a_loss(net: FakeNet, autojump_clock: MockClock) -> None:
+    odd = OddRelay(net, lambda _: odd.grant(1000))
+    client = await client_of(odd.host)
+    await trio.sleep(1)
+    odd.answer = lambda _: HopStatus(Status.RESERVATION_REFUSED)
+    await trio.sleep(800)
+    ((at, reason),) = client.diary.lost
+    assert at < 751
+    assert "RESERVATION_REFUSED" in reason
+    assert not client.service.relays
+    odd.answer = lambda _: odd.grant(1000)
+    await trio.sleep(60)
+    assert client.service.relays == (odd.host.peer_id,)
+
+
+async def test_r12_without_an_answer_it_is_held_until_it_expires(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant(1000))
+    client = await client_of(odd.host, reserve_timeout=10)
+    await trio.sleep(1)
+    odd.answer = lambda _: None
+    await trio.sleep(950)
+    assert client.service.relays == (odd.host.peer_id,)
+    assert len(odd.asked) > 3
+    await trio.sleep(100)
+    ((at, reason),) = client.diary.lost
+    assert reason == "expired"
+    assert 1000 <= at <= 1011
+
+
+async def test_r12_with_a_second_connection_it_is_renewed_there_and_not_lost(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net)
+    client = await client_of(relay)
+    await trio.sleep(1)
+    net.link(client.host, relay)
+    client.host.connections(relay.peer_id)[0].cut()
+    await trio.sleep(1)
+    assert client.diary.lost == []
+    assert [event.renewal for _, event in client.diary.accepted] == [False, True]
+
+
+async def test_r12_if_the_second_connection_does_not_do_it_is_lost(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant())
+    client = await client_of(odd.host, reserve_timeout=10)
+    await trio.sleep(100)
+    odd.answer = lambda _: None
+    net.link(client.host, odd.host)
+    client.host.connections(odd.host.peer_id)[0].cut()
+    await trio.sleep(20)
+    assert [reason for _, reason in client.diary.lost] == ["the relay disconnected"]
+
+
+async def test_r11_a_relay_that_grants_and_hangs_up_is_not_asked_in_a_loop(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant())
+    client = await client_of(odd.host, min_backoff=1, max_backoff=60)
+
+    async def hang_up() -> None:
+        while True:
+            await trio.sleep(0.5)
+            for connection in odd.host.connections():
+                connection.cut()
+
+    net.nursery.start_soon(hang_up)
+    await trio.sleep(3600)
+    assert 40 < len(odd.asked) < 120
+    assert len(client.diary.lost) == len(client.diary.accepted)
+
+
+# ---- what is wrong with it ---------------------------------------------------------------
+
+
+async def no_reservation(client: Client, caplog: pytest.LogCaptureFixture) -> str:
+    """Expect that the client takes nothing, and return what it logged."""
+    with caplog.at_level(logging.INFO, "p2pnet.relay"):
+        await trio.sleep(100)
+    assert client.diary.accepted == []
+    assert not client.service.relays
+    assert client.host.protected == set()
+    return caplog.text
+
+
+@pytest.mark.parametrize("seconds", [-301, -10_000])
+async def test_r8_a_reservation_of_the_past_is_not_taken(
+    net: FakeNet, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, seconds: float
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant(seconds))
+    assert "is a clock wrong?" in await no_reservation(await client_of(odd.host), caplog)
+
+
+@pytest.mark.parametrize(("seconds", "held"), [(10**9, 86_400), (30, 60), (-200, 60)])
+async def test_r8_the_time_a_relay_promises_is_clamped(
+    net: FakeNet, autojump_clock: MockClock, seconds: float, held: float
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant(seconds))
+    client = await client_of(odd.host)
+    await trio.sleep(1)
+    assert client.diary.accepted[0][1].seconds == held
+
+
+async def test_r8_a_clock_that_is_wrong_by_minutes_does_no_harm(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net, reservation_seconds=1000)
+    net.skew = 600
+    client = await client_of(relay)
+    await trio.sleep(5000)
+    assert client.diary.lost == []
+
+
+OTHER = PrivateKey.from_seed(b"o" * 32)
+OTHER_ID = PeerId.from_public_key(OTHER.public_key)
+
+
+async def test_r9_a_voucher_that_does_not_fit_spoils_the_reservation(
+    net: FakeNet, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant())
+    relay, key = odd.host.peer_id, odd.host.key
+    client = await client_of(odd.host)
+    us = client.host.peer_id
+    soon = int(net.env.wall_clock()) + 1000
+    for voucher in (
+        b"",
+        b"garbage",
+        seal(Voucher(relay, OTHER_ID, soon), key),
+        seal(Voucher(OTHER_ID, us, soon), OTHER),
+        seal(Voucher(relay, us, soon), OTHER),
+        seal(Voucher(relay, us, soon - 2000), key),
+    ):
+        odd.answer = lambda _, voucher=voucher: odd.grant(voucher=voucher)  # type: ignore[misc]
+        caplog.clear()
+        client.diary.accepted.clear()
+        assert "misbehaving peer" in await no_reservation(client, caplog)
+    odd.answer = lambda _: odd.grant(voucher=seal(Voucher(relay, us, soon), key))
+    await trio.sleep(60)
+    assert client.service.relays == (relay,)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [HopStatus(Status.OK), HopStatus(Status.RESERVATION_REFUSED), HopStatus(Status.UNUSED)],
+)
+async def test_r7_no_reservation_is_none(
+    net: FakeNet, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, answer: HopStatus
+) -> None:
+    odd = OddRelay(net, lambda _: answer)
+    client = await client_of(odd.host)
+    assert "reserving at" in await no_reservation(client, caplog)
+    assert len(odd.asked) > 3
+
+
+async def test_a_host_that_is_no_relay_is_asked_again_later(
+    net: FakeNet, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await client_of(net.host(100))
+    assert "speaks none of" in await no_reservation(client, caplog)
+
+
+async def test_r13_a_relay_behind_a_relay_is_dialled_directly_or_not_used(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net)
+    host = net.host(1)
+    net.link(host, relay, relayed=True)
+    service = RelayClient(relays=[relay.address]).build(host.kit)
+    await host.start(service)
+    await trio.sleep(1)
+    assert service.relays == (relay.peer_id,)
+    assert host.dials == [relay.place]
