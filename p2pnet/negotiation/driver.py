@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import trio
 
+from p2pnet.errors import P2PError
 from p2pnet.negotiation.machine import (
     MAX_PROPOSALS,
     Initiator,
@@ -13,6 +14,9 @@ from p2pnet.negotiation.machine import (
     Responder,
     Supported,
 )
+
+ANSWER_GRACE = 5.0
+"""Seconds that closing a stream waits for the answer to its proposal."""
 
 
 async def select_one(stream: trio.abc.Stream, proposals: Sequence[str]) -> str:
@@ -63,6 +67,7 @@ class LazyStream(trio.abc.HalfCloseableStream):
         self._initiation = LazyInitiation(protocol_id)
         self._flushing: trio.Event | None = None
         self._flush_failed = False
+        self._confirming = trio.Lock()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._wait_flushed()
@@ -80,23 +85,34 @@ class LazyStream(trio.abc.HalfCloseableStream):
             NegotiationFailed: if the remote does not speak the protocol.
             ProtocolError, StreamReset: if it does not negotiate by the rules.
         """
-        initiation = self._initiation
-        if not initiation.done:
-            await self._flush()  # M6
-            while wanted := initiation.wanted():
-                initiation.receive(bytes(await self._stream.receive_some(wanted)))
+        if not self._initiation.done:
+            await self._confirm()
         return await self._stream.receive_some(max_bytes)
 
-    async def send_eof(self) -> None:
+    async def _confirm(self) -> None:
+        """Read the remote's answer, for whichever of receiving and ending comes first."""
         await self._flush()  # M6
+        async with self._confirming:
+            while wanted := self._initiation.wanted():
+                self._initiation.receive(bytes(await self._stream.receive_some(wanted)))
+
+    async def send_eof(self) -> None:
+        """End the data, once the remote has agreed to the protocol (M12).
+
+        Raises:
+            NegotiationFailed: if the remote does not speak the protocol.
+        """
+        if not self._initiation.done:
+            await self._confirm()
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
         try:
-            if prefix := self._initiation.prefix():  # M6
-                await self._stream.send_all(prefix)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            # Nobody is there to read the proposal, and closing is all that was asked for.
+            if not self._initiation.done:
+                with trio.move_on_after(ANSWER_GRACE):
+                    await self._confirm()  # M6 M12
+        except (P2PError, trio.BrokenResourceError, trio.ClosedResourceError):
+            # Nobody is there, or nobody who wants to hear: closing is all that was asked for.
             await trio.lowlevel.checkpoint()
         finally:
             await self._stream.aclose()

@@ -1,4 +1,4 @@
-"""multistream-select over trio streams: specs/multistream.md."""
+"""multistream-select over trio streams: M5, M6, M9, M10 and M11 of specs/multistream.md."""
 
 from __future__ import annotations
 
@@ -97,15 +97,40 @@ async def test_m6_the_proposal_is_sent_before_reading_or_ending(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(act, stream)
         assert await remote.receive_some() == PROPOSAL
+        nursery.cancel_scope.cancel()
+
+
+async def test_m12_the_end_waits_for_the_answer_and_data_does_not() -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/p")
+    async with trio.open_nursery() as nursery:
+        await stream.send_all(b"data")
+        nursery.start_soon(stream.send_eof)
+        assert await remote.receive_some() == PROPOSAL + b"data"
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        await remote.send_all(PROPOSAL + b"answer")
+        assert await remote.receive_some() == b""
+    assert await stream.receive_some() == b"answer"
+
+
+async def test_m12_the_end_of_a_refused_stream_says_so() -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/p")
+    await stream.send_all(b"data")
+    await remote.send_all(HEADER_LINE + NA)
+    with pytest.raises(NegotiationFailed):
+        await stream.send_eof()
+    await stream.aclose()
 
 
 async def test_m6_reading_to_the_end_checks_the_answer() -> None:
     raw, remote = trio.testing.memory_stream_pair()
     stream = LazyStream(raw, "/p")
     await stream.send_all(b"data")
-    await stream.send_eof()
     await remote.send_all(PROPOSAL)
     await remote.send_eof()
+    await stream.send_eof()
     assert await stream.receive_some() == b""
 
     raw, remote = trio.testing.memory_stream_pair()
