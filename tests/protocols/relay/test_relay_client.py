@@ -1,4 +1,7 @@
-"""Circuits, from both ends and through a relay that means well or not: specs/relay.md."""
+"""Circuits, from both ends and through a relay that means well or not.
+
+specs/relay.md R6, R22, R24, R25, R26, R27, R28.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The conversations of the relay, by script, without any event loop: specs/relay.md."""
+"""The conversations of the relay, by script, without any event loop.
+
+specs/relay.md R4, R7, R19, R22, R25.
+"""
 
 from __future__ import annotations
 

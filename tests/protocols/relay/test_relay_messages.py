@@ -1,4 +1,4 @@
-"""Hop and stop messages: specs/relay.md (R1 to R6)."""
+"""Hop and stop messages: specs/relay.md R1, R2, R3, R4, R5, R6."""
 
 from __future__ import annotations
 

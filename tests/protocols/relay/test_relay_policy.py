@@ -1,4 +1,7 @@
-"""What a relay grants, to its limits; what a client makes of it: specs/relay.md."""
+"""What a relay grants, to its limits, and what a client makes of it.
+
+specs/relay.md R6, R8, R10, R11, R14, R15, R16, R17, R18, R24.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The relay, asked by honest and other peers: specs/relay.md (R13 to R24)."""
+"""The relay, asked by honest and other peers.
+
+specs/relay.md R1, R13, R14, R15, R16, R17, R18, R19, R20, R22, R23, R24.
+"""
 
 from __future__ import annotations
 

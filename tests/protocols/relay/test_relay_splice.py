@@ -1,4 +1,4 @@
-"""The bytes of a circuit: specs/relay.md (R21, R23)."""
+"""The bytes of a circuit: specs/relay.md R21, R23."""
 
 from __future__ import annotations
 

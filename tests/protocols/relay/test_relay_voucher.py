@@ -1,4 +1,4 @@
-"""Vouchers: specs/relay.md (R9)."""
+"""Vouchers: specs/relay.md R9."""
 
 from __future__ import annotations
 
