@@ -1,0 +1,85 @@
+"""The DCUtR conversation, as pure coroutines. Rules: specs/dcutr.md.
+
+::
+
+    initiator (was called over the relay)      responder (called)
+        | -- CONNECT, my addresses ------------> |
+        | <------------ CONNECT, my addresses -- |   the initiator knows the round trip
+        | -- SYNC -----------------------------> |   the responder knows it, too
+        |  waits for half a round trip           |   dials at once
+        |  dials                                 |
+
+Both begin to dial at about the same moment, and each SYN opens its own NAT for the other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from p2pnet.core.addresses import Multiaddr
+from p2pnet.errors import ProtocolError
+from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect, HolePunch, Sync
+
+MAX_WAIT = 5.0
+"""Seconds the initiator waits after SYNC at most: no relay is that slow, but a liar may be."""
+
+
+class Channel(Protocol):
+    """Where a dialogue speaks and listens."""
+
+    async def send(self, message: HolePunch, /) -> None: ...
+
+    async def receive(self) -> HolePunch: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Punch:
+    """What a finished conversation asks for: dial these addresses at this time."""
+
+    addresses: tuple[Multiaddr, ...]
+    """As the remote offered them: not yet judged."""
+    at: float
+    round_trip: float
+    """Seconds over the relay."""
+
+
+async def initiate(
+    channel: Channel, ours: tuple[Multiaddr, ...], now: Callable[[], float]
+) -> Punch:
+    """Play the side that was called over the relay (D3, D4).
+
+    Raises:
+        ProtocolError: if the remote breaks a rule.
+    """
+    sent = now()
+    await channel.send(Connect(ours))
+    theirs = await receive_connect(channel)
+    round_trip = now() - sent
+    await channel.send(Sync())
+    return Punch(theirs, at=now() + min(round_trip / 2, MAX_WAIT), round_trip=round_trip)
+
+
+async def respond(channel: Channel, ours: tuple[Multiaddr, ...], now: Callable[[], float]) -> Punch:
+    """Play the side that called over the relay (D3, D4).
+
+    Raises:
+        ProtocolError: if the remote breaks a rule.
+    """
+    theirs = await receive_connect(channel)
+    sent = now()
+    await channel.send(Connect(ours))
+    match await channel.receive():
+        case Sync():
+            return Punch(theirs, at=now(), round_trip=now() - sent)
+        case Connect():
+            raise ProtocolError(PROTOCOL_ID, "CONNECT where SYNC was due")
+
+
+async def receive_connect(channel: Channel) -> tuple[Multiaddr, ...]:
+    match await channel.receive():
+        case Connect(addresses):
+            return addresses
+        case Sync():
+            raise ProtocolError(PROTOCOL_ID, "SYNC where CONNECT was due")

@@ -1,0 +1,144 @@
+"""Whom to dial, in which role, how often, and when to leave a peer alone. Rules: specs/dcutr.md."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from p2pnet.core.addresses import (
+    Multiaddr,
+    Scope,
+    peer_id_of,
+    scope,
+    tcp_endpoint,
+    without_peer,
+)
+from p2pnet.core.peer_id import PeerId
+from p2pnet.interfaces import Role
+
+MAX_TARGETS = 8
+MAX_TARGET_IPS = 4
+SWAPPED_ATTEMPT = 3
+MAX_PAUSE = 5.0
+CONVERSATION_GAP = 45.0
+"""Seconds: a conversation that begins so long after the one before is a first attempt again."""
+
+
+def targets(
+    offered: Iterable[Multiaddr],
+    *,
+    peer_id: PeerId,
+    own: Iterable[Multiaddr],
+    allow_private: bool,
+) -> tuple[Multiaddr, ...]:
+    """Choose from the addresses that a remote offers whom to dial, without ``/p2p`` (D6, D7).
+
+    Nobody may aim this host at others: public addresses only, no names to look up, and few
+    addresses at few IPs. And only TCP: nothing else is punched.
+    """
+    allowed = {Scope.PUBLIC}
+    if allow_private:
+        allowed |= {Scope.PRIVATE, Scope.LOOPBACK}
+    not_these = {tcp_endpoint(address) for address in own}
+    chosen: dict[Multiaddr, None] = {}
+    ips: set[str] = set()
+    for address in offered:
+        endpoint = tcp_endpoint(address)  # None for relays, names and other transports
+        if endpoint is None or endpoint.port == 0 or endpoint in not_these:
+            continue
+        if peer_id_of(address) not in (None, peer_id) or scope(address) not in allowed:
+            continue
+        if endpoint.host not in ips and len(ips) == MAX_TARGET_IPS:
+            continue
+        ips.add(endpoint.host)
+        chosen[without_peer(address)] = None
+    return tuple(chosen)[:MAX_TARGETS]
+
+
+def role_of(attempt: int, *, initiator: bool) -> Role:
+    """Tell who plays the dialer on the punched connection: the responder (D9).
+
+    From the third attempt on it is the initiator, as in go-libp2p since 0.41; and the
+    responder goes along with that, since two dialers cannot agree on anything.
+    """
+    swapped = attempt >= SWAPPED_ATTEMPT
+    return Role.LISTENER if initiator != swapped else Role.DIALER
+
+
+def longest_pause(round_trip: float, shortest: float) -> float:
+    """Bound the random pause before a refused dial is repeated: a round trip (D10)."""
+    return min(max(round_trip, shortest), MAX_PAUSE)
+
+
+def gives_way(own_id: PeerId, peer_id: PeerId) -> bool:
+    """Tell if this host stops initiating when the peer initiates, too (D13)."""
+    return own_id.to_bytes() > peer_id.to_bytes()
+
+
+@dataclass(slots=True)
+class Conversations:
+    """The conversations that one peer began on one relayed connection: which attempt is it?"""
+
+    attempt: int = 0
+    began_at: float = 0.0
+    reasons: list[str] = field(default_factory=list)
+
+    def begin(self, now: float) -> int:
+        """Number a conversation as the initiator does, who does not say the number (D9)."""
+        if now - self.began_at > CONVERSATION_GAP:
+            self.attempt, self.reasons = 0, []
+        self.attempt += 1
+        self.began_at = now
+        return self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    failures: int
+    until: float
+
+
+class CoolDown:
+    """Leaves a peer alone after all attempts failed, each time for longer (D12)."""
+
+    def __init__(self, *, first: float, longest: float, max_peers: int) -> None:
+        self._first = first
+        self._longest = longest
+        self._max_peers = max_peers
+        self._resting: OrderedDict[PeerId, Rest] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._resting)
+
+    def failed(self, peer_id: PeerId, now: float) -> None:
+        failures = self._of(peer_id).failures
+        # 2**32 seconds are longer than any bound, and the power stays a sane number.
+        seconds = min(self._first * 2 ** min(failures, 32), self._longest)
+        self._put(peer_id, Rest(failures + 1, now + seconds))
+
+    def yielded(self, peer_id: PeerId, now: float) -> None:
+        """Let the peer try first; that is no failure."""
+        rest = self._of(peer_id)
+        self._put(peer_id, Rest(rest.failures, max(rest.until, now + self._first)))
+
+    def _of(self, peer_id: PeerId) -> Rest:
+        return self._resting.get(peer_id, Rest(0, 0.0))
+
+    def _put(self, peer_id: PeerId, rest: Rest) -> None:
+        self._resting[peer_id] = rest
+        self._resting.move_to_end(peer_id)
+        if len(self._resting) > self._max_peers:
+            self._resting.popitem(last=False)
+
+    def worked(self, peer_id: PeerId) -> None:
+        self._resting.pop(peer_id, None)
+
+    def remaining(self, peer_id: PeerId, now: float) -> float:
+        """Return the seconds to wait before the next attempt; 0 if there is no need to."""
+        return max(0.0, self._of(peer_id).until - now)
+
+
+def offered(candidates: Sequence[Multiaddr], maximum: int) -> tuple[Multiaddr, ...]:
+    """Return what to offer to others: without ``/p2p``, as go-libp2p does it."""
+    return tuple(dict.fromkeys(without_peer(address) for address in candidates))[:maximum]

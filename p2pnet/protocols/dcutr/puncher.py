@@ -1,0 +1,207 @@
+"""What both sides of a hole punch do: know their own addresses, and dial together.
+
+Rules: specs/dcutr.md (D6 to D11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr, is_relayed
+from p2pnet.core.channel import MessageChannel
+from p2pnet.core.peer_id import PeerId
+from p2pnet.errors import (
+    AddressUnsupported,
+    DialError,
+    EventsMissed,
+    FailedAttempt,
+    P2PError,
+    PunchFailed,
+    describe,
+)
+from p2pnet.events import AddressesChanged, AddressObserved, PunchStarted
+from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
+from p2pnet.protocols.dcutr.dialogue import Punch
+from p2pnet.protocols.dcutr.messages import (
+    MAX_MESSAGE_BYTES,
+    MAX_OFFERED,
+    PROTOCOL_ID,
+    HolePunch,
+    decode_untrusted,
+    encode_message,
+)
+from p2pnet.protocols.dcutr.policy import longest_pause, offered, role_of, targets
+
+RECHECK_INTERVAL = 0.25
+"""Seconds; what a peer observed counts a moment after the event that tells of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long, how often, and at whom to punch; see ``DCUtR``."""
+
+    address_timeout: float
+    direct_timeout: float
+    punch_timeout: float
+    shortest_pause: float
+    max_redials: int
+    allow_private: bool
+
+
+@dataclass(slots=True)
+class Effort:
+    """The dials of one attempt: when to begin, in which role, how it goes."""
+
+    at: float
+    role: Role
+    pause: float
+    failed: dict[Multiaddr, BaseException] = field(default_factory=dict)
+    is_over: bool = False
+
+
+class Puncher:
+    """Dials for both sides."""
+
+    def __init__(
+        self, host: ServiceHost, bounds: Bounds, jitter: Callable[[float, float], float]
+    ) -> None:
+        self._host = host
+        self._bounds = bounds
+        self._jitter = jitter
+
+    # ---- addresses -----------------------------------------------------------------------
+
+    async def wait_addresses(self) -> tuple[Multiaddr, ...]:
+        """Return what to offer: where this host may be dialled; wait for it if need be (D8).
+
+        Raises:
+            P2PError: if nobody told us within ``address_timeout``.
+        """
+        await trio.lowlevel.checkpoint()
+        deadline = trio.current_time() + self._bounds.address_timeout
+        with self._host.subscribe(AddressObserved, AddressesChanged) as news:
+            while not (found := self.candidates()):
+                if trio.current_time() >= deadline:
+                    raise P2PError("no peer has told this host a public address of its own")
+                with trio.move_on_after(RECHECK_INTERVAL):
+                    try:
+                        await anext(news)
+                    except EventsMissed:
+                        continue
+        return offered(found, MAX_OFFERED)
+
+    def candidates(self) -> tuple[Multiaddr, ...]:
+        addresses = self._host.punch_addresses()
+        if self._bounds.allow_private:
+            direct = [a for a in self._host.addresses.value if not is_relayed(a)]
+            addresses = (*addresses, *direct)
+        return addresses
+
+    def targets(self, peer_id: PeerId, addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
+        return targets(
+            addresses,
+            peer_id=peer_id,
+            own=(*self.candidates(), *self._host.addresses.value),
+            allow_private=self._bounds.allow_private,
+        )
+
+    # ---- dials ---------------------------------------------------------------------------
+
+    async def dial_directly(self, peer_id: PeerId) -> Connection | None:
+        """Dial a peer that says it can be dialled: no hole is needed then (D3).
+
+        From any port: a NAT that saw this fail has not seen the port of the punch.
+        """
+        places = self.targets(peer_id, self._host.peers.addresses(peer_id))
+        if places:
+            with trio.move_on_after(self._bounds.direct_timeout):
+                try:
+                    return await self._host.dial(peer_id, places, any_port=True)
+                except DialError:
+                    return None
+        return None
+
+    async def punch(
+        self, peer_id: PeerId, punch: Punch, attempt: int, *, initiator: bool
+    ) -> Connection:
+        """Dial until there is a direct connection, whichever side opened it (D9, D10, D11).
+
+        Raises:
+            P2PError: if there is nobody to dial.
+            PunchFailed: if there is no connection within ``punch_timeout``.
+        """
+        places = self.targets(peer_id, punch.addresses)
+        if not places:
+            raise P2PError("the peer offered no public address")
+        self._host.publish(PunchStarted(peer_id, attempt, initiator, places, punch.round_trip))
+        effort = Effort(
+            punch.at,
+            role_of(attempt, initiator=initiator),
+            longest_pause(punch.round_trip, self._bounds.shortest_pause),
+        )
+        direct = None
+        with trio.move_on_at(punch.at + self._bounds.punch_timeout) as limit:
+            async with trio.open_nursery() as nursery:
+                for place in places:
+                    nursery.start_soon(self._keep_dialling, peer_id, place, effort)
+                direct = await self._host.wait_direct(peer_id)
+                # Had each side several handshakes under way and kept another one, both
+                # would be cancelled. So they may end, but nothing new begins.
+                effort.is_over = True
+                limit.deadline = min(limit.deadline, trio.current_time() + effort.pause)
+        if direct is not None:
+            return direct
+        raise PunchFailed(peer_id, [cause_of(place, effort) for place in places])
+
+    async def _keep_dialling(self, peer_id: PeerId, place: Multiaddr, effort: Effort) -> None:
+        """Dial one address; when refused, again, after a random pause (D10).
+
+        A dial that nobody answers is left alone: a socket that keeps sending its SYN is what
+        the other side's SYN has to meet.
+        """
+        await trio.sleep_until(effort.at)
+        for _ in range(1 + self._bounds.max_redials):
+            if effort.is_over:
+                return
+            try:
+                await self._host.dial(peer_id, [place], role=effort.role)
+                return
+            except DialError as error:
+                effort.failed[place] = last_cause(error)
+            if isinstance(effort.failed[place], AddressUnsupported):
+                return
+            # With fixed pauses, two NATs that refuse lock both sides into step.
+            await trio.sleep(self._jitter(0.0, effort.pause))
+
+
+def cause_of(place: Multiaddr, effort: Effort) -> BaseException:
+    """Say why there is no connection to a place."""
+    cause = effort.failed.get(place)
+    reason = "no answer" if cause is None else describe(cause)
+    return P2PError(f"{place}: {reason}")
+
+
+def last_cause(error: DialError) -> BaseException:
+    attempts: tuple[FailedAttempt, ...] = error.attempts
+    return attempts[-1].cause if attempts else error
+
+
+def has_direct(host: ServiceHost, peer_id: PeerId) -> Connection | None:
+    """Return the best connection to a peer that no relay carries."""
+    for connection in host.connections(peer_id):
+        if not connection.is_relayed:
+            return connection
+    return None
+
+
+def channel_on(stream: Stream) -> MessageChannel[HolePunch]:
+    return MessageChannel(
+        stream,
+        PROTOCOL_ID,
+        encode=encode_message,
+        decode=decode_untrusted,
+        max_bytes=MAX_MESSAGE_BYTES,
+    )

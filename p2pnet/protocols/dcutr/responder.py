@@ -1,0 +1,127 @@
+"""The side that called over a relay: answers, and dials when it is told to.
+
+Rules: specs/dcutr.md (D2, D9, D12, D13).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+
+from p2pnet.core.peer_id import PeerId
+from p2pnet.core.tasks import EXPECTED, boundary
+from p2pnet.errors import LimitExceeded, P2PError, ProtocolError, describe
+from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
+from p2pnet.interfaces import ServiceHost, Stream
+from p2pnet.protocols.dcutr.dialogue import Punch, respond
+from p2pnet.protocols.dcutr.initiator import Initiator
+from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
+from p2pnet.protocols.dcutr.policy import Conversations
+from p2pnet.protocols.dcutr.puncher import Puncher, channel_on
+
+logger = logging.getLogger("p2pnet.dcutr")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One conversation with a peer: which it is, and since when."""
+
+    peer_id: PeerId
+    conversations: Conversations
+    attempt: int
+    began: float
+
+
+class Responder:
+    """Answers the peers that this host called over a relay."""
+
+    def __init__(
+        self,
+        host: ServiceHost,
+        puncher: Puncher,
+        initiator: Initiator,
+        *,
+        attempts: int,
+        exchange_timeout: float,
+    ) -> None:
+        self._host = host
+        self._puncher = puncher
+        self._initiator = initiator
+        self._attempts = attempts
+        self._exchange_timeout = exchange_timeout
+        self._heard: dict[int, Conversations] = {}
+        self._punching: dict[PeerId, trio.CancelScope] = {}
+
+    def connection_closed(self, number: int) -> None:
+        self._heard.pop(number, None)
+
+    def forget_closed(self) -> None:
+        """Forget all connections that live no more."""
+        for number in [n for n in self._heard if self._host.connection(n) is None]:
+            del self._heard[number]
+
+    async def answer(self, nursery: trio.Nursery, stream: Stream) -> None:
+        """Handle an inbound stream; punch in a task of the ``nursery``.
+
+        For the stream's own task ends with the relayed connection, and the other side may close
+        that as soon as *its* end of the direct one is ready.
+        """
+        answer = self._admit(stream)
+        # D13: the initiator has given the attempt before up, for the patience of both differs.
+        # Its dials would only be in the way of the new ones.
+        self._supersede(answer.peer_id)
+        try:
+            # D8: the initiator's clock runs while we wait, but without addresses it is in vain.
+            ours = await self._puncher.wait_addresses()
+            with trio.fail_after(self._exchange_timeout):
+                punch = await respond(channel_on(stream), ours, trio.current_time)
+                await stream.aclose()
+        except EXPECTED as error:
+            self._failed(answer, describe(error))
+            raise
+        nursery.start_soon(self._punch, answer, punch)
+
+    def _admit(self, stream: Stream) -> Answer:
+        relayed, peer_id = stream.connection, stream.peer_id
+        if not relayed.is_relayed or relayed.is_inbound:  # D2
+            raise ProtocolError(PROTOCOL_ID, "not on a relayed connection that we opened")
+        if not self._initiator.make_way(peer_id):  # D13
+            raise P2PError("this host initiates a hole punch with that peer itself")
+        conversations = self._heard.setdefault(relayed.ref.number, Conversations())
+        began = trio.current_time()
+        attempt = conversations.begin(began)
+        if attempt > self._attempts:  # D12
+            raise LimitExceeded("attempts", self._attempts)
+        return Answer(peer_id, conversations, attempt, began)
+
+    def _supersede(self, peer_id: PeerId) -> None:
+        if peer_id in self._punching:
+            self._punching[peer_id].cancel()
+
+    async def _punch(self, answer: Answer, punch: Punch) -> None:
+        peer_id = answer.peer_id
+        self._supersede(peer_id)
+        with boundary(logger, f"hole punch with {peer_id}"), trio.CancelScope() as scope:
+            self._punching[peer_id] = scope
+            try:
+                direct = await self._puncher.punch(peer_id, punch, answer.attempt, initiator=False)
+            except EXPECTED as error:
+                self._failed(answer, describe(error))
+                raise
+            finally:
+                if self._punching.get(peer_id) is scope:
+                    del self._punching[peer_id]
+            seconds = trio.current_time() - answer.began
+            self._host.publish(HolePunched(peer_id, direct.remote_address, answer.attempt, seconds))
+            return
+        if scope.cancelled_caught:
+            self._failed(answer, "the peer began another attempt")
+
+    def _failed(self, answer: Answer, reason: str) -> None:
+        reasons = answer.conversations.reasons
+        reasons.append(reason)
+        self._host.publish(PunchAttemptFailed(answer.peer_id, answer.attempt, reason))
+        if answer.attempt == self._attempts:
+            self._host.publish(PunchGivenUp(answer.peer_id, tuple(reasons)))
