@@ -147,8 +147,7 @@ class SocketListener:
             if self._sock.fileno() < 0:
                 raise trio.ClosedResourceError("this listener is closed")
             try:
-                sock, _ = self._sock.accept()
-                return SocketStream(sock)
+                return accepted(self._sock)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
             except OSError as error:
@@ -194,12 +193,13 @@ class SocketStream(ByteStream):
     async def _send(self, view: memoryview) -> None:
         sent = 0
         await self._breathe()
+        self._check_open()
         while sent < len(view):
-            self._check_open()
             try:
                 sent += self._sock.send(view[sent:])
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock)
+                self._check_open()
             except OSError as error:
                 raise trio.BrokenResourceError(f"send failed: {error}") from error
 
@@ -284,6 +284,16 @@ async def connect(sock: socket.socket, remote: Endpoint) -> None:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code)) from None
+
+
+def accepted(listening: socket.socket) -> SocketStream:
+    """Take the next connection; OSError if its client has left already."""
+    sock, _ = listening.accept()
+    try:
+        return SocketStream(sock)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def close_socket(sock: socket.socket) -> None:
