@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import trio
+
 from p2pnet.core.addresses import (
     Multiaddr,
     Scope,
     components,
     dns_name,
     is_relayed,
-    join,
     parse,
-    peer_id_of,
     scope_of_name,
     with_host,
 )
@@ -21,6 +21,8 @@ from p2pnet.errors import FailedAttempt, LimitExceeded
 
 MAX_LOOKUPS = 32
 MAX_DEPTH = 4
+MAX_SECONDS = 15.0
+"""For all look-ups of one dial together."""
 DNSADDR = "dnsaddr="
 KINDS: dict[str, tuple[RecordKind, ...]] = {
     "dns": ("AAAA", "A"),
@@ -34,7 +36,8 @@ LOOPBACK: dict[RecordKind, str] = {"A": "127.0.0.1", "AAAA": "::1"}
 class Resolution:
     """What came of it: addresses that can be dialled, and those that could not be resolved."""
 
-    addresses: list[Multiaddr] = field(default_factory=list)
+    addresses: dict[Multiaddr, Multiaddr] = field(default_factory=dict)
+    """Each with the address it came from."""
     failed: list[FailedAttempt] = field(default_factory=list)
     lookups: int = 0
 
@@ -48,29 +51,56 @@ async def resolve(
     relay is dialled.
     """
     found = Resolution()
-    for address in addresses:
-        try:
-            resolved = await resolve_one(address, network, found, depth=0)
-        except (OSError, LimitExceeded) as error:
-            found.failed.append(FailedAttempt(address, error))
-            continue
-        if not resolved:
-            found.failed.append(FailedAttempt(address, OSError("DNS: no such name or address")))
-        found.addresses += resolved
-    found.addresses = list(dict.fromkeys(found.addresses))[:max_addresses]
+    deadline = trio.current_time() + MAX_SECONDS
+    for origin in addresses:
+        resolved: list[Multiaddr] = []
+        with trio.move_on_at(deadline) as waiting:
+            resolved = await resolve_one(origin, network, found, depth=0)
+        if waiting.cancelled_caught:  # A12
+            found.failed.append(FailedAttempt(origin, trio.TooSlowError()))
+        for address in resolved:
+            if len(found.addresses) < max_addresses:
+                found.addresses.setdefault(address, origin)
+            elif address not in found.addresses:  # A14
+                error = LimitExceeded("max_addresses_per_dial", max_addresses)
+                found.failed.append(FailedAttempt(address, error))
     return found
 
 
 async def resolve_one(
     address: Multiaddr, network: Network, found: Resolution, *, depth: int
 ) -> list[Multiaddr]:
+    """Resolve an address, or note why it can't be; one that fails does not spoil the others."""
     named = dns_name(address)
     if named is None or is_relayed(address):
         return [address]
+    try:
+        if named[0] == "dnsaddr":
+            resolved = await resolve_dnsaddr(address, named[1], network, found, depth=depth)
+        else:
+            resolved = await resolve_host(address, named, network, found)
+    except (OSError, LimitExceeded) as error:
+        found.failed.append(FailedAttempt(address, error))
+        return []
+    if not resolved:
+        found.failed.append(FailedAttempt(address, OSError("DNS: no such name or address")))
+    return resolved
+
+
+async def resolve_host(
+    address: Multiaddr, named: tuple[str, str], network: Network, found: Resolution
+) -> list[Multiaddr]:
+    """Look for IP addresses of all families asked for; one that answers is enough (A10)."""
     kind, name = named
-    if kind == "dnsaddr":
-        return await resolve_dnsaddr(address, name, network, found, depth=depth)
-    ips = [ip for record in KINDS[kind] for ip in await lookup(name, record, network, found)]
+    ips: list[str] = []
+    errors: list[Exception] = []
+    for record in KINDS[kind]:
+        try:
+            ips += await lookup(name, record, network, found)
+        except (OSError, LimitExceeded) as error:
+            errors.append(error)
+    if errors and not ips:
+        raise errors[0]
     return [with_host(address, ip) for ip in ips]
 
 
@@ -79,7 +109,7 @@ async def resolve_dnsaddr(
 ) -> list[Multiaddr]:
     if depth >= MAX_DEPTH:  # A12
         raise LimitExceeded("MAX_DEPTH", MAX_DEPTH, f"/dnsaddr/{name} refers on and on")
-    tail = join(components(address)[1:]) if len(components(address)) > 1 else None
+    tail = components(address)[1:]
     resolved = []
     for text in await lookup(f"_dnsaddr.{name}", "TXT", network, found):
         entry = read_entry(text)
@@ -107,10 +137,6 @@ def read_entry(text: str) -> Multiaddr | None:
         return None
 
 
-def ends_with(entry: Multiaddr, tail: Multiaddr | None) -> bool:
-    """Tell if an entry is for the peer that was asked for."""
-    if tail is None or peer_id_of(tail) is None:
-        return True
-    return peer_id_of(entry) in (peer_id_of(tail), None) and (
-        peer_id_of(entry) is not None or dns_name(entry) is not None
-    )
+def ends_with(entry: Multiaddr, tail: tuple[tuple[str, str], ...]) -> bool:
+    """Tell if an entry ends in what stood behind the name: the peer that was asked for."""
+    return not tail or components(entry)[-len(tail) :] == tail
