@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
 from p2pnet.core.addresses import Multiaddr
-from p2pnet.core.tasks import EXPECTED, close_at_once, leaves
+from p2pnet.core.tasks import boundary, close_at_once, leaves
 from p2pnet.errors import FailedAttempt
 from p2pnet.interfaces import CapableConnection
 from p2pnet.swarm.ranking import Attempt
+
+logger = logging.getLogger("p2pnet.swarm")
 
 DialOne = Callable[[Multiaddr], Awaitable[CapableConnection]]
 
@@ -23,6 +27,8 @@ class Race:
     winner: CapableConnection | None = None
     winning_address: Multiaddr | None = None
     failed: list[FailedAttempt] = field(default_factory=list)
+    unfinished: list[Multiaddr] = field(default_factory=list)
+    """Not tried, or tried without an outcome, when the time was over or another had won."""
     running: int = 0
     changed: trio.Event = field(default_factory=trio.Event)
 
@@ -31,15 +37,19 @@ class Race:
         self.changed = trio.Event()
 
 
-async def race(attempts: Sequence[Attempt], dial: DialOne, *, max_parallel: int) -> Race:
+async def race(
+    attempts: Sequence[Attempt], dial: DialOne, *, max_parallel: int, deadline: float = math.inf
+) -> Race:
     """Dial the addresses in their order until one works; the others are cancelled.
 
     The next address is dialled when its delay has passed, or at once when nothing else is
-    under way (S10), so that a dead address costs no more than its own failure takes.
+    under way (S10), so that a dead address costs no more than its own failure takes. At the
+    ``deadline`` (of trio's clock) the race is over.
     """
-    result = Race()
+    result = Race(unfinished=[attempt.address for attempt in attempts])
     try:
-        await run_race(result, attempts, dial, max_parallel)
+        with trio.move_on_at(deadline):
+            await run_race(result, attempts, dial, max_parallel)
     except BaseException:
         if result.winner is not None:
             await close_at_once(result.winner)
@@ -77,15 +87,15 @@ async def wait_for_turn(result: Race, at: float, max_parallel: int) -> None:
 
 async def run_one(result: Race, address: Multiaddr, dial: DialOne) -> None:
     """Dial one address. A boundary: what a remote does wrong fails this attempt alone."""
+    connection: CapableConnection | None = None
     try:
-        connection = await dial(address)
-    except (*EXPECTED, ExceptionGroup) as error:
-        causes = leaves(error)
-        if not all(isinstance(cause, EXPECTED) for cause in causes):
-            raise
-        result.failed.append(FailedAttempt(address, causes[0]))
-    else:
-        if result.winner is None:
+        with boundary(logger, f"dial of {address}") as stopped:
+            connection = await dial(address)
+        result.unfinished.remove(address)
+        if connection is None:
+            cause = leaves(stopped.error)[0] if stopped.error else OSError("no connection")
+            result.failed.append(FailedAttempt(address, cause))
+        elif result.winner is None:
             result.winner, result.winning_address = connection, address
         else:
             await close_at_once(connection)

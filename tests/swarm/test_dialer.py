@@ -1,0 +1,207 @@
+"""Rules S10 and S18: the race; who goes when is decided by ranking.py."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pnet.core.addresses import Multiaddr, parse
+from p2pnet.core.peer_id import PeerId
+from p2pnet.errors import ConnectionLost, ProtocolError, describe
+from p2pnet.interfaces import CircuitLimit, MuxedStream
+from p2pnet.swarm.dialer import Race, race
+from p2pnet.swarm.ranking import Attempt
+
+PEER = PeerId(b"\x12\x20" + bytes(32))
+A, B, C, D = (parse(f"/ip4/1.2.3.4/tcp/{n}") for n in range(1, 5))
+
+
+@dataclass(eq=False)
+class Line:
+    """A connection as far as a race is concerned."""
+
+    local_address: Multiaddr
+    remote_address: Multiaddr
+    peer_id: PeerId = PEER
+    security: str = "/none"
+    muxer: str = "/none"
+    limit: CircuitLimit | None = None
+    is_closed: bool = False
+
+    async def run(self, accept: Callable[[MuxedStream], None]) -> None:
+        await trio.sleep_forever()
+
+    async def open_stream(self) -> MuxedStream:
+        raise ConnectionLost("never")
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        await trio.lowlevel.checkpoint()
+
+
+@dataclass
+class Lines:
+    """What happens at each address: seconds until the answer, and an error or None."""
+
+    answers: dict[Multiaddr, tuple[float, Exception | None]]
+    began: dict[Multiaddr, float] = field(default_factory=dict)
+    cancelled: list[Multiaddr] = field(default_factory=list)
+    opened: list[Line] = field(default_factory=list)
+    busiest: int = 0
+    _busy: int = 0
+    _started: float = field(default_factory=trio.current_time)
+
+    async def dial(self, address: Multiaddr) -> Line:
+        self.began[address] = round(trio.current_time() - self._started, 6)
+        self._busy += 1
+        self.busiest = max(self.busiest, self._busy)
+        seconds, error = self.answers[address]
+        try:
+            await trio.sleep(seconds)
+        except trio.Cancelled:
+            self.cancelled.append(address)
+            raise
+        finally:
+            self._busy -= 1
+        if error is not None:
+            raise error
+        line = Line(A, address)
+        self.opened.append(line)
+        return line
+
+
+def causes(result: Race) -> dict[str, str]:
+    return {str(attempt.address): describe(attempt.cause) for attempt in result.failed}
+
+
+REFUSED = OSError("refused")
+
+
+async def test_s10_the_first_that_works_wins_and_the_others_are_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (5.0, None), B: (0.1, None), C: (0.1, None)})
+    attempts = [Attempt(0.0, A), Attempt(0.25, B), Attempt(0.5, C)]
+    result = await race(attempts, lines.dial, max_parallel=8)
+    assert result.winning_address == B
+    assert result.winner is lines.opened[0]
+    assert not lines.opened[0].is_closed
+    assert lines.began == {A: 0.0, B: 0.25}
+    assert lines.cancelled == [A]
+    assert result.unfinished == [A, C]
+    assert not result.failed
+
+
+async def test_s10_each_waits_for_its_delay_while_another_is_under_way(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (9.0, REFUSED), B: (9.0, REFUSED), C: (9.0, REFUSED)})
+    attempts = [Attempt(0.0, A), Attempt(0.25, B), Attempt(0.5, C)]
+    result = await race(attempts, lines.dial, max_parallel=8)
+    assert lines.began == {A: 0.0, B: 0.25, C: 0.5}
+    assert result.winner is None
+    assert causes(result) == dict.fromkeys(map(str, (A, B, C)), "OSError: refused")
+    assert not result.unfinished
+
+
+async def test_s10_when_all_before_it_failed_the_next_goes_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (0.01, REFUSED), B: (0.02, REFUSED), C: (0.01, None)})
+    attempts = [Attempt(0.0, A), Attempt(0.0, B), Attempt(0.5, C)]
+    result = await race(attempts, lines.dial, max_parallel=8)
+    assert lines.began == {A: 0.0, B: 0.0, C: 0.02}
+    assert result.winning_address == C
+
+
+async def test_s10_one_failure_does_not_hurry_the_next_while_another_is_under_way(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (0.01, REFUSED), B: (9.0, REFUSED), C: (0.01, None)})
+    attempts = [Attempt(0.0, A), Attempt(0.0, B), Attempt(0.5, C)]
+    await race(attempts, lines.dial, max_parallel=8)
+    assert lines.began[C] == 0.5
+
+
+async def test_s18_no_more_than_the_limit_are_under_way_at_once(autojump_clock: MockClock) -> None:
+    lines = Lines({A: (1.0, REFUSED), B: (2.0, REFUSED), C: (1.0, REFUSED), D: (0.1, None)})
+    attempts = [Attempt(0.0, address) for address in (A, B, C, D)]
+    result = await race(attempts, lines.dial, max_parallel=2)
+    assert lines.busiest == 2
+    assert lines.began == {A: 0.0, B: 0.0, C: 1.0, D: 2.0}
+    assert result.winning_address == D
+
+
+async def test_s18_at_the_deadline_the_race_is_over_and_what_failed_is_known(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (1.0, REFUSED), B: (9.0, None), C: (9.0, None)})
+    attempts = [Attempt(0.0, A), Attempt(0.5, B), Attempt(7.0, C)]
+    deadline = trio.current_time() + 5.0
+    result = await race(attempts, lines.dial, max_parallel=8, deadline=deadline)
+    assert trio.current_time() == deadline
+    assert result.winner is None
+    assert causes(result) == {str(A): "OSError: refused"}
+    assert result.unfinished == [B, C]
+    assert lines.cancelled == [B]
+
+
+async def test_two_that_work_at_the_same_moment_leave_one_connection(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (1.0, None), B: (1.0, None)})
+    result = await race([Attempt(0.0, A), Attempt(0.0, B)], lines.dial, max_parallel=8)
+    (kept,) = [line for line in lines.opened if not line.is_closed]
+    assert result.winner is kept
+
+
+async def test_a_race_that_is_cancelled_leaves_no_connection(autojump_clock: MockClock) -> None:
+    lines = Lines({A: (1.0, None), B: (9.0, None)})
+
+    async def dial(address: Multiaddr) -> Line:
+        try:
+            return await lines.dial(address)
+        finally:
+            scope.cancel()
+
+    with trio.CancelScope() as scope:
+        result = await race([Attempt(0.0, A)], dial, max_parallel=8)
+        # It may have been done just before; then the caller has it.
+        await result.winner.aclose() if result.winner else None
+    assert len(lines.opened) == 1
+    assert lines.opened[0].is_closed
+
+
+async def test_no_addresses_make_a_short_race(autojump_clock: MockClock) -> None:
+    result = await race([], Lines({}).dial, max_parallel=8)
+    assert result.winner is None
+    assert not result.failed
+
+
+async def test_what_a_remote_does_wrong_fails_its_address_alone(
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lines = Lines({A: (0.1, ExceptionGroup("", [ProtocolError("/x", "bad")])), B: (0.1, None)})
+    result = await race([Attempt(0.0, A), Attempt(1.0, B)], lines.dial, max_parallel=8)
+    assert causes(result) == {str(A): "/x: bad"}
+    assert result.winning_address == B
+    assert [record.getMessage() for record in caplog.records] == [
+        f"misbehaving peer: dial of {A}: /x: bad"
+    ]
+
+
+async def test_a_bug_fails_its_address_alone_and_is_logged(
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lines = Lines({A: (0.1, KeyError("ours")), B: (0.1, None)})
+    result = await race([Attempt(0.0, A), Attempt(1.0, B)], lines.dial, max_parallel=8)
+    assert result.winning_address == B
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    caplog.clear()
