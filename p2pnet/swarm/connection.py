@@ -52,6 +52,7 @@ class LiveConnection:
         self._peers = peers
         self._inbound: set[MuxedStream] = set()
         self._outbound: set[MuxedStream] = set()
+        self._opening = 0
         self.ref = ref
         self.is_closed = False
         self.opened_at = trio.current_time()
@@ -145,8 +146,15 @@ class LiveConnection:
     async def open_stream(self, protocol_id: str, *alternatives: str) -> Stream:
         if self.is_closed:
             raise ConnectionLost(f"the connection to {self.peer_id} has ended")
-        if len(self._outbound) >= self._config.max_outbound_streams:
+        if len(self._outbound) + self._opening >= self._config.max_outbound_streams:
             raise LimitExceeded("max_outbound_streams", self._config.max_outbound_streams)
+        self._opening += 1
+        try:
+            return await self._open(protocol_id, *alternatives)
+        finally:
+            self._opening -= 1
+
+    async def _open(self, protocol_id: str, *alternatives: str) -> Stream:
         proposals = (protocol_id, *alternatives)
         known = self._peers.protocols(self.peer_id) or frozenset()
         muxed = await self._capable.open_stream()
