@@ -196,9 +196,16 @@ class Transport(Protocol):
     def can_listen(self, address: Multiaddr) -> bool: ...
 
     async def dial(
-        self, address: Multiaddr, *, peer_id: PeerId, role: Role = Role.DIALER
+        self,
+        address: Multiaddr,
+        *,
+        peer_id: PeerId,
+        role: Role = Role.DIALER,
+        any_port: bool = False,
     ) -> CapableConnection:
         """Connect to ``peer_id`` at ``address`` (given without its last ``/p2p``).
+
+        ``any_port``: leave from a fresh port, not from the one that is listened on.
 
         Raises:
             OSError, RelayRefused: if it can't be reached.
@@ -280,6 +287,10 @@ class Connection(Protocol):
     def muxer(self) -> str: ...
     @property
     def is_closed(self) -> bool: ...
+    @property
+    def streams(self) -> int:
+        """How many streams are open on it, both ways."""
+        ...
 
     async def open_stream(self, protocol_id: str, *alternatives: str) -> Stream:
         """Open a stream on this very connection, limited or not.
@@ -402,8 +413,12 @@ class ServiceHost(Protocol):
         addresses: Sequence[Multiaddr],
         *,
         role: Role = Role.DIALER,
+        any_port: bool = False,
     ) -> Connection:
         """Dial these very addresses, all at once, whatever connections and back-offs there are.
+
+        With ``any_port`` the dial does not leave from the port that is listened on, so that
+        a failure leaves no trace there in the NATs on the way.
 
         Raises:
             DialError: with one cause per address.

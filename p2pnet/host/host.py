@@ -191,14 +191,21 @@ class Host:
         return await self._swarm.dial_ranked(peer_id, addresses, insist=insist | {*found})
 
     async def dial(
-        self, peer_id: PeerId, addresses: Sequence[Multiaddr], *, role: Role = Role.DIALER
+        self,
+        peer_id: PeerId,
+        addresses: Sequence[Multiaddr],
+        *,
+        role: Role = Role.DIALER,
+        any_port: bool = False,
     ) -> Connection:
         """Dial these very addresses at the same moment, connected or not; for hole punches.
+
+        With ``any_port`` the dial does not leave from the port that is listened on.
 
         Raises:
             DialError: with one cause per address.
         """
-        return await self._swarm.dial_at_once(peer_id, addresses, role)
+        return await self._swarm.dial_at_once(peer_id, addresses, role, any_port=any_port)
 
     async def wait_direct(self, target: Target) -> Connection:
         """Wait until there is a connection to the peer that is not relayed, and return it.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, is_relayed, tcp_endpoint, without_peer
+from p2pnet.core.addresses import Multiaddr, is_relayed, peer_id_of, tcp_endpoint, without_peer
 from p2pnet.core.bus import EventBus
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
@@ -43,6 +45,15 @@ logger = logging.getLogger("p2pnet.swarm")
 
 CONNECTED_SECONDS = 900.0
 """An address that worked is remembered for so long after it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a dial is made; see Transport.dial."""
+
+    role: Role = Role.DIALER
+    any_port: bool = False
+    deadline: float = math.inf
 
 
 class Swarm:
@@ -176,6 +187,7 @@ class Swarm:
             LimitExceeded: if there is no room for it; it is closed.
         """
         try:
+            tasks = self._nursery
             self._check_room(capable, is_inbound=is_inbound)
         except BaseException:
             await close_at_once(capable)
@@ -193,7 +205,7 @@ class Swarm:
             capable, ref, config=self._config, handlers=self.handlers, peers=self.peers
         )
         self._connections[ref.number] = connection
-        self._nursery.start_soon(self._hold, connection)
+        tasks.start_soon(self._hold, connection)
         self._trim()
         return connection
 
@@ -231,6 +243,7 @@ class Swarm:
                 is_inbound=connection.is_inbound,
             )
             for number, connection in self._connections.items()
+            if not connection.is_closed
         ]
         config = self._config
         for number in choose(
@@ -252,22 +265,27 @@ class Swarm:
         Raises:
             DialError: with one cause per address.
         """
-        usable, failed = await self._usable(peer_id, addresses)
-        now = trio.current_time()
-        dialled = []
-        for address in usable:
-            refusal = self._backoff.check(peer_id, address, now)
-            if refusal is None or address in insist:
-                dialled.append(address)
-            else:
-                failed.append(FailedAttempt(address, refusal))
+        insisted = {without_peer(address) for address in insist}
         async with self._dial_slots:
-            with trio.move_on_after(self._config.connect_timeout):
-                return await self._race(peer_id, rank(dialled), failed, Role.DIALER)
-        raise DialError(peer_id, failed, f"no answer within {self._config.connect_timeout:.0f} s")
+            usable, failed = await self._usable(peer_id, addresses)
+            now = trio.current_time()
+            dialled = []
+            for address, origin in usable.items():
+                refusal = self._backoff.check(peer_id, address, now)
+                if refusal is None or origin in insisted:
+                    dialled.append(address)
+                else:
+                    failed.append(FailedAttempt(address, refusal))
+            how = How(deadline=now + self._config.connect_timeout)
+            return await self._race(peer_id, rank(dialled), failed, how)
 
     async def dial_at_once(
-        self, peer_id: PeerId, addresses: Sequence[Multiaddr], role: Role
+        self,
+        peer_id: PeerId,
+        addresses: Sequence[Multiaddr],
+        role: Role,
+        *,
+        any_port: bool = False,
     ) -> LiveConnection:
         """Dial all addresses at the same moment, for a hole punch: no order, no back-off.
 
@@ -275,54 +293,72 @@ class Swarm:
             DialError: with one cause per address.
         """
         usable, failed = await self._usable(peer_id, addresses)
-        return await self._race(peer_id, [Attempt(0.0, a) for a in usable], failed, role)
+        attempts = [Attempt(0.0, address) for address in usable]
+        how = How(role, any_port)
+        return await self._race(peer_id, attempts, failed, how)
 
     async def _usable(
         self, peer_id: PeerId, addresses: Sequence[Multiaddr]
-    ) -> tuple[list[Multiaddr], list[FailedAttempt]]:
-        """Resolve names, and set aside what cannot be dialled, with the reason."""
+    ) -> tuple[dict[Multiaddr, Multiaddr], list[FailedAttempt]]:
+        """Resolve names, and set aside what cannot be dialled, with the reason.
+
+        What is left stands with the address it came from; both without the peer.
+        """
         found = await resolve(
             tuple(addresses),
             self._env.network,
             max_addresses=self._config.max_addresses_per_dial,
         )
         own = {tcp_endpoint(address) for address in self.listen_addresses}
-        usable, failed = [], list(found.failed)
-        for address in dict.fromkeys(without_peer(address) for address in found.addresses):
+        usable: dict[Multiaddr, Multiaddr] = {}
+        failed = list(found.failed)
+        for full, origin in found.addresses.items():
+            address = without_peer(full)
             endpoint = tcp_endpoint(address)
-            if endpoint is not None and endpoint in own:
+            if peer_id_of(full) not in (None, peer_id):
+                failed.append(
+                    FailedAttempt(full, AddressUnsupported(full, "it leads to another peer"))
+                )
+            elif endpoint is not None and endpoint in own:
                 failed.append(
                     FailedAttempt(address, AddressUnsupported(address, "our own address"))
                 )
             elif self._transport_for(address) is None:
                 failed.append(FailedAttempt(address, AddressUnsupported(address)))
             else:
-                usable.append(address)
+                usable.setdefault(address, without_peer(origin))
         return usable, failed
 
     def _transport_for(self, address: Multiaddr) -> Transport | None:
         return next((t for t in self._transports if t.can_dial(address)), None)
 
     async def _race(
-        self, peer_id: PeerId, attempts: list[Attempt], failed: list[FailedAttempt], role: Role
+        self, peer_id: PeerId, attempts: list[Attempt], failed: list[FailedAttempt], how: How
     ) -> LiveConnection:
         async def dial_one(address: Multiaddr) -> CapableConnection:
             transport = self._transport_for(address)
             if transport is None:
                 raise AddressUnsupported(address)
             with trio.fail_after(self._config.dial_timeout):
-                return await transport.dial(address, peer_id=peer_id, role=role)
+                return await transport.dial(
+                    address, peer_id=peer_id, role=how.role, any_port=how.any_port
+                )
 
-        result = await race(attempts, dial_one, max_parallel=self._config.max_parallel_dials)
+        config = self._config
+        result = await race(
+            attempts, dial_one, max_parallel=config.max_parallel_dials, deadline=how.deadline
+        )
         now = trio.current_time()
         for attempt in result.failed:
             if isinstance(attempt.address, Multiaddr):
                 self._backoff.failed(peer_id, attempt.address, describe(attempt.cause), now)
         if result.winner is None or result.winning_address is None:
-            raise DialError(peer_id, [*failed, *result.failed])
+            late = [FailedAttempt(a, trio.TooSlowError()) for a in result.unfinished]
+            hint = f"no answer within {config.connect_timeout:.0f} s" if late else ""
+            raise DialError(peer_id, [*failed, *result.failed, *late], hint)
         self._backoff.worked(peer_id, result.winning_address)
         self.peers.add_addresses(peer_id, [result.winning_address], seconds=CONNECTED_SECONDS)
-        return await self._admit(result.winner, is_inbound=role is Role.LISTENER)
+        return await self._admit(result.winner, is_inbound=how.role is Role.LISTENER)
 
     @property
     def _nursery(self) -> trio.Nursery:

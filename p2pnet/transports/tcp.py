@@ -54,18 +54,23 @@ class TcpTransport:
         return tcp_endpoint(address) is not None
 
     async def dial(
-        self, address: Multiaddr, *, peer_id: PeerId, role: Role = Role.DIALER
+        self,
+        address: Multiaddr,
+        *,
+        peer_id: PeerId,
+        role: Role = Role.DIALER,
+        any_port: bool = False,
     ) -> CapableConnection:
         remote = tcp_endpoint(address)
         if remote is None:
             raise AddressUnsupported(address)
         with trio.fail_after(self._config.connect_timeout):
-            stream = await self._connect(remote, role)
+            source = None if any_port else self.source_for(remote)
+            stream = await self._connect(remote, source, role)
         ends = Ends(from_endpoint(stream.local), from_endpoint(remote))
         return await self._upgrader.upgrade(stream, role, ends=ends, expected=peer_id)
 
-    async def _connect(self, remote: Endpoint, role: Role) -> ByteStream:
-        local = self.source_for(remote)
+    async def _connect(self, remote: Endpoint, local: Endpoint | None, role: Role) -> ByteStream:
         if local is None:
             return await self._network.dial_tcp(remote)
         try:
