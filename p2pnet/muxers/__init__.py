@@ -1,0 +1,1 @@
+"""Floor 2: muxers carry many streams over one secured stream."""

@@ -1,0 +1,113 @@
+"""The one task that sends on a connection, and what waits for it.
+
+Senders put frames into the session's buffer and wake it; it sends all that is ready at once.
+They do not send themselves: one that was cancelled in the midst of a frame would break the
+connection for all. Nor does the reader: two hosts, each with full buffers and waiting to send
+before it reads on, would wait for ever.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from p2pnet.errors import P2PError
+from p2pnet.muxers.yamux.machine import Session
+
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, P2PError)
+"""How the stream below says that it can't go on."""
+
+
+class Waiter:
+    """A place for one task to wait in; waking nobody is fine. Cheaper than a ParkingLot."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+
+    async def wait(self) -> None:
+        """Wait until woken, which may be for no reason."""
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def wake(self) -> None:
+        task = self._task
+        if task is not None:
+            self._task = None
+            trio.lowlevel.reschedule(task)
+
+
+class Writer:
+    """Sends what a session has to send."""
+
+    def __init__(self, session: Session, stream: trio.abc.SendStream, max_frame: int) -> None:
+        self.error: Exception | None = None
+        """Why sending failed, once it did."""
+        self._session = session
+        self._stream = stream
+        self._max_frame = max_frame
+        self._scope = trio.CancelScope(shield=True)
+        self._idle = Waiter()
+        self._is_sending = False
+        self._flushed = Waiter()
+        self._short_of_room: dict[Waiter, None] = {}
+        self._is_contended = False
+
+    async def run(self) -> None:
+        """Send until ``stop`` is called or sending fails; being cancelled is not enough."""
+        with self._scope:
+            try:
+                await self._send_forever()
+            except BROKEN as error:
+                self.error = error
+        self._is_sending = False
+        self._flushed.wake()
+
+    def stop(self) -> None:
+        self._scope.cancel()
+
+    async def _send_forever(self) -> None:
+        while True:
+            while self._session.has_data_to_send:
+                self._is_sending = True
+                data = self._session.data_to_send()
+                self.wake_senders()
+                await self._stream.send_all(data)
+                self._is_sending = False
+            self._flushed.wake()
+            await self._idle.wait()
+
+    def wake_senders(self) -> None:
+        """Let those who wait for room look again."""
+        if self._short_of_room:
+            waiting, self._short_of_room = self._short_of_room, {}
+            self._is_contended = len(waiting) > 1
+            for waiter in waiting:
+                waiter.wake()
+
+    def kick(self) -> None:
+        """Send what is ready, soon."""
+        if self._session.has_data_to_send:
+            self._idle.wake()
+
+    async def flushed(self) -> None:
+        """Wait until all is sent, or sending failed."""
+        while self.error is None and (self._is_sending or self._session.has_data_to_send):
+            self._idle.wake()
+            await self._flushed.wait()
+
+    async def wait_for_room(self, waiter: Waiter) -> None:
+        """Wait until there may be room to write, or ``waiter`` is woken for another reason."""
+        self._short_of_room[waiter] = None
+        try:
+            await waiter.wait()
+        finally:
+            self._short_of_room.pop(waiter, None)
+
+    def turn(self) -> int | None:
+        """Tell how much a sender may write before others have their turn; None for all."""
+        return self._max_frame if self._is_contended else None
