@@ -1,1 +1,53 @@
-"""A modular peer-to-peer networking stack on trio, wire-compatible with libp2p."""
+"""A modular peer-to-peer networking stack on trio, wire-compatible with libp2p.
+
+Begin with `open_host` and `presets`. What is public can be imported from here and from
+`p2pnet.presets`, `p2pnet.events`, `p2pnet.errors` and `p2pnet.interfaces`, and nothing else is.
+"""
+
+from p2pnet import errors, events, interfaces, presets
+from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.env import Env
+from p2pnet.core.keys import PrivateKey, PublicKey
+from p2pnet.core.peer_id import PeerId
+from p2pnet.core.watch import Watch
+from p2pnet.events import Reachability
+from p2pnet.host.config import HostConfig
+from p2pnet.host.host import Host
+from p2pnet.host.opening import open_host
+from p2pnet.interfaces import Connection, Stream
+from p2pnet.muxers.yamux import Yamux
+from p2pnet.protocols.dcutr import DCUtR
+from p2pnet.protocols.identify import Identify
+from p2pnet.protocols.ping import Ping
+from p2pnet.protocols.relay import RelayClient, RelayServer
+from p2pnet.security.noise import Noise
+from p2pnet.swarm.config import SwarmConfig
+from p2pnet.transports.tcp import TCP
+
+__all__ = [
+    "TCP",
+    "Connection",
+    "DCUtR",
+    "Env",
+    "Host",
+    "HostConfig",
+    "Identify",
+    "Multiaddr",
+    "Noise",
+    "PeerId",
+    "Ping",
+    "PrivateKey",
+    "PublicKey",
+    "Reachability",
+    "RelayClient",
+    "RelayServer",
+    "Stream",
+    "SwarmConfig",
+    "Watch",
+    "Yamux",
+    "errors",
+    "events",
+    "interfaces",
+    "open_host",
+    "presets",
+]

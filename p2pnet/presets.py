@@ -1,0 +1,74 @@
+"""Ready recipes for hosts. Change one with ``dataclasses.replace``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from p2pnet.core.keys import PrivateKey
+from p2pnet.host.config import HostConfig
+from p2pnet.interfaces import Part, Service
+from p2pnet.muxers.yamux import Yamux
+from p2pnet.protocols.dcutr import DCUtR
+from p2pnet.protocols.identify import Identify
+from p2pnet.protocols.ping import Ping
+from p2pnet.protocols.relay import RelayClient, RelayServer
+from p2pnet.security.noise import Noise
+from p2pnet.transports.tcp import TCP
+
+ANYWHERE = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
+RELAY_PORTS = ("/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001")
+
+
+def edge(
+    *,
+    key: PrivateKey | None = None,
+    listen: Sequence[str] = ANYWHERE,
+    relays: Sequence[str] = (),
+    services: Sequence[Part[Service]] = (),
+) -> HostConfig:
+    """Describe a peer that sits anywhere, behind a NAT for example.
+
+    It keeps a reservation at each of ``relays`` (multiaddrs that end in ``/p2p``), can be
+    reached and reaches others through them, and turns relayed connections into direct ones.
+    ``services`` are added to its own.
+    """
+    own: list[Part[Service]] = [Identify(), Ping(), RelayClient(relays=tuple(relays)), DCUtR()]
+    return HostConfig(
+        key=key,
+        listen=listen,
+        transports=[TCP()],
+        security=[Noise()],
+        muxers=[Yamux()],
+        services=[*own, *services],
+    )
+
+
+def relay(
+    *,
+    key: PrivateKey | None = None,
+    listen: Sequence[str] = RELAY_PORTS,
+    limits: RelayServer | None = None,
+    services: Sequence[Part[Service]] = (),
+) -> HostConfig:
+    """Describe a peer that others can dial, and that carries circuits for those they cannot."""
+    own: list[Part[Service]] = [Identify(), Ping(), limits or RelayServer()]
+    return HostConfig(
+        key=key,
+        listen=listen,
+        transports=[TCP()],
+        security=[Noise()],
+        muxers=[Yamux()],
+        services=[*own, *services],
+    )
+
+
+def minimal(*, key: PrivateKey | None = None, listen: Sequence[str] = ()) -> HostConfig:
+    """Describe a peer that dials, identifies itself and answers pings, and no more."""
+    return HostConfig(
+        key=key,
+        listen=listen,
+        transports=[TCP()],
+        security=[Noise()],
+        muxers=[Yamux()],
+        services=[Identify(), Ping()],
+    )
