@@ -1,0 +1,191 @@
+"""The ``p2pnet`` command. Arguments here; what each subcommand does is in ``commands/``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from p2pnet import presets
+from p2pnet.commands import asking, serving
+from p2pnet.commands.echo import EchoCut, echo
+from p2pnet.commands.keys import KeyFileError, new_key, print_id, read_key
+from p2pnet.commands.output import Output
+from p2pnet.core.addresses import parse
+from p2pnet.core.keys import PrivateKey
+from p2pnet.core.peer_id import PeerId
+from p2pnet.demo.program import demo
+from p2pnet.errors import P2PError
+from p2pnet.host.config import HostConfig
+from p2pnet.host.host import Host
+from p2pnet.host.opening import open_host
+
+INTERRUPTED = 130
+FAILURES = (P2PError, OSError, ValueError, KeyFileError, EchoCut, trio.TooSlowError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 on success only."""
+    args = build_parser().parse_args(arguments)
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(args.verbose, 2)]
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+    logging.getLogger("p2pnet").setLevel(level)
+    output = Output(as_json=args.json)
+    try:
+        code: int = args.run(args, output)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except FAILURES as error:
+        output.error(error)
+        return 1
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print events as JSON lines")
+    common.add_argument("-v", "--verbose", action="count", default=0, help="log more, on stderr")
+    parser = argparse.ArgumentParser(prog="p2pnet", description="Peers that find a way.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(
+        name: str, about: str, run: Callable[[argparse.Namespace, Output], int]
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about, parents=[common])
+        added.set_defaults(run=run)
+        return added
+
+    key = commands.add_parser("key", help="make key files")
+    new = key.add_subparsers(required=True, metavar="ACTION").add_parser(
+        "new", help="make a key file and print its peer id", parents=[common]
+    )
+    new.add_argument("file", metavar="FILE")
+    new.set_defaults(run=lambda args, output: new_key(args.file, output))
+
+    id_ = add("id", "print the peer id of a key file", run_id)
+    id_.add_argument("--key", required=True, metavar="FILE")
+
+    node = add("node", "run an edge node", run_node)
+    node.add_argument("--key", metavar="FILE")
+    node.add_argument("--listen", action="append", default=[], type=address, metavar="ADDR")
+    node.add_argument("--relay", action="append", default=[], type=peer_address, metavar="ADDR")
+    node.add_argument("--echo", action="store_true", help="serve /p2pnet/echo/1.0.0")
+
+    relay = add("relay", "run a relay with default limits", run_relay)
+    relay.add_argument("--key", metavar="FILE")
+    relay.add_argument("--listen", action="append", default=[], type=address, metavar="ADDR")
+
+    ping = add("ping", "measure the round trip to a peer", run_ping)
+    ping.add_argument("target", type=peer, metavar="ADDR", help="multiaddr with /p2p, or a peer id")
+    ping.add_argument(
+        "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
+    )
+    ping.add_argument("--count", type=positive, default=3, metavar="N")
+    ping.add_argument("--direct", type=float, default=0.0, metavar="SECONDS")
+
+    identify = add("identify", "show what a peer says of itself", run_identify)
+    identify.add_argument(
+        "target", type=peer, metavar="ADDR", help="multiaddr with /p2p, or a peer id"
+    )
+    identify.add_argument(
+        "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
+    )
+
+    echo_ = add("echo", "send stdin to a peer and print what comes back", run_echo)
+    echo_.add_argument(
+        "target", type=peer, metavar="ADDR", help="multiaddr with /p2p, or a peer id"
+    )
+    echo_.add_argument(
+        "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
+    )
+
+    add("demo", "show two peers behind NATs meet over a relay and end up direct", run_demo)
+    return parser
+
+
+def run_id(args: argparse.Namespace, output: Output) -> int:
+    return print_id(read_key(args.key), output)
+
+
+def run_node(args: argparse.Namespace, output: Output) -> int:
+    config = presets.edge(
+        key=load_key(args.key), listen=args.listen or presets.ANYWHERE, relays=args.relay
+    )
+    return trio.run(lambda: serving.node(config, output, with_echo=args.echo))
+
+
+def run_relay(args: argparse.Namespace, output: Output) -> int:
+    config = presets.relay(key=load_key(args.key), listen=args.listen or presets.RELAY_PORTS)
+    return trio.run(lambda: serving.relay(config, output))
+
+
+def run_ping(args: argparse.Namespace, output: Output) -> int:
+    return with_host(
+        args.relay,
+        lambda host: asking.ping(
+            host, args.target, output, count=args.count, direct_seconds=args.direct
+        ),
+    )
+
+
+def run_identify(args: argparse.Namespace, output: Output) -> int:
+    return with_host(args.relay, lambda host: asking.identify(host, args.target, output))
+
+
+def run_echo(args: argparse.Namespace, output: Output) -> int:
+    return with_host(args.relay, lambda host: echo(host, args.target))
+
+
+def run_demo(args: argparse.Namespace, output: Output) -> int:
+    return demo(output)
+
+
+def with_host(relay: str | None, act: Callable[[Host], Awaitable[int]]) -> int:
+    """Open an edge host that knows one relay at most, and do one thing with it."""
+    config: HostConfig = presets.edge(relays=[relay] if relay else [])
+
+    async def run() -> int:
+        async with open_host(config) as host:
+            return await act(host)
+
+    return trio.run(run)
+
+
+def load_key(path: str | None) -> PrivateKey | None:
+    return read_key(path) if path else None
+
+
+def address(text: str) -> str:
+    try:
+        return str(parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def peer_address(text: str) -> str:
+    checked = address(text)
+    if "/p2p/" not in checked:
+        raise argparse.ArgumentTypeError(f"{text} does not end in /p2p/<peer id>")
+    return checked
+
+
+def peer(text: str) -> str:
+    if text.startswith("/"):
+        return peer_address(text)
+    try:
+        return str(PeerId.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The ``p2pnet`` command, one module a subcommand. Events and fields: specs/cli.md."""

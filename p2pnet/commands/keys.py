@@ -1,0 +1,52 @@
+"""``p2pnet key new`` and ``p2pnet id``: key files, in the form other implementations use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from p2pnet.commands.output import Output
+from p2pnet.core.keys import PrivateKey
+from p2pnet.core.peer_id import PeerId
+
+MAX_KEY_FILE_BYTES = 16_384
+
+
+class KeyFileError(Exception):
+    """The key file cannot be read or written; the text says why."""
+
+
+def read_key(path: str) -> PrivateKey:
+    """Read a key file: the protobuf form of a private key.
+
+    Raises:
+        KeyFileError: if it cannot be read, or holds no key.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_KEY_FILE_BYTES)
+        return PrivateKey.decode(data)
+    except OSError as error:
+        raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise KeyFileError(f"{path} holds no private key: {error}") from None
+
+
+def new_key(path: str, output: Output) -> int:
+    """Make a key file that only its owner can read; print the peer ID."""
+    key = PrivateKey.generate()
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise KeyFileError(f"{path} exists already, and is left as it is") from None
+    except OSError as error:
+        raise KeyFileError(f"cannot write {path}: {error.strerror}") from None
+    with os.fdopen(handle, "wb") as file:
+        file.write(key.encode())
+    return print_id(key, output)
+
+
+def print_id(key: PrivateKey, output: Output) -> int:
+    peer_id = str(PeerId.from_public_key(key.public_key))
+    output.event("id", peer_id, peer_id=peer_id)
+    return 0

@@ -1,0 +1,207 @@
+"""``p2pnet node`` and ``p2pnet relay``: run until told to stop, and tell what happens."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import trio
+
+from p2pnet.commands.echo import ECHO, serve_echo
+from p2pnet.commands.output import Output
+from p2pnet.core.addresses import Multiaddr, with_peer
+from p2pnet.core.bus import Subscription
+from p2pnet.errors import EventsMissed
+from p2pnet.events import (
+    AddressesChanged,
+    CircuitClosed,
+    CircuitOpened,
+    ConnectionClosed,
+    ConnectionOpened,
+    HolePunched,
+    PunchGivenUp,
+    RelayRefusedRequest,
+    ReservationAccepted,
+    ReservationEnded,
+    ReservationGranted,
+    ReservationLost,
+)
+from p2pnet.host.config import HostConfig
+from p2pnet.host.host import Host
+from p2pnet.host.opening import open_host
+
+NODE_EVENTS = (
+    AddressesChanged,
+    ReservationAccepted,
+    ReservationLost,
+    ConnectionOpened,
+    ConnectionClosed,
+    HolePunched,
+    PunchGivenUp,
+)
+RELAY_EVENTS = (
+    AddressesChanged,
+    ConnectionOpened,
+    ConnectionClosed,
+    ReservationGranted,
+    ReservationEnded,
+    RelayRefusedRequest,
+    CircuitOpened,
+    CircuitClosed,
+)
+
+
+async def node(config: HostConfig, output: Output, *, with_echo: bool) -> int:
+    """Run an edge node until SIGINT or SIGTERM."""
+    return await serve(config, output, NODE_EVENTS, lambda host: offer_echo(host, with_echo))
+
+
+async def relay(config: HostConfig, output: Output) -> int:
+    """Run a relay until SIGINT or SIGTERM."""
+    return await serve(config, output, RELAY_EVENTS, lambda host: None)
+
+
+def offer_echo(host: Host, wanted: bool) -> None:
+    if wanted:
+        host.handle(ECHO, serve_echo)
+
+
+async def serve(
+    config: HostConfig,
+    output: Output,
+    kinds: tuple[type[object], ...],
+    prepare: Callable[[Host], None],
+) -> int:
+    async with open_host(config) as host, trio.open_nursery() as nursery:
+        with host.subscribe(*kinds) as events:
+            prepare(host)
+            teller = Teller(host, output)
+            teller.listening(host.addresses.value)
+            nursery.start_soon(tell, events, teller)
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                await anext(signals)
+            nursery.cancel_scope.cancel()
+    return 0
+
+
+async def tell(events: Subscription[object], teller: Teller) -> None:
+    while True:
+        try:
+            teller.tell(await anext(events))
+        except EventsMissed as error:
+            teller.output.event("missed", str(error), count=error.count)
+
+
+class Teller:
+    """Puts events into words and fields. Each address is told once."""
+
+    def __init__(self, host: Host, output: Output) -> None:
+        self._host = host
+        self._told: set[Multiaddr] = set()
+        self.output = output
+
+    def listening(self, addresses: tuple[Multiaddr, ...]) -> None:
+        for address in addresses:
+            if address not in self._told:
+                self._told.add(address)
+                text = str(address)
+                self.output.event("listening", f"listening on {text}", address=text)
+
+    def tell(self, event: object) -> None:
+        match event:
+            case AddressesChanged(addresses):
+                self.listening(addresses)
+            case ReservationAccepted() | ReservationLost():
+                self._reservation(event)
+            case ConnectionOpened() | ConnectionClosed():
+                self._connection(event)
+            case HolePunched() | PunchGivenUp():
+                self._punch(event)
+            case _:
+                self._relaying(event)
+
+    def _reservation(self, event: ReservationAccepted | ReservationLost) -> None:
+        relay = str(event.relay)
+        if isinstance(event, ReservationLost):
+            words = f"lost the reservation at {relay}: {event.reason}"
+            self.output.event("reservation_lost", words, relay=relay, reason=event.reason)
+            return
+        for address in event.addresses:
+            full = str(with_peer(address, self._host.peer_id))
+            words = f"{'renewed' if event.renewal else 'reserved'} {full} for {event.seconds:.0f} s"
+            self.output.event(
+                "reservation",
+                words,
+                relay=relay,
+                address=full,
+                seconds=event.seconds,
+                renewal=event.renewal,
+            )
+
+    def _connection(self, event: ConnectionOpened | ConnectionClosed) -> None:
+        ref = event.connection
+        peer, address = str(ref.peer_id), str(ref.remote_address)
+        if isinstance(event, ConnectionClosed):
+            words = f"closed {peer} at {address}: {event.reason}"
+            self.output.event("closed", words, peer=peer, address=address, reason=event.reason)
+            return
+        kind = "relayed" if ref.is_relayed else "direct"
+        way = "from" if ref.is_inbound else "to"
+        self.output.event(
+            "connection",
+            f"{kind} connection {way} {peer} at {address}",
+            peer=peer,
+            address=address,
+            relayed=ref.is_relayed,
+            inbound=ref.is_inbound,
+        )
+
+    def _punch(self, event: HolePunched | PunchGivenUp) -> None:
+        peer = str(event.peer_id)
+        if isinstance(event, PunchGivenUp):
+            words = f"stays relayed to {peer}: {'; '.join(event.reasons)}"
+            self.output.event("not_direct", words, peer=peer, reasons=event.reasons)
+            return
+        address = str(event.address)
+        self.output.event(
+            "direct",
+            f"direct to {peer} at {address} (attempt {event.attempt}, {event.seconds:.2f} s)",
+            peer=peer,
+            address=address,
+            attempt=event.attempt,
+            seconds=event.seconds,
+        )
+
+    def _relaying(self, event: object) -> None:
+        match event:
+            case ReservationGranted(peer, seconds, renewal):
+                words = f"{'renewed' if renewal else 'granted'} a reservation to {peer}"
+                self.output.event(
+                    "granted", words, peer=str(peer), seconds=seconds, renewal=renewal
+                )
+            case ReservationEnded(peer, reason):
+                words = f"the reservation of {peer} ended: {reason}"
+                self.output.event("ended", words, peer=str(peer), reason=reason)
+            case RelayRefusedRequest(peer, request, status, reason):
+                words = f"refused a {request} of {peer}: {status}: {reason}"
+                self.output.event(
+                    "refused", words, peer=str(peer), request=request, status=status, reason=reason
+                )
+            case CircuitOpened(source, destination):
+                words = f"circuit from {source} to {destination}"
+                self.output.event(
+                    "circuit", words, source=str(source), destination=str(destination)
+                )
+            case CircuitClosed(source, destination, forward, backward, reason):
+                words = f"circuit from {source} to {destination} ended: {reason}"
+                self.output.event(
+                    "circuit_closed",
+                    words,
+                    source=str(source),
+                    destination=str(destination),
+                    bytes_forward=forward,
+                    bytes_backward=backward,
+                    reason=reason,
+                )
+            case _:
+                return

@@ -1,0 +1,180 @@
+"""The command as a user runs it: processes, JSON lines, exit codes. Rules C1 to C6."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+pytestmark = pytest.mark.sockets
+
+P2PNET = [sys.executable, "-m", "p2pnet"]
+LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+PEER = "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq"
+
+
+def run(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*P2PNET, *arguments], input=data, capture_output=True, check=False)
+
+
+def events(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@asynccontextmanager
+async def running(*arguments: str) -> AsyncGenerator[Running, None]:
+    process = await trio.lowlevel.open_process(
+        [*P2PNET, *arguments, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        yield Running(process)
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.poll() is None:
+                process.kill()
+            await process.wait()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        await process.stdout.aclose()
+        await process.stderr.aclose()
+
+
+class Running:
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self._buffer = b""
+
+    async def wait_event(self, name: str) -> dict[str, object]:
+        assert self.process.stdout is not None
+        while True:
+            line, newline, rest = self._buffer.partition(b"\n")
+            if newline:
+                self._buffer = rest
+                event: dict[str, object] = json.loads(line)
+                if event["event"] == name:
+                    return event
+                continue
+            chunk = await self.process.stdout.receive_some()
+            assert chunk, f"the process ended before it told {name}"
+            self._buffer += chunk
+
+    async def stop(self, number: int) -> int:
+        self.process.send_signal(number)
+        return await self.process.wait()
+
+
+async def ask(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return await trio.to_thread.run_sync(lambda: run(*arguments, data=data))
+
+
+def test_a_new_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
+    """C6."""
+    path = tmp_path / "key"
+    made = run("key", "new", str(path))
+    assert made.returncode == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    content = path.read_bytes()
+    again = run("key", "new", str(path))
+    assert again.returncode == 1
+    assert b"exists already" in again.stderr
+    assert path.read_bytes() == content
+    shown = run("id", "--key", str(path))
+    assert shown.stdout == made.stdout
+    assert shown.stdout.startswith(b"12D3KooW")
+    (event,) = events(run("id", "--key", str(path), "--json"))
+    assert event == {"event": "id", "peer_id": shown.stdout.decode().strip()}
+
+
+def test_wrong_arguments_are_told_with_exit_code_2() -> None:
+    """C3."""
+    assert run("ping", "/ip4/127.0.0.1/tcp/1").returncode == 2
+    assert run("ping", "nonsense").returncode == 2
+    assert run("node", "--listen", "/ip4/300.0.0.1/tcp/1").returncode == 2
+
+
+def test_a_failure_tells_every_cause_and_a_remedy() -> None:
+    """C4."""
+    address = f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}"
+    done = run("ping", address, "--json")
+    assert done.returncode == 1
+    (event,) = events(done)
+    assert event["event"] == "error"
+    assert event["kind"] == "DialError"
+    assert event["causes"] == [
+        {
+            "address": "/ip4/127.0.0.1/tcp/1",
+            "cause": "ConnectionRefusedError: [Errno 111] Connection refused",
+        }
+    ]
+    assert event["remedy"]
+    words = run("ping", address)
+    assert words.stdout == b""
+    assert b"what to do" in words.stderr
+
+
+def test_logs_go_to_stderr_and_leave_stdout_to_the_events() -> None:
+    """C1 C2."""
+    done = run("ping", "/ip4/127.0.0.1/tcp/1/p2p/" + PEER, "--json", "-vv")
+    assert [event["event"] for event in events(done)] == ["error"]
+
+
+def test_a_bare_peer_id_without_relay_says_what_is_missing() -> None:
+    done = run("ping", PEER)
+    assert done.returncode == 1
+    assert b"--relay" in done.stderr
+
+
+async def test_node_ping_identify_and_echo() -> None:
+    async with running("node", "--listen", LOOPBACK, "--echo") as node:
+        address = str((await node.wait_event("listening"))["address"])
+        pinged = await ask("ping", address, "--count", "2", "--json")
+        assert pinged.returncode == 0, pinged.stderr
+        first, second = events(pinged)
+        assert (first["event"], first["sequence"], first["relayed"]) == ("ping", 1, False)
+        assert isinstance(second["rtt_ms"], float)
+
+        (told,) = events(await ask("identify", address, "--json"))
+        assert told["event"] == "identify"
+        assert address.rpartition("/p2p/")[0] in str(told["addresses"])
+        assert str(told["observed"]).startswith("/ip4/127.0.0.1/tcp/")
+
+        data = os.urandom(1_000_000)
+        echoed = await ask("echo", address, data=data)
+        assert echoed.returncode == 0, echoed.stderr
+        assert echoed.stdout == data
+
+        opened = await node.wait_event("connection")
+        assert opened["inbound"] is True
+        await node.wait_event("closed")
+        assert await node.stop(signal.SIGINT) == 0
+
+
+async def test_over_a_relay_by_peer_id() -> None:
+    async with running("relay", "--listen", LOOPBACK) as relay:
+        address = str((await relay.wait_event("listening"))["address"])
+        async with running("node", "--listen", LOOPBACK, "--relay", address, "--echo") as node:
+            reservation = await node.wait_event("reservation")
+            circuit = str(reservation["address"])
+            peer_id = circuit.rpartition("/p2p/")[2]
+            assert circuit == f"{address}/p2p-circuit/p2p/{peer_id}"
+
+            (pinged,) = events(
+                await ask("ping", peer_id, "--relay", address, "--count", "1", "--json")
+            )
+            assert (pinged["event"], pinged["relayed"]) == ("ping", True)
+
+            data = os.urandom(20_000)
+            echoed = await ask("echo", peer_id, "--relay", address, data=data)
+            assert echoed.returncode == 0, echoed.stderr
+            assert echoed.stdout == data
+        await relay.wait_event("ended")
+        assert await relay.stop(signal.SIGTERM) == 0
