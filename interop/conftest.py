@@ -1,0 +1,64 @@
+"""Finds or builds the peers; skips with the reason what is not installed, but never in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+NPM_INSTALL = ["npm", "install", "--legacy-peer-deps", "--no-audit", "--no-fund"]
+BUILD_SECONDS = 1800
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test, or fail it where nothing may be missing."""
+    if os.environ.get("CI"):
+        pytest.fail(f"in CI nothing may be missing: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def go_peer() -> str | None:
+    """Build the Go peer; returns why it cannot be had, or None."""
+    if shutil.which("go") is None:
+        return "Go is not installed"
+    return run(["go", "build", "-o", "bin/peer", "."], HERE / "go")
+
+
+@pytest.fixture(scope="session")
+def js_peer() -> str | None:
+    """Install what the JavaScript peer needs; returns why it cannot be had, or None."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "Node.js is not installed"
+    return run(NPM_INSTALL, HERE / "js")
+
+
+def run(argv: list[str], folder: Path) -> str | None:
+    done = subprocess.run(
+        argv, cwd=folder, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS
+    )
+    if done.returncode == 0:
+        return None
+    return f"{' '.join(argv)} failed: {done.stderr.strip()[-2000:]}"
+
+
+@pytest.fixture
+def need(go_peer: str | None, js_peer: str | None) -> Need:
+    return Need({"go": go_peer, "js": js_peer})
+
+
+class Need:
+    """Call it with the names of the peers that a test starts."""
+
+    def __init__(self, missing: dict[str, str | None]) -> None:
+        self._missing = missing
+
+    def __call__(self, *kinds: str) -> None:
+        for kind in kinds:
+            reason = self._missing.get(kind)
+            if reason is not None:
+                unavailable(reason)

@@ -1,0 +1,49 @@
+"""A p2pnet peer and one of another implementation, each behind its own NAT, end up direct."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interop.conftest import Need, unavailable
+from p2pnet.demo.namespaces import check_support, reexec_command
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 240
+
+CELLS = [
+    # relay, listener (begins the punch), dialer
+    ("p2pnet", "p2pnet", "p2pnet"),
+    ("p2pnet", "p2pnet", "go"),
+    ("p2pnet", "go", "p2pnet"),
+    ("go", "p2pnet", "go"),
+    ("go", "go", "p2pnet"),
+    ("go", "p2pnet", "p2pnet"),
+]
+
+
+@pytest.mark.parametrize(("relay", "listener", "dialer"), CELLS)
+def test_hole_punch(relay: str, listener: str, dialer: str, need: Need) -> None:
+    need(relay, listener, dialer)
+    support = check_support()
+    if not support.usable or support.how is None:
+        unavailable("; ".join(support.missing))
+        return
+    argv = [sys.executable, "-m", "interop.natlab", relay, listener, dialer]
+    done = subprocess.run(
+        reexec_command(argv, how=support.how),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert done.stdout, done.stderr
+    result = json.loads(done.stdout)
+    assert result["error"] is None, result.get("log")
+    assert result["relayed"] is False
+    assert result["echo_ok"] is True
