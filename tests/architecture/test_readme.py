@@ -1,0 +1,80 @@
+"""The programs of the README run as printed, and its list of names is the truth."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+README = Path(__file__).parent.parent.parent / "README.md"
+PROGRAM = re.compile(r"<!-- program: (\w+) -->\n```python\n(.*?)```", re.DOTALL)
+PROGRAMS = dict(PROGRAM.findall(README.read_text()))
+
+
+@asynccontextmanager
+async def running(name: str, *, port: str = "0") -> AsyncGenerator[trio.abc.ReceiveStream, None]:
+    """Run a program; only its fixed port is replaced, as a test must not rely on that."""
+    source = re.sub(r"/tcp/400\d", f"/tcp/{port}", PROGRAMS[name])
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with process.stdout:
+            yield process.stdout
+    finally:
+        with trio.CancelScope(shield=True):
+            process.terminate()
+            await process.wait()
+
+
+async def read_line(stream: trio.abc.ReceiveStream) -> str:
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = await stream.receive_some(1)
+        assert chunk, "the program ended early"
+        line += chunk
+    return line.decode().strip()
+
+
+async def run_client(*arguments: str) -> list[str]:
+    done = await trio.run_process(
+        [sys.executable, "-c", PROGRAMS["echo_client"], *arguments], capture_stdout=True
+    )
+    return done.stdout.decode().splitlines()
+
+
+@pytest.mark.sockets
+async def test_the_echo_programs_run_as_printed() -> None:
+    async with running("echo_server") as server:
+        address = await read_line(server)
+        assert await run_client(address) == ["direct", "b'hello'"]
+
+
+@pytest.mark.sockets
+async def test_the_relay_program_runs_as_printed() -> None:
+    async with running("relay") as relay:
+        address = await read_line(relay)
+        client = [sys.executable, "-m", "p2pnet", "node", "--listen", "/ip4/127.0.0.1/tcp/0"]
+        process = await trio.lowlevel.open_process(
+            [*client, "--relay", address], stdout=subprocess.DEVNULL
+        )
+        try:
+            assert (await read_line(relay)).startswith("ReservationGranted(")
+        finally:
+            with trio.CancelScope(shield=True):
+                process.terminate()
+                await process.wait()
+
+
+def test_each_program_is_short() -> None:
+    assert set(PROGRAMS) == {"echo_server", "echo_client", "relay"}
+    for name, source in PROGRAMS.items():
+        lines = [line for line in source.splitlines() if line.strip()]
+        assert len(lines) <= 17, name
