@@ -1,5 +1,54 @@
-.PHONY: protos
-protos:  ## Generate p2pnet/pb from protos/*.proto.
-	$(PYTHON) protos/generate.py
+# Everything one can do with a checkout. Each target makes what it needs.
 
-PYTHON ?= python
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check interop bench bench-quick protos clean
+
+help:
+	@echo "make demo         two peers behind NATs meet by peer id and end up direct"
+	@echo "make test         all tests"
+	@echo "make check        formatting, lint, strict types, import rules"
+	@echo "make interop      against go-libp2p and js-libp2p (what is not installed is skipped)"
+	@echo "make bench        benchmarks; make bench-quick takes a minute"
+	@echo "make protos       generate p2pnet/pb anew"
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# trio-typing comes with multiaddr, which never imports it; its stubs hide trio's own types.
+$(VENV)/developing: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	-@$(BIN)/python -m pip uninstall --quiet --yes trio-typing 2>/dev/null
+	@touch $@
+
+demo: $(VENV)/installed
+	@$(BIN)/p2pnet demo
+
+test: $(VENV)/developing
+	$(BIN)/python -m pytest tests
+
+check: $(VENV)/developing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+interop: $(VENV)/developing
+	$(BIN)/python -m pytest -rs interop
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/installed
+	$(BIN)/python -m benchmarks --quick
+
+protos: $(VENV)/developing
+	$(BIN)/python protos/generate.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
