@@ -32,7 +32,9 @@ from p2pnet.protocols.relay.dialogue import Refusal
 from p2pnet.protocols.relay.messages import HOP, Limit, Reservation, Status
 
 MAX_SKEW_SECONDS = 300.0
-MIN_RESERVATION_SECONDS = 60.0
+SKEWED_SECONDS = 60.0
+"""What a reservation counts for whose end lies in the past, but within the skew."""
+MIN_RESERVATION_SECONDS = 10.0
 MAX_RESERVATION_SECONDS = 86_400.0
 MAX_LIMIT_SECONDS = 86_400
 """More than this is taken for milliseconds, which js-libp2p writes."""
@@ -248,6 +250,8 @@ def lifetime(expire: int, wall: float) -> float:
     if seconds < -MAX_SKEW_SECONDS:
         ago = min(-seconds, MAX_RESERVATION_SECONDS)
         raise ProtocolError(HOP, f"reservation that expired {ago:.0f} s ago: is a clock wrong?")
+    if seconds <= 0:
+        return SKEWED_SECONDS
     return min(max(seconds, MIN_RESERVATION_SECONDS), MAX_RESERVATION_SECONDS)
 
 

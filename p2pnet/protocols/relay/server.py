@@ -96,8 +96,8 @@ class RelayServer:
             "buffer_bytes": self.buffer_bytes,
         }
         for name, value in counts.items():
-            if value <= 0:
-                raise ValueError(f"{name} must be positive, not {value}")
+            if not 0 < value <= MAX_DURATION:
+                raise ValueError(f"{name} must be positive and at most {MAX_DURATION}, not {value}")
         if not 0 <= (self.circuit_seconds or 0) <= MAX_DURATION:
             raise ValueError(f"circuit_seconds must be 0 to {MAX_DURATION}, or None")
         if not 0 <= (self.circuit_bytes or 0) <= MAX_DATA:
@@ -125,6 +125,7 @@ class RelayServerService:
             max_total=config.max_circuits, max_per_peer=config.max_circuits_per_peer
         )
         self._pending = Pending(config.max_pending_per_peer)
+        self._came_by: dict[PeerId, Connection] = {}
         self._next_expiry = Watch(math.inf)
 
     @property
@@ -221,6 +222,7 @@ class RelayServerService:
         refusal = self._reservations.reserve(peer_id, prefix_of(connection.remote_address), now)
         if refusal is not None:
             return refusal
+        self._came_by[peer_id] = connection
         self._next_expiry.set(self._reservations.next_expiry())
         host.protect(peer_id, PROTECTED_AS)
         seconds = self._config.reservation_seconds
@@ -269,6 +271,7 @@ class RelayServerService:
             self._next_expiry.set(self._reservations.next_expiry())
 
     def _tell_end(self, host: ServiceHost, peer_id: PeerId, reason: str) -> None:
+        del self._came_by[peer_id]
         host.unprotect(peer_id, PROTECTED_AS)
         host.publish(ReservationEnded(peer_id, reason))
         logger.debug("reservation of %s ended: %s", peer_id, reason)
@@ -307,7 +310,8 @@ class RelayServerService:
             return Refusal(Status.PERMISSION_DENIED, "a peer asked for a circuit to itself")
         if not self._reservations.holds(target, trio.current_time()):
             return Refusal(Status.NO_RESERVATION, f"{target} has no reservation")
-        connection = direct_connection(host, target)
+        came_by = self._came_by[target]  # R19
+        connection = direct_connection(host, target) if came_by.is_closed else came_by
         if connection is None:
             return Refusal(Status.NO_RESERVATION, f"{target} has just disconnected")
         return self._circuits.open(stream.peer_id, target) or connection

@@ -288,6 +288,8 @@ class FakeHost:
         self.protected: set[tuple[PeerId, str]] = set()
         self.accepted: list[CapableConnection] = []
         self.refused: list[BaseException] = []
+        self.pending: list[Multiaddr] = []
+        """From where connections came that were to be upgraded."""
         self.dials: list[Multiaddr] = []
         self.offline = False
 
@@ -369,6 +371,7 @@ class FakeHost:
         self.finders.append(finder)
 
     def accept(self, pending: PendingConnection) -> None:
+        self.pending.append(pending.remote_address)
         self.net.nursery.start_soon(self._upgrade, pending)
 
     async def _upgrade(self, pending: PendingConnection) -> None:

@@ -105,6 +105,7 @@ async def test_r25_r27_r28_a_circuit_is_a_connection_on_both_ends(
     assert (here.role, there.role) == (Role.DIALER, Role.LISTENER)
     assert here.remote_address == there.remote_address == three.address
     assert here.limit == there.limit == CircuitLimit(120, 131_072)
+    await there.stream.wait_send_all_might_not_block()
     await here.stream.send_all(b"hello")
     assert await receive_exactly(there.stream, 5) == b"hello"
     await there.stream.send_eof()
@@ -366,6 +367,7 @@ async def test_r27_a_caller_has_to_be_the_one_the_relay_named(
     await settle()
     assert [type(error) for error in three.listener.refused] == [PeerIdMismatch]
     assert three.listener.accepted == []
+    assert three.listener.pending == [three.address]
     assert three.service.inbound_circuits == 0
 
 

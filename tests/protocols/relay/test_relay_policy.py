@@ -271,7 +271,15 @@ def test_r6_a_limit_is_written_only_if_there_is_one() -> None:
 
 @pytest.mark.parametrize(
     ("ahead", "seconds"),
-    [(3600, 3600), (59, 60), (0, 60), (-300, 60), (86_401, 86_400), (2**63, 86_400)],
+    [
+        (3600, 3600),
+        (20, 20),
+        (1, 10),
+        (0, 60),
+        (-300, 60),
+        (86_401, 86_400),
+        (2**63, 86_400),
+    ],
 )
 def test_r8_a_lifetime_is_clamped(ahead: int, seconds: float) -> None:
     assert lifetime(1_700_000_000 + ahead, 1_700_000_000.0) == seconds

@@ -484,6 +484,47 @@ async def hanging_up(stream: Stream) -> None:
     await stream.aclose()
 
 
+async def test_r19_an_offer_goes_out_on_the_connection_that_the_reservation_came_by(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await relay_with(net)
+    first = await relay.target(1)
+    second = net.link(first.owner, relay.host)
+    await relay.reserve(second)
+    source = relay.peer(2)
+    await relay.connect(source, first.owner.peer_id)
+    assert relay.served[-1].connection is second
+    second.cut()
+    await relay.connect(source, first.owner.peer_id)
+    assert relay.served[-1].connection is first
+
+
+async def test_r20_a_source_that_leaves_meanwhile_leaves_nothing_behind(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await relay_with(net)
+    target, source = await relay.target(1), relay.peer(2)
+    offers = []
+
+    async def hesitate(stream: Stream) -> None:
+        channel = stop_channel(stream)
+        await channel.receive()
+        await trio.sleep(20)
+        await channel.send(StopStatus(Status.OK))
+        offers.append(stream)
+        await trio.sleep_forever()
+
+    target.owner.handlers[STOP] = hesitate
+    stream = await source.open_stream(HOP)
+    await hop_channel(stream).send(HopConnect(target.owner.peer_id))
+    await trio.sleep(10)
+    stream.reset()
+    await trio.sleep(20)
+    assert relay.service.circuits == 0
+    with pytest.raises(trio.BrokenResourceError):
+        await offers[0].receive_some()
+
+
 @pytest.mark.parametrize("target_does", [silent, garbled, asking_back, hanging_up, None])
 async def test_r19_a_target_that_does_not_agree_is_a_failed_connection(
     net: FakeNet, autojump_clock: MockClock, target_does: StreamHandler | None
@@ -579,15 +620,17 @@ async def test_a_circuit_ends_with_either_connection(
     [
         {"max_reservations": 0},
         {"reservation_seconds": -1},
+        {"reservation_seconds": float("inf")},
+        {"request_timeout": float("nan")},
         {"buffer_bytes": 0},
         {"circuit_seconds": -1},
         {"circuit_seconds": 2**32},
         {"circuit_bytes": -1},
     ],
 )
-def test_a_relay_without_sense_is_refused(wrong: dict[str, int]) -> None:
+def test_a_relay_without_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        RelayServer(**wrong)
+        RelayServer(**wrong)  # type: ignore[arg-type]
 
 
 async def test_a_relay_cancelled_in_a_circuit_closes_it(
