@@ -101,6 +101,7 @@ async def test_m6_the_proposal_is_sent_before_reading_or_ending(
 
 
 async def test_m12_the_end_waits_for_the_answer_and_data_does_not() -> None:
+    """M12."""
     raw, remote = trio.testing.memory_stream_pair()
     stream = LazyStream(raw, "/p")
     async with trio.open_nursery() as nursery:
