@@ -1,0 +1,501 @@
+"""Hosts in memory for the tests of ping, identify and DCUtR: streams with latency, dials by table.
+
+A stream is two pipes; what is sent arrives ``latency`` seconds later, on virtual time. A dial
+goes to whatever function a test put in its place. Nothing is negotiated or encrypted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import trio
+
+from p2pnet.core.addresses import Endpoint, Multiaddr, parse, peer_id_of, with_peer
+from p2pnet.core.bus import EventBus, Subscription
+from p2pnet.core.env import ByteStream, Env, RecordKind, StreamListener
+from p2pnet.core.keys import PrivateKey
+from p2pnet.core.peer_id import PeerId
+from p2pnet.core.tasks import EXPECTED
+from p2pnet.core.watch import Watch
+from p2pnet.errors import (
+    ConnectionLost,
+    DialError,
+    FailedAttempt,
+    NegotiationFailed,
+    StreamReset,
+)
+from p2pnet.events import ConnectionClosed, ConnectionOpened, ConnectionRef, Reachability
+from p2pnet.interfaces import (
+    AddressFinder,
+    CapableConnection,
+    CircuitLimit,
+    Connection,
+    Ends,
+    Kit,
+    LimitedUse,
+    PendingConnection,
+    Role,
+    Service,
+    Stream,
+    StreamHandler,
+    Target,
+    Transport,
+)
+from p2pnet.swarm.config import SwarmConfig
+from p2pnet.swarm.peerstore import Peerstore
+
+E = TypeVar("E")
+
+WALL = 1_800_000_000.0
+"""Unix time at the start of a test."""
+
+
+class Pipe:
+    """One direction: what is put in comes out later. An empty chunk is the end."""
+
+    def __init__(self, latency: float) -> None:
+        self.latency = latency
+        self.is_reset = False
+        self.ended = False
+        self._chunks: deque[tuple[float, bytes]] = deque()
+        self._changed = trio.Event()
+
+    def put(self, data: bytes) -> None:
+        if self.is_reset:
+            raise StreamReset("reset")
+        self._chunks.append((trio.current_time() + self.latency, data))
+        self._wake()
+
+    def reset(self) -> None:
+        self.is_reset = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def take(self, max_bytes: int | None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self.is_reset:
+                raise StreamReset("reset")
+            if self.ended:
+                return b""
+            if not self._chunks:
+                await self._changed.wait()
+                continue
+            arrives, data = self._chunks[0]
+            if arrives > trio.current_time():
+                with trio.move_on_at(arrives):
+                    await self._changed.wait()
+                continue
+            self._chunks.popleft()
+            if not data:
+                self.ended = True
+                return b""
+            taken = data[: max_bytes or len(data)]
+            if len(taken) < len(data):
+                self._chunks.appendleft((arrives, data[len(taken) :]))
+            return taken
+
+
+class MemoryStream(Stream):
+    """One end of a stream."""
+
+    def __init__(
+        self, outward: Pipe, inward: Pipe, connection: MemoryConnection, name: str
+    ) -> None:
+        self.outward = outward
+        self.inward = inward
+        self.is_closed = False
+        self.was_reset = False
+        self._connection = connection
+        self._name = name
+        self._sent_eof = False
+        connection.open.add(self)
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    @property
+    def owner(self) -> MemoryHost:
+        return self._connection.owner
+
+    @property
+    def protocol_id(self) -> str:
+        return self._name
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.is_closed or self._sent_eof:
+            raise trio.ClosedResourceError("closed")
+        if data:
+            self.outward.put(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.is_closed:
+            raise trio.ClosedResourceError("closed")
+        return await self.inward.take(max_bytes)
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self._sent_eof:
+            self._sent_eof = True
+            self.outward.put(b"")
+
+    async def aclose(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self._connection.open.discard(self)
+            if not self._sent_eof and not self.outward.is_reset:
+                self._sent_eof = True
+                self.outward.put(b"")
+        await trio.lowlevel.checkpoint()
+
+    def reset(self, code: int = 0) -> None:
+        self.was_reset = not self.is_closed
+        self.is_closed = True
+        self._connection.open.discard(self)
+        self.outward.reset()
+        self.inward.reset()
+
+
+@dataclass(eq=False)
+class MemoryConnection:
+    """One end of a connection."""
+
+    ref: ConnectionRef
+    owner: MemoryHost
+    remote: MemoryHost
+    latency: float
+    limit: CircuitLimit | None = None
+    is_closed: bool = False
+    open: set[MemoryStream] = field(default_factory=set)
+    opened: list[str] = field(default_factory=list)
+    security: str = "/memory"
+    muxer: str = "/memory"
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self.ref.peer_id
+
+    @property
+    def local_address(self) -> Multiaddr:
+        return self.ref.local_address
+
+    @property
+    def remote_address(self) -> Multiaddr:
+        return self.ref.remote_address
+
+    @property
+    def is_inbound(self) -> bool:
+        return self.ref.is_inbound
+
+    @property
+    def is_relayed(self) -> bool:
+        return self.ref.is_relayed
+
+    @property
+    def is_limited(self) -> bool:
+        return self.limit is not None
+
+    @property
+    def streams(self) -> int:
+        return len(self.open)
+
+    @property
+    def other_end(self) -> MemoryConnection:
+        return self.remote.ends[self.ref.number]
+
+    async def open_stream(self, protocol_id: str, *alternatives: str) -> MemoryStream:
+        await trio.lowlevel.checkpoint()
+        if self.is_closed:
+            raise ConnectionLost("the connection has ended")
+        self.opened.append(protocol_id)
+        handler = self.remote.handlers.get(protocol_id)
+        if handler is None:
+            raise NegotiationFailed([protocol_id, *alternatives])
+        near, far = self.stream_pair(protocol_id)
+        self.owner.world.nursery.start_soon(serve, handler, far)
+        return near
+
+    def stream_pair(self, protocol_id: str) -> tuple[MemoryStream, MemoryStream]:
+        """Make a stream and its far end, which nobody serves."""
+        there, back = Pipe(self.latency), Pipe(self.latency)
+        near = MemoryStream(there, back, self, protocol_id)
+        far = MemoryStream(back, there, self.other_end, protocol_id)
+        return near, far
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.cut()
+
+    def cut(self) -> None:
+        """End the connection on both sides."""
+        for end in (self, self.other_end):
+            if not end.is_closed:
+                end.is_closed = True
+                for stream in list(end.open):
+                    stream.reset()
+                end.owner.publish(ConnectionClosed(end.ref, "cut"))
+                end.owner.changed()
+
+
+async def serve(handler: StreamHandler, stream: MemoryStream) -> None:
+    try:
+        await handler(stream)
+    except EXPECTED as error:
+        stream.owner.handler_errors.append(error)
+        stream.reset()
+    else:
+        await stream.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """A dial that a service asked for."""
+
+    at: float
+    addresses: tuple[str, ...]
+    role: Role
+    any_port: bool
+
+
+class MemoryHost:
+    """A ServiceHost."""
+
+    def __init__(self, world: MemoryWorld, seed: int, address: str) -> None:
+        self.world = world
+        self.key = PrivateKey.from_seed(bytes([seed]) * 32)
+        self.peer_id = PeerId.from_public_key(self.key.public_key)
+        self.place = parse(address)
+        self.bus = EventBus()
+        self.peers = Peerstore(SwarmConfig(), trio.current_time)
+        self.addresses: Watch[tuple[Multiaddr, ...]] = Watch((with_peer(self.place, self.peer_id),))
+        self.protocols: Watch[tuple[str, ...]] = Watch(())
+        self.reachability = Watch(Reachability.UNKNOWN)
+        self.handlers: dict[str, StreamHandler] = {}
+        self.handler_errors: list[BaseException] = []
+        self.ends: dict[int, MemoryConnection] = {}
+        self.published: list[object] = []
+        self.punchable: tuple[Multiaddr, ...] = ()
+        self.dials: list[Dial] = []
+        self.on_dial: Callable[[Multiaddr, Role], Awaitable[Connection]] = refuse
+        self._changed: Watch[int] = Watch(0)
+
+    @property
+    def kit(self) -> Kit:
+        return Kit(self.world.env, self.key, self.peer_id, NoUpgrader())
+
+    async def start(self, service: Service) -> None:
+        async def run(*, task_status: trio.TaskStatus[None]) -> None:
+            await service.run(self, task_status=task_status)
+
+        await self.world.nursery.start(run)
+
+    def of_kind(self, kind: type[E]) -> list[E]:
+        """Return the events of a kind that were published."""
+        return [event for event in self.published if isinstance(event, kind)]
+
+    async def wait_event(self, kind: type[E]) -> E:
+        """Return the first event of a kind, past or to come."""
+        with self.subscribe(kind) as events:
+            for event in self.of_kind(kind):
+                return event
+            return await anext(events)
+
+    def changed(self) -> None:
+        self._changed.set(self._changed.value + 1)
+
+    # ---- ServiceHost ---------------------------------------------------------------------
+
+    def punch_addresses(self) -> tuple[Multiaddr, ...]:
+        return self.punchable
+
+    def handle(self, protocol_id: str, handler: StreamHandler) -> None:
+        self.handlers[protocol_id] = handler
+        self.protocols.set(tuple(sorted(self.handlers)))
+
+    def subscribe(
+        self, *kinds: type[E], limit: int = 1024
+    ) -> AbstractContextManager[Subscription[E]]:
+        return self.bus.subscribe(*kinds, limit=min(limit, self.world.event_limit))
+
+    def publish(self, event: object) -> None:
+        self.published.append(event)
+        self.bus.publish(event)
+
+    def connections(self, peer_id: PeerId | None = None) -> tuple[MemoryConnection, ...]:
+        live = [end for end in self.ends.values() if not end.is_closed]
+        best_first = sorted(live, key=lambda end: end.is_relayed)
+        return tuple(end for end in best_first if peer_id in (None, end.peer_id))
+
+    def connection(self, number: int) -> MemoryConnection | None:
+        end = self.ends.get(number)
+        return None if end is None or end.is_closed else end
+
+    async def connect(self, target: Target) -> MemoryConnection:
+        await trio.lowlevel.checkpoint()
+        peer_id = target if isinstance(target, PeerId) else named(str(target))
+        for connection in self.connections(peer_id):
+            return connection
+        raise DialError(peer_id, ())
+
+    async def dial(
+        self,
+        peer_id: PeerId,
+        addresses: Sequence[Multiaddr],
+        *,
+        role: Role = Role.DIALER,
+        any_port: bool = False,
+    ) -> Connection:
+        texts = tuple(str(address) for address in addresses)
+        self.dials.append(Dial(trio.current_time(), texts, role, any_port))
+        await trio.lowlevel.checkpoint()
+        return await self.on_dial(addresses[0], role)
+
+    async def wait_direct(self, target: Target) -> Connection:
+        assert isinstance(target, PeerId)
+        while True:
+            for connection in self.connections(target):
+                if not connection.is_relayed:
+                    return connection
+            before = self._changed.value
+            await self._changed.wait_for(lambda count, before=before: count != before)
+
+    async def open_stream(
+        self, target: Target, *protocol_ids: str, limited: LimitedUse = "wait"
+    ) -> Stream:
+        self.world.limited_uses.append(limited)
+        return await (await self.connect(target)).open_stream(*protocol_ids)
+
+    def add_transport(self, transport: Transport) -> None:
+        raise NotImplementedError
+
+    def add_finder(self, finder: AddressFinder) -> None:
+        raise NotImplementedError
+
+    def accept(self, pending: PendingConnection) -> None:
+        raise NotImplementedError
+
+    def protect(self, peer_id: PeerId, tag: str) -> None:
+        raise NotImplementedError
+
+    def unprotect(self, peer_id: PeerId, tag: str) -> None:
+        raise NotImplementedError
+
+
+def named(target: str) -> PeerId:
+    peer_id = peer_id_of(parse(target)) if target.startswith("/") else PeerId.parse(target)
+    assert peer_id is not None
+    return peer_id
+
+
+async def refuse(address: Multiaddr, role: Role) -> Connection:
+    """Be a host that answers with RST."""
+    raise refusal(address)
+
+
+def refusal(address: Multiaddr, reason: str = "connection refused") -> DialError:
+    from_here = parse("/ip4/0.0.0.0/tcp/0")
+    return DialError(from_here, [FailedAttempt(address, ConnectionRefusedError(reason))])
+
+
+async def drop(address: Multiaddr, role: Role) -> Connection:
+    """Be a NAT that lets nothing through, and says nothing."""
+    await trio.sleep_forever()
+    raise AssertionError("unreachable")
+
+
+class MemoryWorld:
+    """All hosts of a test, and their tasks."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        self.wall = WALL
+        self.event_limit = 1024
+        self.limited_uses: list[str] = []
+        self.env = Env(
+            network=NoNetwork(),
+            wall_clock=self._wall_clock,
+            random_bytes=self._counted_bytes,
+            jitter=lambda low, high: (low + high) / 2,
+        )
+        self._numbers = itertools.count(1)
+        self._counts = itertools.count()
+
+    def _wall_clock(self) -> float:
+        return self.wall
+
+    def _counted_bytes(self, length: int) -> bytes:
+        return next(self._counts).to_bytes(4).rjust(length, b"\xaa")
+
+    def host(self, seed: int, address: str) -> MemoryHost:
+        return MemoryHost(self, seed, address)
+
+    def connect(
+        self,
+        dialer: MemoryHost,
+        listener: MemoryHost,
+        *,
+        relay: str | None = None,
+        latency: float = 0.0,
+        dialer_port: int | None = None,
+    ) -> MemoryConnection:
+        """Connect two hosts, directly or over a relay; return the dialer's end."""
+        here, there = dialer.place, listener.place
+        if dialer_port is not None:
+            here = parse(str(here).rsplit("/", 1)[0] + f"/{dialer_port}")
+        if relay is not None:
+            here = there = parse(relay)
+        number = next(self._numbers)
+        relayed = relay is not None
+        outbound = ConnectionRef(number, listener.peer_id, here, there, False, relayed)
+        inbound = ConnectionRef(number, dialer.peer_id, there, here, True, relayed)
+        ends = ((dialer, listener, outbound), (listener, dialer, inbound))
+        limit = CircuitLimit(seconds=120.0) if relay else None
+        for owner, remote, ref in ends:
+            owner.ends[number] = MemoryConnection(ref, owner, remote, latency, limit)
+        for owner, _, ref in ends:
+            owner.publish(ConnectionOpened(ref))
+            owner.changed()
+        return dialer.ends[number]
+
+
+class NoNetwork:
+    """Nobody may open a socket."""
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
+        raise NotImplementedError
+
+    async def listen_tcp(self, local: Endpoint) -> StreamListener:
+        raise NotImplementedError
+
+    def interface_addresses(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
+        raise NotImplementedError
+
+
+class NoUpgrader:
+    """Nothing is upgraded here."""
+
+    async def upgrade(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        role: Role,
+        *,
+        ends: Ends,
+        expected: PeerId | None = None,
+    ) -> CapableConnection:
+        raise NotImplementedError
