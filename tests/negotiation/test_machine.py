@@ -1,4 +1,4 @@
-"""multistream-select as machines: specs/multistream.md."""
+"""multistream-select as machines: M1 to M11 of specs/multistream.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a raw stream to a capable connection, and what it costs in flights."""
+"""From a raw stream to a capable connection, and what it costs in flights: M6, N9."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise over trio streams: N3, N11 and N13 of specs/noise.md, and trio's own rules."""
+"""Noise over trio streams: N3, N8, N10 to N13 of specs/noise.md, and trio's own rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise XX, held against published vectors, and libp2p's handshake on it: specs/noise.md."""
+"""Noise XX against published vectors, and libp2p's handshake on it: N2 to N12 of specs/noise.md."""
 
 from __future__ import annotations
 

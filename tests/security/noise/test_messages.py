@@ -1,4 +1,4 @@
-"""The payload of a Noise handshake: specs/noise.md."""
+"""The payload of a Noise handshake: N6, N7 and N12 of specs/noise.md."""
 
 from __future__ import annotations
 
