@@ -36,7 +36,7 @@ check: $(VENV)/developing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 interop: $(VENV)/developing
 	$(BIN)/python -m pytest -rs interop
