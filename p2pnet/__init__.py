@@ -4,6 +4,8 @@ Begin with `open_host` and `presets`. What is public can be imported from here a
 `p2pnet.presets`, `p2pnet.events`, `p2pnet.errors` and `p2pnet.interfaces`, and nothing else is.
 """
 
+import logging
+
 from p2pnet import errors, events, interfaces, presets
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.env import Env
@@ -51,3 +53,6 @@ __all__ = [
     "open_host",
     "presets",
 ]
+
+# A library does not print: who wants its log configures the logger "p2pnet".
+logging.getLogger("p2pnet").addHandler(logging.NullHandler())

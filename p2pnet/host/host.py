@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, components, parse, peer_id_of
+from p2pnet.core.addresses import Multiaddr, components, parse, peer_id_of, tcp_endpoint
 from p2pnet.core.bus import EventBus, Subscription
 from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
@@ -26,6 +27,7 @@ from p2pnet.interfaces import (
     Connection,
     Kit,
     LimitedUse,
+    Listener,
     Part,
     PendingConnection,
     Role,
@@ -46,6 +48,7 @@ logger = logging.getLogger("p2pnet.host")
 S = TypeVar("S")
 E = TypeVar("E")
 
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 NO_ADDRESS = "no address of it is known: give one, or a relay at which it can be found"
 
 
@@ -294,12 +297,25 @@ class Host:
     async def _start(self, services: trio.Nursery) -> None:
         # Ports are bound before any service dials, since dials leave from them; and nobody
         # is let in before the services are there.
-        listeners = [await self._swarm.listen(parse(text)) for text in self._config.listen]
+        listeners = await self._listen()
         await services.start(self._advertising.run)
         for _, service in self._services:
             await services.start(self._run_service, service)
         for listener in listeners:
             self._swarm.serve(listener)
+
+    async def _listen(self) -> list[Listener]:
+        """Open the listeners; without IPv6 on this machine, "all IPv6 addresses" are none."""
+        listeners: list[Listener] = []
+        for address in map(parse, self._config.listen):
+            try:
+                listeners.append(await self._swarm.listen(address))
+            except OSError as error:
+                endpoint = tcp_endpoint(address)
+                if endpoint is None or endpoint.host != "::" or error.errno not in NO_IPV6:
+                    raise
+                logger.info("not listening on %s: %s", address, error)
+        return listeners
 
     async def _run_service(self, service: Service, *, task_status: trio.TaskStatus[None]) -> None:
         await service.run(self, task_status=task_status)
