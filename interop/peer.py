@@ -11,8 +11,6 @@ import sys
 from collections.abc import Mapping
 
 import trio
-from p2pnet.protocols.dcutr import DCUtR
-from p2pnet.protocols.identify import Identify
 
 from p2pnet import HostConfig, Ping, PrivateKey, RelayServer, open_host, presets
 from p2pnet.commands.echo import ECHO, serve_echo
@@ -21,6 +19,8 @@ from p2pnet.errors import describe
 from p2pnet.events import ReservationAccepted
 from p2pnet.host.host import Host
 from p2pnet.interfaces import Connection, Stream
+from p2pnet.protocols.dcutr import DCUtR
+from p2pnet.protocols.identify import Identify
 
 CHUNK_BYTES = 65_536
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
