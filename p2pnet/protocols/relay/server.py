@@ -217,7 +217,6 @@ class RelayServerService:
         if connection.is_closed:
             return Refusal(Status.RESERVATION_REFUSED, "the connection has ended")
         now = trio.current_time()
-        self._end_expired(host)
         renewal = self._reservations.holds(peer_id, now)
         refusal = self._reservations.reserve(peer_id, prefix_of(connection.remote_address), now)
         if refusal is not None:

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from p2pnet.core.addresses import parse
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.watch import Watch
 from p2pnet.events import (
     ConnectionClosed,
     ReservationAccepted,
@@ -40,6 +41,8 @@ class Diary:
     host: FakeHost
     accepted: list[tuple[float, ReservationAccepted]] = field(default_factory=list)
     lost: list[tuple[float, str]] = field(default_factory=list)
+    count: Watch[int] = field(default_factory=lambda: Watch(0))
+    """How many were accepted."""
 
     async def keep(self, *, task_status: trio.TaskStatus[None]) -> None:
         with self.host.bus.subscribe(ReservationAccepted, ReservationLost) as events:
@@ -48,6 +51,7 @@ class Diary:
                 at = trio.current_time() - self.host.net.started
                 if isinstance(event, ReservationAccepted):
                     self.accepted.append((at, event))
+                    self.count.set(len(self.accepted))
                 elif isinstance(event, ReservationLost):
                     self.lost.append((at, event.reason))
 
@@ -83,10 +87,12 @@ class OddRelay:
         self.host = net.host(100)
         self.answer = answer
         self.asked: list[float] = []
+        self.streams: list[Stream] = []
         self.host.handle(HOP, self._serve)
 
     async def _serve(self, stream: Stream) -> None:
         self.asked.append(trio.current_time() - self.host.net.started)
+        self.streams.append(stream)
         channel = hop_channel(stream)
         await channel.receive()
         answer = self.answer(stream)
@@ -286,6 +292,64 @@ async def test_r12_without_an_answer_it_is_held_until_it_expires(
     ((at, reason),) = client.diary.lost
     assert reason == "expired"
     assert 1000 <= at <= 1011
+
+
+async def test_a_request_that_is_given_up_leaves_no_stream(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: None)
+    await client_of(odd.host, reserve_timeout=10)
+    await trio.sleep(11)
+    with pytest.raises(trio.BrokenResourceError):
+        await odd.streams[0].receive_some()
+
+
+async def test_r11_a_renewal_makes_up_for_earlier_failures(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: HopStatus(Status.RESERVATION_REFUSED))
+    client = await client_of(odd.host)
+    await trio.sleep(100)
+    odd.answer = lambda _: odd.grant(1000)
+    await client.diary.count.wait_for(lambda count: count == 2)
+    odd.answer = lambda _: HopStatus(Status.OK)  # which is no reservation, and no refusal
+    await trio.sleep(800)
+    assert not client.diary.lost
+    first, second, third = next_three(client, odd)
+    assert second - first < 1.1
+    assert third - second < 2.1
+
+
+def next_three(client: Client, odd: OddRelay) -> list[float]:
+    """Return when the relay was asked, from the first failing renewal on."""
+    last = client.diary.accepted[-1][0]
+    return [at for at in odd.asked if at > last][:3]
+
+
+async def test_r11_a_reservation_that_was_renewed_is_steady_from_its_beginning(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net, reservation_seconds=100)
+    client = await client_of(relay)
+    await client.diary.count.wait_for(lambda count: count == 3)
+    client.host.connections(relay.peer_id)[0].cut()
+    await trio.sleep(0.1)
+    assert client.service.relays == (relay.peer_id,)
+    assert len(client.diary.accepted) == 4
+
+
+async def test_r12_a_client_that_stops_protects_nobody_any_more(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net)
+    host = net.host(1)
+    service = RelayClient(relays=[relay.address]).build(host.kit)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: service.run(host, task_status=task_status))
+        await trio.sleep(1)
+        assert host.protected
+        nursery.cancel_scope.cancel()
+    assert not host.protected
 
 
 async def test_r12_with_a_second_connection_it_is_renewed_there_and_not_lost(

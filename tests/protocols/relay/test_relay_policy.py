@@ -177,6 +177,21 @@ def test_r18_circuits_are_counted_for_both_ends_and_in_all() -> None:
     assert circuits.open(peer(1), peer(2)) is None
 
 
+def test_peers_without_circuits_or_requests_are_forgotten() -> None:
+    circuits, pending = Circuits(max_total=1, max_per_peer=1), Pending(1)
+    held = Reservations(max_total=1, max_per_prefix=1, seconds=1)
+    for number in range(5):
+        assert circuits.open(peer(number), peer(number + 1)) is None
+        circuits.close(peer(number), peer(number + 1))
+        assert pending.begin(peer(number))
+        pending.end(peer(number))
+        assert held.reserve(peer(number), str(number), 0) is None
+        held.drop(peer(number))
+    assert not circuits._per_peer
+    assert not pending._per_peer
+    assert not held._per_prefix
+
+
 def test_r24_requests_under_way_are_counted_per_peer() -> None:
     pending = Pending(2)
     assert pending.begin(peer(1))

@@ -358,6 +358,8 @@ async def test_r19_r20_a_circuit_joins_two_peers(net: FakeNet, autojump_clock: M
     assert await stream.receive_some() == b""
     await settle()
     assert relay.service.circuits == 0
+    assert all(stream.is_closed for stream in target.other_end().live)
+    assert not any(stream.was_reset for stream in target.other_end().live)
     ends = (source.owner.peer_id, target.owner.peer_id)
     assert relay.events[-2:] == [
         CircuitOpened(*ends),
@@ -540,6 +542,7 @@ async def test_r19_a_target_that_does_not_agree_is_a_failed_connection(
         assert await refusal(relay, source, target.owner.peer_id) == "CONNECTION_FAILED"
     assert trio.current_time() - started <= 20 * 30 + 1
     assert relay.service.circuits == 0
+    assert all(stream.was_reset for stream in target.other_end().live if stream.protocol_id == STOP)
 
 
 async def test_r19_a_target_that_declines_is_a_failed_connection(
