@@ -1,4 +1,4 @@
-"""SystemNetwork on loopback. Rules S1, S2 and S4 of specs/connections.md."""
+"""SystemNetwork on loopback. Rules S1 S2 S3 S4 of specs/connections.md."""
 
 from __future__ import annotations
 

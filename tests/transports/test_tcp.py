@@ -1,4 +1,4 @@
-"""Rules S1 to S5: from which port TCP dials, and what becomes of the stream."""
+"""Rules S1 S3 S5: from which port TCP dials, and what becomes of the stream."""
 
 from __future__ import annotations
 
