@@ -193,7 +193,7 @@ def is_relayed(address: Multiaddr) -> bool:
 
 
 def circuit_of(address: Multiaddr) -> Circuit:
-    """Take a relayed address apart.
+    """Take a relayed address apart (A6).
 
     Raises:
         ValueError: if it is not ``[<relay address>]/p2p/<relay>/p2p-circuit[/p2p/<target>]``.

@@ -1,4 +1,4 @@
-"""DNS look-ups: the one door to dnspython. Bounds: specs/addresses.md."""
+"""DNS look-ups: the one door to dnspython. Bounds: specs/addresses.md (A12)."""
 
 from __future__ import annotations
 

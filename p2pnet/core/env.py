@@ -63,7 +63,7 @@ class Network(Protocol):
         ...
 
     def interface_addresses(self) -> tuple[str, ...]:
-        """Return the IP addresses of this machine, loopback included, in text form."""
+        """Return the IP addresses of this machine, loopback included, as text. Raises OSError."""
         ...
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
@@ -263,7 +263,7 @@ def share_port(sock: socket.socket) -> None:
 
 
 def refuse_port_in_use(local: Endpoint) -> None:
-    """Raise EADDRINUSE if somebody listens there: a shared port would hide it.
+    """Raise EADDRINUSE if somebody listens there: a shared port would hide it (S2).
 
     With SO_REUSEPORT two programs of one user may listen on one port, and each gets half of
     the connections.

@@ -36,7 +36,7 @@ class Observations:
             self.by_connection[number] = (network_of(observer), address)
 
     def withdraw(self, number: int) -> None:
-        """Forget what was said on a connection; it ended, and the address may be gone too."""
+        """Forget what was said on a connection; it ended, and the address may be gone too (A23)."""
         self.by_connection.pop(number, None)
 
     def keep_only(self, numbers: Iterable[int]) -> None:

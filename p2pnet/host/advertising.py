@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import trio
@@ -23,6 +24,8 @@ from p2pnet.events import (
 from p2pnet.host.addresses import Observations, advertised, expand, worth_punching
 from p2pnet.host.config import HostConfig
 from p2pnet.swarm.swarm import Swarm
+
+logger = logging.getLogger("p2pnet.host")
 
 Heard = AddressObserved | ConnectionClosed | ReservationAccepted | ReservationLost
 KINDS: tuple[type[Heard], ...] = (
@@ -47,6 +50,7 @@ class Advertising:
         self._announced = tuple(parse(text) for text in config.announce)
         self._observations = Observations()
         self._circuits: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        self._interfaces: tuple[str, ...] = ()
         self._listening: tuple[Multiaddr, ...] = ()
         self.addresses: Watch[tuple[Multiaddr, ...]] = Watch(())
         self.reachability = Watch(config.reachability)
@@ -76,9 +80,9 @@ class Advertising:
             case ReservationLost(relay):
                 self._circuits.pop(relay, None)
 
-    def refresh(self) -> None:
+    def refresh(self) -> None:  # A25
         """Work out the addresses anew; tell of them if they changed."""
-        self._listening = expand(self._swarm.listen_addresses, self._network.interface_addresses())
+        self._listening = expand(self._swarm.listen_addresses, self._look_at_interfaces())
         circuits: Sequence[Multiaddr] = ()
         if self.reachability.value is not Reachability.PUBLIC:
             circuits = [address for held in self._circuits.values() for address in held]
@@ -92,6 +96,14 @@ class Advertising:
         if full != self.addresses.value:
             self.addresses.set(full)
             self._bus.publish(AddressesChanged(full))
+
+    def _look_at_interfaces(self) -> tuple[str, ...]:
+        try:
+            self._interfaces = self._network.interface_addresses()
+        except OSError as error:
+            # Looking takes a descriptor, and strangers who connect may use up all of them.
+            logger.info("cannot look at the interfaces, and trust to the last look: %s", error)
+        return self._interfaces
 
     def punch_addresses(self) -> tuple[Multiaddr, ...]:
         return worth_punching(

@@ -247,7 +247,7 @@ class Host:
         if not protocol_ids:
             raise ValueError("name at least one protocol")
         connection = await self.connect(target)
-        if connection.is_limited and limited != "allow":
+        if connection.is_limited and limited != "allow":  # S21
             if limited == "refuse":
                 raise LimitedConnection(connection.peer_id)
             connection = await self._wait_connection(

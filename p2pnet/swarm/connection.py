@@ -121,7 +121,7 @@ class LiveConnection:
         return self.closing_reason or reason
 
     def _accept(self, handlers: trio.Nursery, muxed: MuxedStream) -> None:
-        if len(self._inbound) >= self._config.max_inbound_streams:
+        if len(self._inbound) >= self._config.max_inbound_streams:  # S23
             logger.debug("%s: refused a stream: max_inbound_streams", self)
             muxed.reset(RESOURCE_LIMIT_EXCEEDED)
             return
@@ -160,7 +160,7 @@ class LiveConnection:
         muxed = await self._capable.open_stream()
         spoken = next((proposal for proposal in proposals if proposal in known), None)
         if spoken is not None:
-            # M: the peer said that it serves the protocol, so there is no need to wait.
+            # M6: the peer said that it serves the protocol, so there is no need to wait.
             return self._opened(muxed, spoken, lazy=True)
         try:
             with trio.fail_after(self._config.negotiation_timeout):

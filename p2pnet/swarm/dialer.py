@@ -1,4 +1,4 @@
-"""Races the ranked addresses of a peer. Rules: specs/connections.md (S10 to S14)."""
+"""Races the ranked addresses of a peer. Rules: specs/connections.md (S10, S18)."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ async def resolve(
     """Resolve each DNS address; others pass as they are.
 
     A relayed address passes too: the name in it is the relay's, and is resolved when the
-    relay is dialled.
+    relay is dialled (A14).
     """
     found = Resolution()
     deadline = trio.current_time() + MAX_SECONDS
@@ -61,7 +61,7 @@ async def resolve(
         for address in resolved:
             if len(found.addresses) < max_addresses:
                 found.addresses.setdefault(address, origin)
-            elif address not in found.addresses:  # A14
+            elif address not in found.addresses:  # A14: nothing is left out silently
                 error = LimitExceeded("max_addresses_per_dial", max_addresses)
                 found.failed.append(FailedAttempt(address, error))
     return found

@@ -210,13 +210,15 @@ class Swarm:
         return connection
 
     def _check_room(self, capable: CapableConnection, *, is_inbound: bool) -> None:
-        config = self._config
+        config = self._config  # S7
         if capable.peer_id == self._peer_id:
             raise LimitExceeded("connections to oneself", 0)
         of_peer = sum(c.peer_id == capable.peer_id for c in self._connections.values())
         if of_peer >= config.max_connections_per_peer:
             raise LimitExceeded("max_connections_per_peer", config.max_connections_per_peer)
         if is_inbound and len(self._connections) >= config.max_connections:
+            # S20: whoever came first was too young to be trimmed then, and may go by now.
+            self._trim()
             raise LimitExceeded("max_connections", config.max_connections)
 
     async def _hold(self, connection: LiveConnection) -> None:
@@ -300,7 +302,7 @@ class Swarm:
     async def _usable(
         self, peer_id: PeerId, addresses: Sequence[Multiaddr]
     ) -> tuple[dict[Multiaddr, Multiaddr], list[FailedAttempt]]:
-        """Resolve names, and set aside what cannot be dialled, with the reason.
+        """Resolve names, and set aside what cannot be dialled, with the reason (S19).
 
         What is left stands with the address it came from; both without the peer.
         """

@@ -1,6 +1,6 @@
 """TCP: listens and dials from the same port, so that observed addresses mean something.
 
-Rules: specs/connections.md (S1 to S5).
+Rules: specs/connections.md (S1, S3, S5).
 """
 
 from __future__ import annotations
