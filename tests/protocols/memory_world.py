@@ -181,6 +181,8 @@ class MemoryConnection:
     is_closed: bool = False
     open: set[MemoryStream] = field(default_factory=set)
     opened: list[str] = field(default_factory=list)
+    open_seconds: float = 0.0
+    """How long it takes to open a stream."""
     security: str = "/memory"
     muxer: str = "/memory"
 
@@ -217,7 +219,7 @@ class MemoryConnection:
         return self.remote.ends[self.ref.number]
 
     async def open_stream(self, protocol_id: str, *alternatives: str) -> MemoryStream:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.open_seconds)
         if self.is_closed:
             raise ConnectionLost("the connection has ended")
         self.opened.append(protocol_id)
