@@ -205,6 +205,8 @@ class Story:
         if self.output.as_json:
             self.output.event("progress", "", sent=sent, total=total)
             return
+        if sent < total and not sys.stdout.isatty():
+            return  # a log wants no moving picture
         done = BAR_WIDTH * sent // total
         bar = "#" * done + "." * (BAR_WIDTH - done)
         end = "\n" if sent == total else "\r"
@@ -228,6 +230,9 @@ def put_in_words(name: str, event: Event) -> str:
     told["side"] = "begins" if event.get("initiator") else "joins"
     told["verdict"] = "the same" if event.get("same") else "NOT the same"
     told["by"] = str(event.get("by"))[-6:]
+    for key in ("addresses", "reasons"):
+        items = event.get(key)
+        told[key] = ", ".join(map(str, items)) if isinstance(items, list) else ""
     return SENTENCES.get(name, "").format_map(told)
 
 
