@@ -315,12 +315,19 @@ async def test_waiting_for_room_ends_when_there_is_some() -> None:
             await one.wait_send_all_might_not_block()
         with trio.move_on_after(0.05):
             await one.send_all(bytes(64 * 1024 * 1024))
+        with trio.move_on_after(0.05) as full:
+            await one.wait_send_all_might_not_block()
+        assert full.cancelled_caught
+
+        async def drain() -> None:
+            while await other.receive_some():
+                pass
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(one.wait_send_all_might_not_block)
-            await wait_all_tasks_blocked()
+            nursery.start_soon(drain)
             with trio.fail_after(5):
-                while nursery.child_tasks:
-                    await other.receive_some()
+                await one.wait_send_all_might_not_block()
+            nursery.cancel_scope.cancel()
 
 
 async def test_s4_a_busy_stream_lets_others_run_and_can_be_cancelled() -> None:
