@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -211,6 +212,28 @@ async def test_a20_a_new_interface_is_found(autojump_clock: MockClock) -> None:
             network.interfaces = ("127.0.0.1", "192.168.7.7")
             await anext(changes)
         assert told(host) == ["/ip4/192.168.7.7/tcp/1", "/ip4/127.0.0.1/tcp/1"]
+
+
+class Exhausted(NoNetwork):
+    """A network that cannot be looked at any more, for want of descriptors."""
+
+    spent = False
+
+    def interface_addresses(self) -> tuple[str, ...]:
+        if self.spent:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.interfaces
+
+
+async def test_a20_without_descriptors_to_look_with_the_addresses_stay(
+    autojump_clock: MockClock,
+) -> None:
+    network = Exhausted()
+    async with running(listen=["/ip4/0.0.0.0/tcp/4001"], network=network) as host:
+        before = host.addresses.value
+        network.spent = True
+        await trio.sleep(61)
+        assert host.addresses.value == before
 
 
 async def test_a23_an_observed_address_is_told_while_those_who_saw_it_are_connected() -> None:

@@ -273,6 +273,26 @@ async def test_s20_more_than_the_high_mark_are_closed_down_to_the_low_one(
         assert not young.is_closed
 
 
+async def test_s20_a_full_swarm_makes_room_once_those_in_it_are_old_enough(
+    autojump_clock: MockClock,
+) -> None:
+    config = SwarmConfig(
+        max_connections=3, high_connections=2, low_connections=1, trim_grace=60, upgrade_timeout=99
+    )
+    async with running(config=config) as swarm:
+        crowd = [Line(PeerId(b"\x12\x20" + bytes([n]) * 32), A) for n in range(10, 14)]
+        for line in crowd:
+            swarm.accept(Arrival(line))
+            await wait_all_tasks_blocked()
+        assert [line.is_closed for line in crowd] == [False, False, False, True]
+        await trio.sleep(60)
+        late = [Line(PeerId(b"\x12\x20" + bytes([n]) * 32), A) for n in (20, 21)]
+        for line in late:
+            swarm.accept(Arrival(line))
+            await wait_all_tasks_blocked()
+        assert [line.is_closed for line in late] == [True, False]
+
+
 async def test_s20_a_peer_is_protected_as_long_as_one_tag_is_on_it() -> None:
     async with running() as swarm:
         swarm.protect(PEER, "a")
