@@ -156,7 +156,7 @@ class StreamReset(P2PError, trio.BrokenResourceError):
 
 def describe(error: BaseException) -> str:
     """Say an error in one line, with its type's name when it has no words of its own."""
-    text = str(error).strip()
+    text = "; ".join(line.strip() for line in str(error).strip().splitlines())
     if isinstance(error, trio.TooSlowError):
         return "timed out"
     if not text:

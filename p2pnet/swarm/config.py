@@ -35,7 +35,7 @@ class SwarmConfig:
     max_parallel_dials: int = 8
     """Addresses of one peer tried at the same time."""
     max_dials: int = 128
-    """Peers dialled at the same time; further dials wait."""
+    """Direct addresses of all peers dialled at the same time; further ones wait."""
     max_addresses_per_dial: int = 100
     """After DNS names were resolved."""
     max_backoffs: int = 4096

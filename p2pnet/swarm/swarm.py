@@ -6,6 +6,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import trio
@@ -268,18 +269,17 @@ class Swarm:
             DialError: with one cause per address.
         """
         insisted = {without_peer(address) for address in insist}
-        async with self._dial_slots:
-            usable, failed = await self._usable(peer_id, addresses)
-            now = trio.current_time()
-            dialled = []
-            for address, origin in usable.items():
-                refusal = self._backoff.check(peer_id, address, now)
-                if refusal is None or origin in insisted:
-                    dialled.append(address)
-                else:
-                    failed.append(FailedAttempt(address, refusal))
-            how = How(deadline=now + self._config.connect_timeout)
-            return await self._race(peer_id, rank(dialled), failed, how)
+        usable, failed = await self._usable(peer_id, addresses)
+        now = trio.current_time()
+        dialled = []
+        for address, origin in usable.items():
+            refusal = self._backoff.check(peer_id, address, now)
+            if refusal is None or origin in insisted:
+                dialled.append(address)
+            else:
+                failed.append(FailedAttempt(address, refusal))
+        how = How(deadline=now + self._config.connect_timeout)
+        return await self._race(peer_id, rank(dialled), failed, how)
 
     async def dial_at_once(
         self,
@@ -341,10 +341,12 @@ class Swarm:
             transport = self._transport_for(address)
             if transport is None:
                 raise AddressUnsupported(address)
-            with trio.fail_after(self._config.dial_timeout):
-                return await transport.dial(
-                    address, peer_id=peer_id, role=how.role, any_port=how.any_port
-                )
+            # S18: a circuit takes no slot, as the dial of its relay within it may need one.
+            async with nullcontext() if is_relayed(address) else self._dial_slots:
+                with trio.fail_after(self._config.dial_timeout):
+                    return await transport.dial(
+                        address, peer_id=peer_id, role=how.role, any_port=how.any_port
+                    )
 
         config = self._config
         result = await race(
