@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import assert_never
 
 import trio
 
@@ -14,11 +15,11 @@ from p2pnet.interfaces import Kit, MuxedStream, Role
 from p2pnet.muxers.yamux.limits import Limits
 from p2pnet.muxers.yamux.machine import (
     Acknowledged,
-    Event,
     GoneAway,
     Opened,
     Readable,
     Session,
+    StreamEvent,
     Writable,
 )
 from p2pnet.muxers.yamux.messages import (
@@ -64,7 +65,7 @@ class YamuxConnection:
         self._session = session
         self._stream = stream
         self._grace = limits.grace
-        self._writer = Writer(session, stream, limits.max_frame)
+        self._writer = Writer(session, stream)
         self._streams: dict[int, YamuxStream] = {}
         self._openers = trio.lowlevel.ParkingLot()
         self._reading = trio.CancelScope()
@@ -110,12 +111,10 @@ class YamuxConnection:
         except BROKEN as error:
             self._is_remote_gone = True
             self._fail(error)
-        if self._reading.cancelled_caught and self._writer.error is not None:
+        if self._failure is None and self._reading.cancelled_caught and self._writer.error:
             self._fail(self._writer.error)
 
     def _fail(self, error: Exception) -> None:
-        if self._failure is not None:
-            return
         if isinstance(error, P2PError) and not isinstance(error, trio.BrokenResourceError):
             self._failure = error
         else:
@@ -151,7 +150,7 @@ class YamuxConnection:
         if code in (PROTOCOL_VIOLATION, INTERNAL_ERROR):
             self._fail(trio.BrokenResourceError(f"the remote complained and left (code {code})"))
 
-    def _dispatch(self, event: Event, accept: Callable[[MuxedStream], None]) -> None:
+    def _dispatch(self, event: StreamEvent, accept: Callable[[MuxedStream], None]) -> None:
         match event:
             case Readable(state):
                 stream = self._streams.get(state.id)
@@ -165,8 +164,8 @@ class YamuxConnection:
                 accept(self._adopt(state))
             case Acknowledged():
                 self._wake_opener()
-            case GoneAway():
-                pass
+            case _:
+                assert_never(event)
 
     async def _write(self) -> None:
         await self._writer.run()

@@ -94,7 +94,8 @@ class GoneAway:
     code: int
 
 
-Event = Opened | Readable | Writable | Acknowledged | GoneAway
+StreamEvent = Opened | Readable | Writable | Acknowledged
+Event = StreamEvent | GoneAway
 
 
 class Session:

@@ -46,7 +46,7 @@ class YamuxStream(MuxedStream):
 
     # ---- receiving -----------------------------------------------------------------------
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._is_receiving:
@@ -67,7 +67,7 @@ class YamuxStream(MuxedStream):
             self._is_receiving = False
         return data
 
-    def _read(self, max_bytes: int | None) -> bytes | None:
+    def _read(self, max_bytes: int | None) -> bytes | bytearray | None:
         if self._is_closed:
             raise trio.ClosedResourceError("this stream is closed")
         data = self._state.read(max_bytes)
@@ -97,7 +97,7 @@ class YamuxStream(MuxedStream):
 
     def _write(self, data: bytes | bytearray | memoryview, start: int) -> int:
         self._check_open()
-        sent = self._state.write(data, start, most=self._writer.turn())
+        sent = self._state.write(data, start)
         self._writer.kick()
         return sent
 

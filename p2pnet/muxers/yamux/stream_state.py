@@ -53,6 +53,7 @@ class StreamState:
         "_credit",
         "_failure",
         "_inbox",
+        "_joined",
         "_shared",
         "_start",
         "has_ended",
@@ -75,11 +76,12 @@ class StreamState:
         self._credit = INITIAL_WINDOW
         self._inbox: deque[bytes | bytearray] = deque()
         self._start = 0
+        self._joined: bytearray | None = None
         self._failure: str | int | None = None
 
     # ---- for the application -------------------------------------------------------------
 
-    def read(self, max_bytes: int | None) -> bytes | None:
+    def read(self, max_bytes: int | None) -> bytes | bytearray | None:
         """Return what has come: ``b""`` at the end of the stream, None if nothing is there yet.
 
         Raises:
@@ -105,18 +107,18 @@ class StreamState:
         self._shared.outgoing.control(WINDOW_UPDATE, 0, self.id, delta)
         pulse.measure(now)
 
-    def _take(self, max_bytes: int | None) -> bytes:
+    def _take(self, max_bytes: int | None) -> bytes | bytearray:
         chunk, start = self._inbox[0], self._start
         if max_bytes is not None and len(chunk) - start > max_bytes:
             self._start += max_bytes
-            return bytes(chunk[start : self._start])
+            return chunk[start : self._start]
         self._inbox.popleft()
         self._start = 0
         if start:
             chunk = chunk[start:]
-        return self._join(chunk, max_bytes or JOINED_READ) if self._inbox else bytes(chunk)
+        return self._join(chunk, max_bytes or JOINED_READ) if self._inbox else chunk
 
-    def _join(self, chunk: bytes | bytearray, most: int) -> bytes:
+    def _join(self, chunk: bytes | bytearray, most: int) -> bytes | bytearray:
         """Return a chunk and as many more whole ones as fit into ``most`` bytes.
 
         Copying costs less than another turn of the application's task.
@@ -125,21 +127,17 @@ class StreamState:
         while self._inbox and len(self._inbox[0]) <= room:
             chunks.append(self._inbox.popleft())
             room -= len(chunks[-1])
-        return b"".join(chunks) if len(chunks) > 1 else bytes(chunk)
+        return b"".join(chunks) if len(chunks) > 1 else chunk
 
-    def write(
-        self, data: bytes | bytearray | memoryview, start: int, *, most: int | None = None
-    ) -> int:
+    def write(self, data: bytes | bytearray | memoryview, start: int) -> int:
         """Send ``data`` from ``start`` as far as credit and buffer go; return how far that was.
-
-        ``most`` is how many bytes to send at most.
 
         Raises:
             StreamReset, ConnectionLost: if the remote takes no more.
         """
         if self._failure is not None:
             raise self._error()
-        end = len(data) if most is None else min(len(data), start + most)
+        end = len(data)
         outgoing = self._shared.outgoing
         while start < end and self._credit and not outgoing.is_full:
             stop = min(end, start + min(self._credit, self._shared.max_frame))
@@ -194,12 +192,11 @@ class StreamState:
         """Take payload, in pieces of any size."""
         if len(chunk) >= SMALL_CHUNK or not self._inbox:
             self._inbox.append(chunk)
-            return
-        last = self._inbox[-1]
-        if isinstance(last, bytearray) and len(last) < JOINED_CHUNK:
-            last += chunk
+        elif self._inbox[-1] is self._joined and len(self._joined) < JOINED_CHUNK:
+            self._joined += chunk
         else:
-            self._inbox.append(bytearray(chunk))
+            self._joined = bytearray(chunk)
+            self._inbox.append(self._joined)
 
     def add_credit(self, delta: int) -> None:
         """Let more be sent.
@@ -225,5 +222,6 @@ class StreamState:
     def discard(self) -> None:
         """Drop what nobody will read."""
         self._inbox.clear()
+        self._joined = None
         self._start = 0
         self.window.release()

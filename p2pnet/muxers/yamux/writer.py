@@ -44,18 +44,16 @@ class Waiter:
 class Writer:
     """Sends what a session has to send."""
 
-    def __init__(self, session: Session, stream: trio.abc.SendStream, max_frame: int) -> None:
+    def __init__(self, session: Session, stream: trio.abc.SendStream) -> None:
         self.error: Exception | None = None
         """Why sending failed, once it did."""
         self._session = session
         self._stream = stream
-        self._max_frame = max_frame
         self._scope = trio.CancelScope(shield=True)
         self._idle = Waiter()
         self._is_sending = False
         self._flushed = Waiter()
         self._short_of_room: dict[Waiter, None] = {}
-        self._is_contended = False
 
     async def run(self) -> None:
         """Send until ``stop`` is called or sending fails; being cancelled is not enough."""
@@ -85,7 +83,6 @@ class Writer:
         """Let those who wait for room look again."""
         if self._short_of_room:
             waiting, self._short_of_room = self._short_of_room, {}
-            self._is_contended = len(waiting) > 1
             for waiter in waiting:
                 waiter.wake()
 
@@ -107,7 +104,3 @@ class Writer:
             await waiter.wait()
         finally:
             self._short_of_room.pop(waiter, None)
-
-    def turn(self) -> int | None:
-        """Tell how much a sender may write before others have their turn; None for all."""
-        return self._max_frame if self._is_contended else None

@@ -1,0 +1,100 @@
+"""Pings: specs/yamux.md Y11 to Y13."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2pnet.errors import ConnectionLost, ProtocolError
+from p2pnet.muxers.yamux.messages import ACK, PING, SYN, Header
+from p2pnet.muxers.yamux.outgoing import Outgoing
+from p2pnet.muxers.yamux.pulse import Pulse
+from tests.muxers.yamux.ends import headers
+
+
+class Beating:
+    """A pulse, and the pings it sends."""
+
+    def __init__(self, *, max_rate: float = 10.0) -> None:
+        self.outgoing = Outgoing(max_unsent=1 << 20, max_control=1 << 20)
+        self.pulse = Pulse(self.outgoing, interval=30.0, timeout=15.0, max_rate=max_rate, now=0.0)
+
+    def sent(self) -> list[Header]:
+        return headers(self.outgoing.take())
+
+
+def test_y12_silence_is_met_with_a_ping_and_then_with_a_farewell() -> None:
+    beating = Beating()
+    pulse = beating.pulse
+    assert pulse.deadline() == 30.0
+    pulse.on_deadline(29.9)
+    assert beating.sent() == []
+    pulse.on_deadline(30.0)
+    assert beating.sent() == [Header(PING, SYN, 0, 1)]
+    assert pulse.deadline() == 45.0
+    with pytest.raises(ConnectionLost, match="15 s"):
+        pulse.on_deadline(45.0)
+
+
+def test_y12_any_byte_is_a_sign_of_life() -> None:
+    beating = Beating()
+    pulse = beating.pulse
+    pulse.heard(20.0)
+    assert pulse.deadline() == 50.0
+    pulse.on_deadline(50.0)
+    pulse.heard(51.0)
+    assert pulse.deadline() == 81.0
+    beating.sent()
+    # The first ping was never answered, but its sender lives; it is asked again.
+    pulse.on_deadline(81.0)
+    assert beating.sent() == [Header(PING, SYN, 0, 2)]
+
+
+def test_the_round_trip_is_measured_when_wanted_and_at_most_every_thirty_seconds() -> None:
+    beating = Beating()
+    pulse = beating.pulse
+    pulse.measure(1.0)
+    pulse.measure(1.1)
+    assert beating.sent() == [Header(PING, SYN, 0, 1)]
+    pulse.receive(ACK, 1, 1.2)
+    assert pulse.round_trip == pytest.approx(0.2)
+    pulse.measure(31.1)
+    assert beating.sent() == []
+    pulse.measure(31.3)
+    assert beating.sent() == [Header(PING, SYN, 0, 2)]
+
+
+def test_an_answer_to_no_ping_measures_nothing() -> None:
+    pulse = Beating().pulse
+    pulse.receive(ACK, 1, 1.0)
+    pulse.measure(1.0)
+    pulse.receive(ACK, 7, 2.0)
+    pulse.receive(0, 1, 2.0)
+    assert pulse.round_trip is None
+
+
+def test_a_ping_that_is_never_answered_does_not_prevent_the_next() -> None:
+    beating = Beating()
+    beating.pulse.measure(0.0)
+    beating.pulse.measure(30.0)
+    assert [header.length for header in beating.sent()] == [1, 2]
+
+
+def test_y11_a_ping_is_answered_with_its_value() -> None:
+    beating = Beating()
+    beating.pulse.receive(SYN, 0xDEADBEEF, 0.0)
+    assert beating.sent() == [Header(PING, ACK, 0, 0xDEADBEEF)]
+
+
+def test_y13_a_remote_that_pings_too_often_breaks_a_rule() -> None:
+    pulse = Beating(max_rate=2.0).pulse
+    for _ in range(20):
+        pulse.receive(SYN, 0, 0.0)
+    pulse.receive(SYN, 0, 0.5)
+    with pytest.raises(ProtocolError, match="pings"):
+        pulse.receive(SYN, 0, 0.5)
+
+
+def test_y13_pings_at_the_rate_are_fine_for_ever() -> None:
+    pulse = Beating(max_rate=2.0).pulse
+    for number in range(1000):
+        pulse.receive(SYN, number, number / 2)
