@@ -70,6 +70,7 @@ class MuxedConnection(Protocol):
         Raises:
             ConnectionLost: if it broke.
             ProtocolError: if the remote broke a rule; it has been told, and all is closed.
+            SecurityError: if what came was changed on its way.
         """
         ...
 

@@ -10,7 +10,7 @@ from typing import assert_never
 import trio
 
 from p2pnet.core.tasks import bare_exceptions
-from p2pnet.errors import ConnectionLost, P2PError, ProtocolError
+from p2pnet.errors import ConnectionLost, P2PError, ProtocolError, SecurityError
 from p2pnet.interfaces import Kit, MuxedStream, Role
 from p2pnet.muxers.yamux.limits import Limits
 from p2pnet.muxers.yamux.machine import (
@@ -115,7 +115,8 @@ class YamuxConnection:
             self._fail(self._writer.error)
 
     def _fail(self, error: Exception) -> None:
-        if isinstance(error, P2PError) and not isinstance(error, trio.BrokenResourceError):
+        # Tampering is told as what it is, though for those who use the streams all is just lost.
+        if isinstance(error, ProtocolError | SecurityError):
             self._failure = error
         else:
             self._failure = ConnectionLost(str(error) or "the stream below broke")
