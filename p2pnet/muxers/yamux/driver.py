@@ -81,9 +81,8 @@ class YamuxConnection:
     async def run(self, accept: Callable[[MuxedStream], None]) -> None:
         if self._is_running:
             raise trio.BusyResourceError("this connection runs already")
-        await trio.lowlevel.checkpoint_if_cancelled()
         if self._is_closing:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
             return
         self._is_running = True
         try:

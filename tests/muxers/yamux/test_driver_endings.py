@@ -106,6 +106,16 @@ async def test_a_cancelled_connection_says_goodbye_too() -> None:
     assert await raw.receive_some() == b""
 
 
+async def test_a_connection_cancelled_before_it_ran_says_goodbye_and_closes() -> None:
+    ours, raw = trio.testing.memory_stream_pair()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(side(ours, Role.LISTENER, Yamux(grace=0.01)).run)
+    assert headers(await raw.receive_some()) == [Header(GO_AWAY, 0, 0, 0)]
+    assert await raw.receive_some() == b""
+
+
 async def test_y19_a_goodbye_to_a_remote_that_never_closes_takes_the_grace_and_no_longer(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
