@@ -48,7 +48,7 @@ class Punch:
 async def initiate(
     channel: Channel, ours: tuple[Multiaddr, ...], now: Callable[[], float]
 ) -> Punch:
-    """Play the side that was called over the relay (D3, D4).
+    """Play the side that was called over the relay (D4).
 
     Raises:
         ProtocolError: if the remote breaks a rule.
@@ -62,7 +62,7 @@ async def initiate(
 
 
 async def respond(channel: Channel, ours: tuple[Multiaddr, ...], now: Callable[[], float]) -> Punch:
-    """Play the side that called over the relay (D3, D4).
+    """Play the side that called over the relay (D4).
 
     Raises:
         ProtocolError: if the remote breaks a rule.

@@ -41,6 +41,15 @@ class Persistence:
     close_relayed_after: float | None
 
 
+@dataclass(slots=True)
+class Upgrade:
+    """A procedure under way with one peer."""
+
+    scope: trio.CancelScope
+    is_conversing: bool = False
+    """True from the first attempt on: the peer knows, or will in a moment."""
+
+
 class Initiator:
     """Upgrades the relayed connections that others opened to this host."""
 
@@ -54,7 +63,7 @@ class Initiator:
         self._slots = trio.CapacityLimiter(persistence.max_parallel)
         self._busy: set[PeerId] = set()
         self._resting: dict[PeerId, trio.CancelScope] = {}
-        self._punching: dict[PeerId, trio.CancelScope] = {}
+        self._under_way: dict[PeerId, Upgrade] = {}
 
     def begin(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
         """Upgrade the relayed connection of a peer, unless that is under way (D13)."""
@@ -68,13 +77,18 @@ class Initiator:
             self._resting[peer_id].cancel()
 
     def make_way(self, peer_id: PeerId) -> bool:
-        """Let a peer begin who wants to, too; False if it has to answer us instead (D13)."""
-        if peer_id not in self._punching:
-            return True
-        if not gives_way(self._host.peer_id, peer_id):
+        """Leave it to a peer that begins; False if it has to answer us instead (D13).
+
+        That is a question only if each called the other over a relay.
+        """
+        upgrade = self._under_way.get(peer_id)
+        is_conversing = upgrade is not None and upgrade.is_conversing
+        if is_conversing and not gives_way(self._host.peer_id, peer_id):
             return False
-        self._cool_down.yielded(peer_id, trio.current_time())
-        self._punching[peer_id].cancel()
+        if self._relayed(peer_id) is not None:
+            self._cool_down.yielded(peer_id, trio.current_time())
+        if upgrade is not None:
+            upgrade.scope.cancel()
         return True
 
     async def _keep_upgrading(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
@@ -90,6 +104,10 @@ class Initiator:
                     with boundary(logger, f"hole punch with {peer_id}"):
                         if await self._upgrade(peer_id, nursery):
                             return
+                # Unless it made way: then the peer has its time.
+                now = trio.current_time()
+                if not self._cool_down.remaining(peer_id, now):
+                    self._cool_down.failed(peer_id, now)
         finally:
             self._busy.discard(peer_id)
             self._resting.pop(peer_id, None)
@@ -116,14 +134,14 @@ class Initiator:
         began = trio.current_time()
         relayed = self._relayed(peer_id)
         with trio.CancelScope() as scope:
+            upgrade = self._under_way[peer_id] = Upgrade(scope)
             try:
-                attempt, direct = await self._try_all(peer_id, scope)
+                attempt, direct = await self._try_all(peer_id, upgrade)
             except PunchFailed as error:
-                self._cool_down.failed(peer_id, trio.current_time())
                 self._host.publish(PunchGivenUp(peer_id, tuple(map(describe, error.causes))))
                 raise
             finally:
-                self._punching.pop(peer_id, None)
+                del self._under_way[peer_id]
             self._cool_down.worked(peer_id)
             seconds = trio.current_time() - began
             self._host.publish(HolePunched(peer_id, direct.remote_address, attempt, seconds))
@@ -132,7 +150,7 @@ class Initiator:
             return True
         return False
 
-    async def _try_all(self, peer_id: PeerId, scope: trio.CancelScope) -> tuple[int, Connection]:
+    async def _try_all(self, peer_id: PeerId, upgrade: Upgrade) -> tuple[int, Connection]:
         """Return the number of the attempt that worked, and the direct connection.
 
         Raises:
@@ -149,7 +167,7 @@ class Initiator:
             if direct is not None:
                 return attempt - 1, direct
             try:
-                return attempt, await self._attempt(peer_id, attempt, scope)
+                return attempt, await self._attempt(peer_id, attempt, upgrade)
             except EXPECTED as error:
                 causes.append(error)
                 self._host.publish(PunchAttemptFailed(peer_id, attempt, describe(error)))
@@ -157,9 +175,9 @@ class Initiator:
                 break
         raise PunchFailed(peer_id, causes)
 
-    async def _attempt(self, peer_id: PeerId, attempt: int, scope: trio.CancelScope) -> Connection:
+    async def _attempt(self, peer_id: PeerId, attempt: int, upgrade: Upgrade) -> Connection:
         ours = await self._puncher.wait_addresses()
-        self._punching[peer_id] = scope
+        upgrade.is_conversing = True
         relayed = self._relayed(peer_id)
         if relayed is None:
             raise ConnectionLost("the relayed connection ended")
