@@ -1,0 +1,106 @@
+"""Two hosts and a relayed connection between them, for the tests of DCUtR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr, parse
+from p2pnet.events import (
+    HolePunched,
+    IdentifyFailed,
+    PeerIdentified,
+    PunchAttemptFailed,
+    PunchGivenUp,
+)
+from p2pnet.interfaces import Connection, Role, Stream
+from p2pnet.protocols.dcutr import DCUtR
+from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect, Sync
+from p2pnet.protocols.dcutr.puncher import channel_on
+from tests.protocols.memory_world import MemoryConnection, MemoryHost, MemoryWorld, drop
+
+RELAY = (
+    "/ip4/11.9.9.9/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA/p2p-circuit"
+)
+ALICE, BOB = "/ip4/11.0.0.1/tcp/1", "/ip4/11.0.0.2/tcp/2"
+LATENCY = 0.1
+
+
+@dataclass(eq=False)
+class Pair:
+    """Alice called Bob over a relay, so Bob initiates. Nobody's SYN gets through at first."""
+
+    world: MemoryWorld
+    alice: MemoryHost = field(init=False)
+    bob: MemoryHost = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.alice = self.world.host(1, ALICE)
+        self.bob = self.world.host(2, BOB)
+        for host in (self.alice, self.bob):
+            host.punchable = (host.place,)
+            host.on_dial = drop
+
+    async def start(self, config: DCUtR | None = None) -> None:
+        """Start the service on both sides."""
+        for host in (self.alice, self.bob):
+            await host.start((config or DCUtR()).build(host.kit))
+
+    def call(self) -> MemoryConnection:
+        """Let Alice call Bob; return Alice's end."""
+        relayed = self.world.connect(self.alice, self.bob, relay=RELAY, latency=LATENCY)
+        self.identify(relayed.other_end)
+        return relayed
+
+    def identify(self, connection: MemoryConnection, *protocols: str, pushed: bool = False) -> None:
+        """Let the host of this end learn which protocols the other has."""
+        host, spoken = connection.owner, protocols or (PROTOCOL_ID,)
+        host.peers.set_protocols(connection.peer_id, spoken)
+        host.publish(PeerIdentified(connection.ref, "", "", spoken, (), None, pushed))
+
+    def fail_to_identify(self, connection: MemoryConnection) -> None:
+        connection.owner.publish(IdentifyFailed(connection.ref, "timed out"))
+
+    def direct(self) -> MemoryConnection:
+        """Connect Alice to Bob; return Alice's end."""
+        return self.world.connect(self.alice, self.bob)
+
+    def let_through(self, *, after: float = 0.0) -> None:
+        """From now on, Alice's SYN reaches Bob."""
+
+        async def dial(address: Multiaddr, role: Role) -> Connection:
+            await trio.sleep(after)
+            return self.direct()
+
+        self.alice.on_dial = dial
+
+    async def converse(self, relayed: MemoryConnection, *offered: str) -> Stream:
+        """Begin with Alice as Bob would, up to SYNC, whatever Bob's service does."""
+        return await self.converse_on(relayed.other_end, *offered)
+
+    async def converse_on(self, called: MemoryConnection, *offered: str) -> Stream:
+        """Do so on the end of the host that was called, whoever that is."""
+        stream = await called.open_stream(PROTOCOL_ID)
+        channel = channel_on(stream)
+        await channel.send(Connect(tuple(parse(text) for text in offered or (BOB,))))
+        assert isinstance(await channel.receive(), Connect)
+        await channel.send(Sync())
+        return stream
+
+    # ---- what happened -------------------------------------------------------------------
+
+    def punched(self, host: MemoryHost) -> list[int]:
+        return [event.attempt for event in host.of_kind(HolePunched)]
+
+    def failures(self, host: MemoryHost) -> list[tuple[int, str]]:
+        return [(event.attempt, event.reason) for event in host.of_kind(PunchAttemptFailed)]
+
+    def given_up(self, host: MemoryHost) -> list[tuple[str, ...]]:
+        return [event.reasons for event in host.of_kind(PunchGivenUp)]
+
+    def roles(self, host: MemoryHost) -> list[Role]:
+        return [dial.role for dial in host.dials]
+
+    def dialled_at(self, host: MemoryHost, began: float) -> list[float]:
+        return [round(dial.at - began, 3) for dial in host.dials]

@@ -1,0 +1,555 @@
+"""The side that initiates a hole punch, against the side that responds, on virtual time."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pnet.core.addresses import Multiaddr, parse, with_peer
+from p2pnet.errors import AddressUnsupported, DialError, FailedAttempt
+from p2pnet.events import AddressObserved, HolePunched, PunchStarted
+from p2pnet.interfaces import Connection, Role
+from p2pnet.protocols.dcutr import DCUtR
+from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
+from tests.protocols.dcutr_pair import ALICE, BOB, LATENCY, Pair
+from tests.protocols.memory_world import MemoryWorld, drop, refuse
+
+
+@pytest.fixture
+async def pair(world: MemoryWorld) -> Pair:
+    return Pair(world)
+
+
+# ---- success ---------------------------------------------------------------------------------
+
+
+async def test_a_relayed_connection_becomes_direct(autojump_clock: MockClock, pair: Pair) -> None:
+    """D3 D4 D9."""
+    await pair.start()
+    pair.let_through(after=0.05)
+    began = trio.current_time()
+    relayed = pair.call()
+    await pair.bob.wait_direct(pair.alice.peer_id)
+    await trio.sleep(1)
+    # CONNECT, CONNECT, SYNC take one and a half round trips; both dial then.
+    assert pair.dialled_at(pair.alice, began) == [pytest.approx(3 * LATENCY)]
+    assert pair.dialled_at(pair.bob, began) == [pytest.approx(3 * LATENCY)]
+    assert pair.alice.dials[0].addresses == (BOB,)
+    assert pair.bob.dials[0].addresses == (ALICE,)
+    assert (pair.roles(pair.alice), pair.roles(pair.bob)) == ([Role.DIALER], [Role.LISTENER])
+    assert (pair.punched(pair.alice), pair.punched(pair.bob)) == ([1], [1])
+    assert relayed.other_end.opened == [PROTOCOL_ID]
+    for host, initiator in ((pair.alice, False), (pair.bob, True)):
+        started = host.of_kind(PunchStarted)[0]
+        assert (started.attempt, started.initiator) == (1, initiator)
+        assert started.round_trip == pytest.approx(2 * LATENCY)
+    event = pair.bob.of_kind(HolePunched)[0]
+    assert str(event.address) == ALICE
+    assert event.seconds == pytest.approx(3 * LATENCY + 0.05, abs=2 * LATENCY)
+
+
+async def test_a_peer_that_can_be_dialled_is_dialled_and_that_is_all(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D3."""
+    await pair.start()
+    pair.bob.peers.add_addresses(pair.alice.peer_id, [pair.alice.place], seconds=60)
+
+    async def works(address: Multiaddr, role: Role) -> Connection:
+        return pair.world.connect(pair.bob, pair.alice)
+
+    pair.bob.on_dial = works
+    relayed = pair.call()
+    await trio.sleep(1)
+    (dial,) = pair.bob.dials
+    assert (dial.addresses, dial.role, dial.any_port) == ((ALICE,), Role.DIALER, True)
+    assert pair.punched(pair.bob) == [0]
+    assert relayed.other_end.opened == []
+
+
+@pytest.mark.parametrize("nat", [drop, refuse])
+async def test_a_plain_dial_that_fails_is_followed_by_a_punch(
+    autojump_clock: MockClock, pair: Pair, nat: object
+) -> None:
+    """D3."""
+    await pair.start(DCUtR(direct_timeout=5.0))
+    pair.bob.peers.add_addresses(pair.alice.peer_id, [pair.alice.place], seconds=60)
+    pair.bob.on_dial = drop if nat is drop else refuse
+    began = trio.current_time()
+    pair.let_through()
+    pair.call()
+    await pair.bob.wait_direct(pair.alice.peer_id)
+    expected = 5.0 if nat is drop else 0.0
+    assert trio.current_time() - began == pytest.approx(expected + 3 * LATENCY)
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == [1]
+
+
+async def test_it_does_not_matter_whose_dial_works(autojump_clock: MockClock, pair: Pair) -> None:
+    """D11: Here it is neither: the connection comes in while both still wait for an answer."""
+    await pair.start()
+    pair.call()
+    await trio.sleep(1)
+    pair.direct()
+    await trio.sleep(1)
+    assert (pair.punched(pair.alice), pair.punched(pair.bob)) == ([1], [1])
+
+
+async def test_a_direct_connection_that_is_there_before_an_attempt_is_enough(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    await pair.start()
+    pair.bob.punchable = ()
+    pair.call()
+    await trio.sleep(5.5)
+    assert [attempt for attempt, _ in pair.failures(pair.bob)] == [1]
+    pair.direct()
+    await trio.sleep(2)
+    assert pair.punched(pair.bob) == [1]
+
+
+async def test_the_relayed_connection_is_closed_when_nothing_uses_it(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D14."""
+    await pair.start(DCUtR(close_relayed_after=5.0))
+    pair.let_through()
+    relayed = pair.call()
+    stream, _ = relayed.stream_pair("/slow")
+    await trio.sleep(4)
+    assert pair.punched(pair.bob) == [1]
+    await trio.sleep(20)
+    assert not relayed.is_closed
+    stream.reset()
+    relayed.other_end.open.clear()
+    await trio.sleep(6)
+    assert relayed.is_closed
+
+
+async def test_the_relayed_connection_stays_if_so_configured(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D14."""
+    await pair.start(DCUtR(close_relayed_after=None))
+    pair.let_through()
+    relayed = pair.call()
+    await trio.sleep(1000)
+    assert pair.punched(pair.bob) == [1]
+    assert not relayed.is_closed
+
+
+async def test_the_relayed_connection_stays_if_the_direct_one_is_gone(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D14."""
+    await pair.start()
+    pair.let_through()
+    relayed = pair.call()
+    direct = await pair.bob.wait_direct(pair.alice.peer_id)
+    await trio.sleep(1)
+    await direct.aclose()
+    await trio.sleep(1000)
+    assert not relayed.is_closed
+
+
+# ---- dials -----------------------------------------------------------------------------------
+
+
+async def test_a_dial_that_nobody_answers_is_not_repeated(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D10."""
+    await pair.start(DCUtR(attempts=1))
+    pair.call()
+    await trio.sleep(15)
+    assert (len(pair.alice.dials), len(pair.bob.dials)) == (1, 1)
+    assert pair.given_up(pair.bob) == [
+        (f"no direct connection to {pair.alice.peer_id}: {ALICE}: no answer",)
+    ]
+
+
+async def test_a_dial_that_is_refused_is_repeated_after_a_random_pause(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D10."""
+    await pair.start(DCUtR(attempts=1))
+    pair.alice.on_dial = refuse
+    began = trio.current_time()
+    pair.call()
+    await trio.sleep(0.95)
+    # The jitter of this world takes the middle: half a round trip over the relay.
+    assert pair.dialled_at(pair.alice, began) == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    pair.let_through()
+    await trio.sleep(1)
+    assert pair.punched(pair.alice) == [1]
+
+
+async def test_repeated_dials_are_bounded(autojump_clock: MockClock, pair: Pair) -> None:
+    """D10."""
+    await pair.start(DCUtR(attempts=1, max_redials=7))
+    pair.bob.on_dial = refuse
+    pair.call()
+    await trio.sleep(30)
+    assert len(pair.bob.dials) == 8
+    assert "connection refused" in pair.given_up(pair.bob)[0][0]
+
+
+async def test_an_address_that_cannot_be_dialled_at_all_is_dialled_once(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    await pair.start(DCUtR(attempts=1))
+
+    async def unsupported(address: Multiaddr, role: Role) -> Connection:
+        raise DialError("peer", [FailedAttempt(address, AddressUnsupported(address))])
+
+    pair.bob.on_dial = unsupported
+    pair.call()
+    await trio.sleep(15)
+    assert len(pair.bob.dials) == 1
+
+
+async def test_each_address_is_dialled_for_itself(autojump_clock: MockClock, pair: Pair) -> None:
+    """D10: One that drops our SYN does not keep us from repeating at one that refuses it."""
+    await pair.start(DCUtR(attempts=1))
+    other = parse("/ip4/11.0.0.3/tcp/3")
+    pair.alice.punchable = (pair.alice.place, other)
+
+    async def dial(address: Multiaddr, role: Role) -> Connection:
+        return await (refuse if address == other else drop)(address, role)
+
+    pair.bob.on_dial = dial
+    pair.call()
+    await trio.sleep(1)
+    dialled = [dial.addresses[0] for dial in pair.bob.dials]
+    assert dialled.count(ALICE) == 1
+    assert dialled.count(str(other)) > 3
+
+
+async def test_handshakes_under_way_may_end_when_there_is_a_connection(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D11."""
+    await pair.start()
+    pair.alice.punchable = (pair.alice.place, parse("/ip4/11.0.0.3/tcp/3"))
+    ended: list[str] = []
+
+    async def dial(address: Multiaddr, role: Role) -> Connection:
+        await trio.sleep(0.1 if str(address) == ALICE else 0.2)
+        ended.append(str(address))
+        return pair.world.connect(pair.bob, pair.alice)
+
+    pair.bob.on_dial = dial
+    pair.call()
+    await trio.sleep(2)
+    assert ended == [ALICE, "/ip4/11.0.0.3/tcp/3"]
+    assert pair.punched(pair.bob) == [1]
+
+
+async def test_a_dial_in_vain_does_not_hold_the_success_up_for_long(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D11."""
+    await pair.start()
+    pair.let_through()
+    pair.call()
+    await pair.bob.wait_direct(pair.alice.peer_id)
+    await trio.sleep(2 * LATENCY + 0.01)
+    assert pair.punched(pair.bob) == [1]
+
+
+# ---- failure ---------------------------------------------------------------------------------
+
+
+async def test_three_attempts_fail_and_the_roles_change_on_the_third(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D9 D12."""
+    await pair.start()
+    relayed = pair.call()
+    await trio.sleep(40)
+    assert relayed.other_end.opened == [PROTOCOL_ID] * 3
+    dialer, listener = Role.DIALER, Role.LISTENER
+    assert pair.roles(pair.bob) == [listener, listener, dialer]
+    assert pair.roles(pair.alice) == [dialer, dialer, listener]
+    for host in (pair.alice, pair.bob):
+        assert [attempt for attempt, _ in pair.failures(host)] == [1, 2, 3]
+        (reasons,) = pair.given_up(host)
+        assert len(reasons) == 3
+        assert all("no answer" in reason for reason in reasons)
+    assert not relayed.is_closed
+
+
+async def test_after_a_rest_it_is_tried_again_while_the_peer_is_relayed(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D12."""
+    await pair.start(DCUtR(attempts=1, cool_down=60.0))
+    began = trio.current_time()
+    pair.call()
+    await trio.sleep(300)
+    once = 3 * LATENCY + 10.0
+    expected = [3 * LATENCY, once + 60 + 3 * LATENCY, 2 * once + 180 + 3 * LATENCY]
+    assert pair.dialled_at(pair.bob, began) == pytest.approx(expected, abs=0.01)
+    # Each round is one of its own to Alice, too.
+    assert [attempt for attempt, _ in pair.failures(pair.alice)] == [1, 1, 1]
+
+
+async def test_the_rest_ends_with_the_relayed_connection_but_is_remembered(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D12."""
+    await pair.start(DCUtR(attempts=1, cool_down=60.0))
+    relayed = pair.call()
+    await trio.sleep(20)
+    assert len(pair.given_up(pair.bob)) == 1
+    relayed.cut()
+    await trio.sleep(1)
+    again = pair.call()
+    await trio.sleep(20)
+    assert again.other_end.opened == []
+    await trio.sleep(40)
+    assert again.other_end.opened == [PROTOCOL_ID]
+
+
+async def test_a_success_ends_the_patience_of_failures(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D12."""
+    await pair.start(DCUtR(attempts=1, cool_down=60.0))
+    relayed = pair.call()
+    await trio.sleep(20)
+    pair.let_through()
+    await trio.sleep(60)
+    assert pair.punched(pair.bob) == [1]
+    relayed.cut()
+    for connection in pair.bob.connections():
+        connection.cut()
+    pair.call()
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == [1, 1]
+
+
+async def test_the_procedure_ends_with_the_relayed_connection(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    await pair.start()
+    relayed = pair.call()
+    await trio.sleep(5)
+    relayed.cut()
+    await trio.sleep(100)
+    assert [attempt for attempt, _ in pair.failures(pair.bob)] == [1]
+    assert len(pair.given_up(pair.bob)) == 1
+
+
+async def test_a_relayed_connection_that_ends_while_we_wait_for_addresses(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    await pair.start()
+    pair.bob.punchable = ()
+    relayed = pair.call()
+    await trio.sleep(1)
+    relayed.cut()
+    pair.bob.punchable = (pair.bob.place,)
+    await trio.sleep(100)
+    assert pair.failures(pair.bob) == [(1, "the relayed connection ended")]
+
+
+async def test_a_bug_of_ours_is_logged_and_rests_like_a_failure(
+    autojump_clock: MockClock, pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    await pair.start()
+
+    async def fail(address: Multiaddr, role: Role) -> Connection:
+        raise RuntimeError("a bug")
+
+    pair.bob.on_dial = fail
+    pair.call()
+    await trio.sleep(30)
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert str(pair.alice.peer_id) in errors[0].getMessage()
+    assert len(pair.bob.dials) == 1
+    caplog.clear()
+
+
+# ---- who initiates ---------------------------------------------------------------------------
+
+
+async def test_only_the_side_that_was_called_over_a_relay_initiates(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D2."""
+    await pair.start()
+    relayed = pair.world.connect(pair.alice, pair.bob, relay="/ip4/11.9.9.9/tcp/1/p2p-circuit")
+    pair.identify(relayed)
+    await trio.sleep(20)
+    assert relayed.opened == []
+    direct = pair.direct()
+    pair.identify(direct.other_end)
+    await trio.sleep(20)
+    assert direct.other_end.opened == []
+
+
+async def test_a_peer_that_does_not_speak_it_is_left_alone_until_it_does(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D2: As with go-libp2p, which serves it only once it knows a public address of its own."""
+    await pair.start()
+    pair.let_through()
+    relayed = pair.world.connect(
+        pair.alice, pair.bob, relay="/ip4/11.9.9.9/tcp/1/p2p-circuit", latency=LATENCY
+    )
+    pair.identify(relayed.other_end, "/ipfs/ping/1.0.0")
+    await trio.sleep(20)
+    assert relayed.other_end.opened == []
+    pair.identify(relayed.other_end, PROTOCOL_ID, pushed=True)
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == [1]
+
+
+async def test_a_peer_that_did_not_identify_is_tried(autojump_clock: MockClock, pair: Pair) -> None:
+    """D2."""
+    await pair.start()
+    pair.let_through()
+    relayed = pair.world.connect(pair.alice, pair.bob, relay="/ip4/11.9.9.9/tcp/1/p2p-circuit")
+    await trio.sleep(10)
+    assert relayed.other_end.opened == []
+    pair.fail_to_identify(relayed.other_end)
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == [1]
+
+
+async def test_a_peer_that_turns_out_not_to_speak_it_is_asked_once(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    await pair.bob.start(DCUtR().build(pair.bob.kit))
+    relayed = pair.call()
+    await trio.sleep(10)
+    assert relayed.other_end.opened == [PROTOCOL_ID]
+    assert len(pair.given_up(pair.bob)) == 1
+
+
+async def test_relayed_connections_from_before_the_service_are_upgraded(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D2."""
+    pair.let_through()
+    pair.call()
+    await pair.start()
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == [1]
+
+
+async def test_missed_events_are_made_up_for(autojump_clock: MockClock, pair: Pair) -> None:
+    pair.world.event_limit = 1
+    await pair.start()
+    pair.let_through()
+    for _ in range(3):
+        pair.fail_to_identify(pair.direct().other_end)
+    for connection in pair.bob.connections():
+        connection.cut()
+    pair.call()
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == [1]
+
+
+async def test_one_procedure_at_a_time_runs_with_a_peer(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D13."""
+    await pair.start()
+    first = pair.call()
+    second = pair.call()
+    pair.identify(first.other_end, pushed=True)
+    await trio.sleep(9)
+    assert len(first.other_end.opened) + len(second.other_end.opened) == 1
+
+
+async def test_so_many_peers_are_upgraded_at_the_same_time(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    await pair.bob.start(DCUtR(max_parallel=2, attempts=1).build(pair.bob.kit))
+    for seed in range(11, 15):
+        peer = pair.world.host(seed, f"/ip4/11.0.1.{seed}/tcp/1")
+        peer.punchable, peer.on_dial = (peer.place,), drop
+        await peer.start(DCUtR().build(peer.kit))
+        relayed = pair.world.connect(peer, pair.bob, relay="/ip4/11.9.9.9/tcp/1/p2p-circuit")
+        pair.identify(relayed.other_end)
+    began = trio.current_time()
+    await trio.sleep(25)
+    assert pair.dialled_at(pair.bob, began) == [0.0, 0.0, 10.0, 10.0]
+
+
+# ---- addresses -------------------------------------------------------------------------------
+
+
+async def test_without_an_address_we_wait_until_somebody_sees_us(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D8."""
+    pair.world.event_limit = 2
+    await pair.start()
+    pair.let_through()
+    pair.bob.punchable = ()
+    relayed = pair.call()
+    await trio.sleep(3)
+    assert relayed.other_end.opened == []
+    for _ in range(4):
+        pair.bob.publish(AddressObserved(relayed.other_end.ref, pair.bob.place))
+    await trio.sleep(0.1)
+    pair.bob.punchable = (pair.bob.place,)
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == [1]
+
+
+async def test_without_an_address_the_attempts_fail_with_a_clear_reason(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D8."""
+    await pair.start(DCUtR(address_timeout=5.0))
+    pair.bob.punchable = ()
+    relayed = pair.call()
+    await trio.sleep(20)
+    assert relayed.other_end.opened == []
+    (reasons,) = pair.given_up(pair.bob)
+    assert reasons == ("no peer has told this host a public address of its own",) * 3
+
+
+async def test_a_peer_that_offers_nothing_usable_is_not_dialled(
+    autojump_clock: MockClock, pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """D6."""
+    caplog.set_level(logging.DEBUG, "p2pnet.dcutr")
+    await pair.start()
+    pair.alice.punchable = (parse("/ip4/192.168.0.1/tcp/1"), parse(BOB))
+    pair.call()
+    await trio.sleep(40)
+    assert pair.bob.dials == []
+    assert pair.failures(pair.bob)[0] == (1, "the peer offered no public address")
+    assert pair.bob.of_kind(PunchStarted) == []
+
+
+async def test_private_addresses_count_where_that_is_wanted(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D6."""
+    await pair.start(DCUtR(allow_private=True))
+    for host, text in ((pair.alice, "/ip4/127.0.0.1/tcp/1"), (pair.bob, "/ip4/127.0.0.1/tcp/2")):
+        host.punchable = ()
+        host.addresses.set((with_peer(parse(text), host.peer_id),))
+    pair.let_through()
+    pair.call()
+    await trio.sleep(1)
+    assert pair.alice.dials[0].addresses == ("/ip4/127.0.0.1/tcp/2",)
+    assert pair.punched(pair.bob) == [1]
+
+
+@pytest.mark.parametrize(
+    "nonsense", [{"attempts": 0}, {"punch_timeout": 0.0}, {"close_relayed_after": -1.0}]
+)
+def test_nonsense_is_no_config(nonsense: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(nonsense))):
+        DCUtR(**nonsense)  # type: ignore[arg-type]

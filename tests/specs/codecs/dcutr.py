@@ -1,0 +1,69 @@
+"""DCUtR: its messages, its conversation by script, and whom it dials in which role."""
+
+from __future__ import annotations
+
+from p2pnet.core.addresses import parse
+from p2pnet.core.peer_id import PeerId
+from p2pnet.protocols.dcutr.dialogue import initiate, respond
+from p2pnet.protocols.dcutr.messages import (
+    Connect,
+    HolePunch,
+    Sync,
+    decode_untrusted,
+    encode_message,
+)
+from p2pnet.protocols.dcutr.policy import gives_way, role_of, targets
+from tests.specs.forms import Codec, Dialogue, Fields, Toml
+
+
+def described(message: HolePunch) -> Toml:
+    match message:
+        case Connect(addresses):
+            return {"type": "CONNECT", "addresses": [str(address) for address in addresses]}
+        case Sync():
+            return {"type": "SYNC"}
+
+
+def message(name: str, given: Fields) -> object:
+    """Build a message, or what a decoder makes of its bytes."""
+    match name:
+        case "Connect":
+            return Connect(tuple(parse(text) for text in given["addresses"]))
+        case "Sync":
+            return Sync()
+        case _:
+            return decode_untrusted(bytes.fromhex(name))
+
+
+CODECS = {
+    "HolePunch": Codec(decode=decode_untrusted, encode=encode_message, describe=described),
+}
+DIALOGUES = {
+    "initiate": Dialogue(
+        play=lambda channel, now, given: initiate(
+            channel, tuple(parse(text) for text in given["ours"]), now
+        ),
+        message=message,
+    ),
+    "respond": Dialogue(
+        play=lambda channel, now, given: respond(
+            channel, tuple(parse(text) for text in given["ours"]), now
+        ),
+        message=message,
+    ),
+}
+FORMS = {
+    "targets": lambda given: targets(
+        [parse(text) for text in given["targets"]],
+        peer_id=PeerId.parse(given["peer"]),
+        own=[parse(text) for text in given["own"]],
+        allow_private=False,
+    ),
+    "roles": lambda given: [
+        f"{role_of(attempt, initiator=True).value}, {role_of(attempt, initiator=False).value}"
+        for attempt in given["roles"]
+    ],
+    "gives_way": lambda given: gives_way(
+        PeerId.parse(given["gives_way"]), PeerId.parse(given["peer"])
+    ),
+}
