@@ -105,6 +105,12 @@ async def test_a10_a_name_that_cannot_be_resolved_does_not_spoil_the_others() ->
     }
 
 
+async def test_a10_an_address_that_comes_twice_came_from_the_first() -> None:
+    asked = ["/dns4/a.example/tcp/1", "/ip4/1.2.3.4/tcp/1"]
+    found = await resolved(Names(BOTH), *asked)
+    assert found.addresses[parse("/ip4/1.2.3.4/tcp/1")] == parse(asked[0])
+
+
 async def test_a10_ip_and_relayed_addresses_pass_without_a_look_up() -> None:
     names = Names(BOTH)
     circuit = f"/dns/a.example/tcp/1/p2p/{PEER}/p2p-circuit"

@@ -116,7 +116,7 @@ async def test_s18_all_together_have_so_long_and_none_is_forgotten(
     assert error.hint == "no answer within 10 s"
 
 
-async def test_s18_so_many_peers_are_dialled_at_once(autojump_clock: MockClock) -> None:
+async def test_s18_so_many_addresses_are_dialled_at_once(autojump_clock: MockClock) -> None:
     wires = Wires({A: (1.0, None)})
     async with running(wires, SwarmConfig(max_dials=2)) as swarm:
         started = trio.current_time()
@@ -291,6 +291,24 @@ async def test_s20_a_full_swarm_makes_room_once_those_in_it_are_old_enough(
             swarm.accept(Arrival(line))
             await wait_all_tasks_blocked()
         assert [line.is_closed for line in late] == [True, False]
+
+
+async def test_s20_what_is_being_closed_is_not_counted(autojump_clock: MockClock) -> None:
+    class Slow(Line):
+        async def aclose(self) -> None:
+            await trio.sleep(1000)
+            await super().aclose()
+
+    config = SwarmConfig(low_connections=2, high_connections=2, trim_grace=60.0, max_connections=9)
+    stays = Line(PEER, B)
+    async with running(config=config) as swarm:
+        (closing,) = await arrive(swarm, Slow(OTHER, A))
+        await arrive(swarm, stays)
+        await trio.sleep(61)
+        swarm._nursery.start_soon(closing.aclose)
+        await wait_all_tasks_blocked()
+        await arrive(swarm, Line(PEER, C))
+        assert not stays.is_closed
 
 
 async def test_s20_a_peer_is_protected_as_long_as_one_tag_is_on_it() -> None:
