@@ -7,7 +7,6 @@ goes to whatever function a test put in its place. Nothing is negotiated or encr
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,9 +14,9 @@ from typing import TypeVar
 
 import trio
 
-from p2pnet.core.addresses import Endpoint, Multiaddr, parse, peer_id_of, with_peer
+from p2pnet.core.addresses import Multiaddr, parse, peer_id_of, with_peer
 from p2pnet.core.bus import EventBus, Subscription
-from p2pnet.core.env import ByteStream, Env, RecordKind, StreamListener
+from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED
@@ -27,15 +26,12 @@ from p2pnet.errors import (
     DialError,
     FailedAttempt,
     NegotiationFailed,
-    StreamReset,
 )
 from p2pnet.events import ConnectionClosed, ConnectionOpened, ConnectionRef, Reachability
 from p2pnet.interfaces import (
     AddressFinder,
-    CapableConnection,
     CircuitLimit,
     Connection,
-    Ends,
     Kit,
     LimitedUse,
     PendingConnection,
@@ -48,60 +44,13 @@ from p2pnet.interfaces import (
 )
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.peerstore import Peerstore
+from tests.protocols.memory_env import NoNetwork, NoUpgrader
+from tests.protocols.memory_pipe import Pipe
 
 E = TypeVar("E")
 
 WALL = 1_800_000_000.0
 """Unix time at the start of a test."""
-
-
-class Pipe:
-    """One direction: what is put in comes out later. An empty chunk is the end."""
-
-    def __init__(self, latency: float) -> None:
-        self.latency = latency
-        self.is_reset = False
-        self.ended = False
-        self._chunks: deque[tuple[float, bytes]] = deque()
-        self._changed = trio.Event()
-
-    def put(self, data: bytes) -> None:
-        if self.is_reset:
-            raise StreamReset("reset")
-        self._chunks.append((trio.current_time() + self.latency, data))
-        self._wake()
-
-    def reset(self) -> None:
-        self.is_reset = True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-    async def take(self, max_bytes: int | None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while True:
-            if self.is_reset:
-                raise StreamReset("reset")
-            if self.ended:
-                return b""
-            if not self._chunks:
-                await self._changed.wait()
-                continue
-            arrives, data = self._chunks[0]
-            if arrives > trio.current_time():
-                with trio.move_on_at(arrives):
-                    await self._changed.wait()
-                continue
-            self._chunks.popleft()
-            if not data:
-                self.ended = True
-                return b""
-            taken = data[: max_bytes or len(data)]
-            if len(taken) < len(data):
-                self._chunks.appendleft((arrives, data[len(taken) :]))
-            return taken
 
 
 class MemoryStream(Stream):
@@ -418,6 +367,10 @@ async def drop(address: Multiaddr, role: Role) -> Connection:
     raise AssertionError("unreachable")
 
 
+def middle(low: float, high: float) -> float:
+    return (low + high) / 2
+
+
 class MemoryWorld:
     """All hosts of a test, and their tasks."""
 
@@ -430,7 +383,7 @@ class MemoryWorld:
             network=NoNetwork(),
             wall_clock=self._wall_clock,
             random_bytes=self._counted_bytes,
-            jitter=lambda low, high: (low + high) / 2,
+            jitter=middle,
         )
         self._numbers = itertools.count(1)
         self._counts = itertools.count()
@@ -471,33 +424,3 @@ class MemoryWorld:
             owner.publish(ConnectionOpened(ref))
             owner.changed()
         return dialer.ends[number]
-
-
-class NoNetwork:
-    """Nobody may open a socket."""
-
-    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
-        raise NotImplementedError
-
-    async def listen_tcp(self, local: Endpoint) -> StreamListener:
-        raise NotImplementedError
-
-    def interface_addresses(self) -> tuple[str, ...]:
-        raise NotImplementedError
-
-    async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
-        raise NotImplementedError
-
-
-class NoUpgrader:
-    """Nothing is upgraded here."""
-
-    async def upgrade(
-        self,
-        stream: trio.abc.HalfCloseableStream,
-        role: Role,
-        *,
-        ends: Ends,
-        expected: PeerId | None = None,
-    ) -> CapableConnection:
-        raise NotImplementedError
