@@ -15,6 +15,7 @@ from typing import Protocol
 
 import trio
 
+from p2pnet.core.complaints import complain
 from p2pnet.errors import P2PError, ProtocolError, SecurityError, describe
 
 EXPECTED = (
@@ -39,8 +40,9 @@ def boundary(
 ) -> Generator[Stopped, None, None]:
     """Stop every error of the block here, and log it once.
 
-    Misbehaviour of the remote (ProtocolError, SecurityError) is logged as a WARNING, loss of
-    connection and the like at ``expected``, all else as an ERROR with its traceback.
+    Misbehaviour of the remote (ProtocolError, SecurityError) is logged as a WARNING, if there
+    is not too much of it, loss of connection and the like at ``expected``, and all else as an
+    ERROR with its traceback.
     """
     stopped = Stopped()
     try:
@@ -56,7 +58,7 @@ def log_stopped(logger: logging.Logger, what: str, error: Exception, *, expected
     if bugs:
         logger.error("%s failed", what, exc_info=error)
     elif any(isinstance(cause, ProtocolError | SecurityError) for cause in causes):
-        logger.warning("misbehaving peer: %s: %s", what, "; ".join(map(describe, causes)))
+        complain(logger, f"{what}: {'; '.join(map(describe, causes))}")
     else:
         logger.log(expected, "%s: %s", what, "; ".join(map(describe, causes)))
 

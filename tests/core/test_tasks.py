@@ -36,7 +36,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
         ),
     ],
 )
-def test_a_boundary_stops_an_error_and_logs_it_in_one_line(
+async def test_a_boundary_stops_an_error_and_logs_it_in_one_line(
     log: pytest.LogCaptureFixture, error: Exception, level: int, words: str
 ) -> None:
     with boundary(logger, "it") as stopped:

@@ -15,6 +15,7 @@ import trio
 
 from p2pnet.core.bus import Subscription
 from p2pnet.core.channel import MessageChannel
+from p2pnet.core.complaints import complain
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, log_stopped
 from p2pnet.core.watch import Watch
@@ -172,7 +173,7 @@ class RelayServerService:
             request = await receive_request(channel)
         match request:
             case Refusal(_, reason):
-                logger.warning("misbehaving peer: %s: %s: %s", stream.peer_id, HOP, reason)
+                complain(logger, f"{stream.peer_id}: {HOP}: {reason}")
                 await self._refuse(host, channel, stream.peer_id, "request", request)
             case Reserve():
                 await self._reserve(host, stream, channel)
