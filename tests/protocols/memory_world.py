@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from operator import ne
 from typing import TypeVar
 
 import trio
@@ -320,8 +322,7 @@ class MemoryHost:
             for connection in self.connections(target):
                 if not connection.is_relayed:
                     return connection
-            before = self._changed.value
-            await self._changed.wait_for(lambda count, before=before: count != before)
+            await self._changed.wait_for(partial(ne, self._changed.value))
 
     async def open_stream(
         self, target: Target, *protocol_ids: str, limited: LimitedUse = "wait"
