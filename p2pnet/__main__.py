@@ -14,7 +14,7 @@ from p2pnet.commands import asking, serving
 from p2pnet.commands.echo import EchoCut, echo
 from p2pnet.commands.keys import KeyFileError, new_key, print_id, read_key
 from p2pnet.commands.output import Output
-from p2pnet.core.addresses import parse
+from p2pnet.core.addresses import parse, peer_id_of
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.demo.program import demo
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(args.verbose, 2)]
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
     logging.getLogger("p2pnet").setLevel(level)
-    output = Output(as_json=args.json)
+    output = Output(as_json=args.json, on_stderr=args.run is run_echo)
     try:
         code: int = args.run(args, output)
     except KeyboardInterrupt:
@@ -167,7 +167,7 @@ def address(text: str) -> str:
 
 def peer_address(text: str) -> str:
     checked = address(text)
-    if "/p2p/" not in checked:
+    if peer_id_of(parse(checked)) is None:
         raise argparse.ArgumentTypeError(f"{text} does not end in /p2p/<peer id>")
     return checked
 

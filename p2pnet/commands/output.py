@@ -14,16 +14,15 @@ Field = str | int | float | bool | None | Sequence[str] | Sequence[Mapping[str, 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Prints events on stdout, one a line."""
+    """Prints events on stdout, one a line; or on stderr, where stdout carries data."""
 
     as_json: bool = False
+    on_stderr: bool = False
 
     def event(self, name: str, words: str, **fields: Field) -> None:
         """Print an event: its fields as a JSON object, or ``words``."""
-        if self.as_json:
-            print(json.dumps({"event": name, **fields}), flush=True)
-        else:
-            print(words, flush=True)
+        text = json.dumps({"event": name, **fields}) if self.as_json else words
+        print(text, file=sys.stderr if self.on_stderr else sys.stdout, flush=True)
 
     def error(self, error: BaseException) -> None:
         """Print why it did not work, every cause, and what to do about it."""
@@ -41,7 +40,8 @@ class Output:
             }
             self.event("error", "", **fields)
         else:
-            print(f"error: {describe(error)}", file=sys.stderr)
+            words = str(error) if isinstance(error, DialError) else describe(error)
+            print(f"error: {words}", file=sys.stderr)
             if remedy:
                 print(f"what to do: {remedy}", file=sys.stderr)
 
