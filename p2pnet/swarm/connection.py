@@ -14,7 +14,7 @@ import trio
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary, close_at_once, log_stopped
-from p2pnet.errors import ConnectionLost, LimitExceeded, P2PError, describe
+from p2pnet.errors import ConnectionLost, LimitExceeded, P2PError, StreamReset, describe
 from p2pnet.events import ConnectionRef
 from p2pnet.interfaces import (
     CapableConnection,
@@ -134,8 +134,12 @@ class LiveConnection:
             try:
                 with trio.fail_after(self._config.negotiation_timeout):
                     protocol_id = await handle_one(muxed, self._handlers)
-                stream = LiveStream(muxed, protocol_id, self, on_close=self._inbound.discard)
-                await self._handlers[protocol_id](stream)
+                handler = self._handlers.get(protocol_id)
+                if handler is None:
+                    raise StreamReset(f"{protocol_id} is no longer served")
+                # It counts until its handler is done, even if that closed it early.
+                stream = LiveStream(muxed, protocol_id, self, on_close=lambda _: None)
+                await handler(stream)
                 await stream.aclose()
             except BaseException:
                 muxed.reset()
