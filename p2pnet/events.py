@@ -153,7 +153,7 @@ class PunchStarted:
     initiator: bool
     addresses: tuple[Multiaddr, ...]
     round_trip: float
-    """Seconds over the relay; 0.0 where only the other side measured."""
+    """Seconds over the relay."""
 
 
 @dataclass(frozen=True, slots=True)
