@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import trio
 import trio.testing
 
-from p2pnet.errors import ConnectionLost, ProtocolError
+from p2pnet.errors import ConnectionLost, ProtocolError, SecurityError, StreamReset
 from p2pnet.interfaces import MuxedStream, Role
 from p2pnet.muxers.yamux import Yamux
 from p2pnet.muxers.yamux.messages import (
@@ -240,15 +242,43 @@ async def test_y19_a_remote_that_breaks_a_rule_is_told_so() -> None:
         assert isinstance(tested.error, ProtocolError)
 
 
-async def test_the_breaking_of_the_stream_below_is_a_loss() -> None:
-    async with running_pair() as (dialer, listener):
-        one, _ = await stream_pair(dialer, listener)
-        await trio.aclose_forcefully(dialer.below)
-        await dialer.ended.wait()
-        assert isinstance(dialer.error, ConnectionLost)
-        assert dialer.error.__cause__ is not None
-        with pytest.raises(ConnectionLost):
-            await one.send_all(b"x")
+class Cursed(trio.abc.ReceiveStream):
+    """Breaks in the midst of reading."""
+
+    def __init__(self, chunks: list[bytes], error: Exception) -> None:
+        self._chunks = chunks
+        self._error = error
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if self._chunks:
+            return self._chunks.pop()
+        raise self._error
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (trio.BrokenResourceError("the cable broke"), ConnectionLost),
+        (StreamReset("the relay left"), ConnectionLost),
+        (SecurityError("somebody changed a byte"), SecurityError),
+        (ProtocolError("/noise", "an empty message"), ProtocolError),
+    ],
+)
+async def test_when_the_stream_below_breaks_all_is_lost_and_the_reason_is_told(
+    error: Exception, raised: type[Exception]
+) -> None:
+    sink, _ = trio.testing.memory_stream_one_way_pair()
+    syn = encode(WINDOW_UPDATE, SYN, 1, 0)
+    tested = side(trio.StapledStream(sink, Cursed([syn], error)), Role.LISTENER)
+    await tested.run()
+    assert type(tested.error) is raised
+    assert str(error) in str(tested.error)
+    with pytest.raises(ConnectionLost, match=re.escape(str(error))):
+        await tested.accepted[0].receive_some()
 
 
 class BrokenPipe(trio.abc.SendStream):
