@@ -13,7 +13,7 @@ from p2pnet import presets
 from p2pnet.commands import asking, serving
 from p2pnet.commands.echo import EchoCut, echo
 from p2pnet.commands.keys import KeyFileError, new_key, print_id, read_key
-from p2pnet.commands.output import Output
+from p2pnet.commands.output import Output, nobody_reads
 from p2pnet.core.addresses import parse, peer_id_of
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = args.run(args, output)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        return nobody_reads()
     except FAILURES as error:
         output.error(error)
         return 1

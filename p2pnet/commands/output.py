@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,12 @@ class Output:
             print(f"error: {words}", file=sys.stderr)
             if remedy:
                 print(f"what to do: {remedy}", file=sys.stderr)
+
+
+def nobody_reads() -> int:
+    """Give the exit code for when stdout has lost its reader, and leave it nothing to flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 1
 
 
 def remedy_for(error: BaseException) -> str:

@@ -11,11 +11,16 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 
 import trio
 
 from p2pnet import presets
 from p2pnet.core.addresses import parse
+from p2pnet.core.tasks import bare_exceptions
+from p2pnet.errors import P2PError, describe
 from p2pnet.events import (
     HolePunched,
     PeerIdentified,
@@ -40,7 +45,24 @@ MEET_SECONDS = 20.0
 
 
 def tell(event: str, **fields: object) -> None:
-    print(json.dumps({"event": event, **fields}), flush=True)
+    line = json.dumps({"event": event, **fields}) + "\n"
+    with suppress(BrokenPipeError):  # The director is gone, and soon this actor is.
+        os.write(sys.stdout.fileno(), line.encode())
+
+
+async def on_stage(play: Callable[[], Awaitable[None]]) -> None:
+    """Play a part until it is over, or until the director is gone, and stdin with him."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_director_gone, nursery.cancel_scope)
+        await play()
+        nursery.cancel_scope.cancel()
+
+
+async def wait_director_gone(stage: trio.CancelScope) -> None:
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+        async for _ in stdin:
+            pass
+    stage.cancel()
 
 
 async def play_relay(listen: str) -> None:
@@ -185,17 +207,31 @@ async def read(stream: Stream, max_bytes: int) -> bytes:
     return data
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
+    try:
+        with bare_exceptions():
+            trio.run(on_stage, part(arguments))
+    except trio.TooSlowError:
+        tell("failed", reason=f"the {arguments[0]} waited for too long")
+        return 1
+    except (P2PError, OSError, EOFError) as error:
+        tell("failed", reason=f"the {arguments[0]}: {describe(error)}")
+        return 1
+    return 0
+
+
+def part(arguments: list[str]) -> Callable[[], Awaitable[None]]:
+    """Find out which part to play."""
     match arguments:
         case ["relay", listen]:
-            trio.run(play_relay, str(parse(listen)))
+            return partial(play_relay, str(parse(listen)))
         case ["receiver", listen, relay, where]:
-            trio.run(play_receiver, listen, relay, where == "loopback")
+            return partial(play_receiver, listen, relay, where == "loopback")
         case ["sender", listen, relay, where, peer]:
-            trio.run(play_sender, listen, relay, where == "loopback", peer)
+            return partial(play_sender, listen, relay, where == "loopback", peer)
         case _:
             sys.exit(f"unknown role: {arguments}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -16,9 +17,15 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2pnet.commands.output import Output
+from p2pnet.commands.output import Output, nobody_reads
 from p2pnet.core.tasks import bare_exceptions
-from p2pnet.demo.namespaces import Laboratory, check_support, reexec_command
+from p2pnet.demo.namespaces import (
+    Laboratory,
+    LaboratoryError,
+    Support,
+    check_support,
+    reexec_command,
+)
 
 RELAY_ADDRESS = "11.0.0.1"
 HOME_A = "11.0.1.1"
@@ -28,6 +35,15 @@ DELAY = 0.02
 WHOLE_SECONDS = 120.0
 START_SECONDS = 30.0
 BAR_WIDTH = 40
+INTERRUPTED = 130
+
+IN_THE_WORLD = f"""
+import os, signal, sys
+signal.signal(signal.SIGINT, lambda *_: os._exit({INTERRUPTED}))
+from p2pnet.demo.program import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""Runs ``main``, and lets an interrupt end it quietly also while it is being imported."""
 
 Event = dict[str, object]
 
@@ -48,10 +64,13 @@ class Stage:
 
 def demo(output: Output) -> int:
     """Run the demo; 0 only if the connection ended direct and the file arrived whole."""
-    support = check_support()
+    try:
+        support = check_support()
+    except LaboratoryError as error:
+        support = Support(False, None, (str(error),))
     if support.usable and support.how is not None:
         flags = ["--json"] if output.as_json else []
-        argv = [sys.executable, "-m", "p2pnet.demo.program", *flags]
+        argv = [sys.executable, "-c", IN_THE_WORLD, *flags]
         command = reexec_command(argv, how=support.how)
         os.execv(command[0], command)
     for reason in support.missing:
@@ -67,7 +86,20 @@ def loopback() -> Stage:
 
 def main(arguments: list[str]) -> int:
     """Run inside a private world: build the laboratory, and perform there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     output = Output(as_json="--json" in arguments)
+    try:
+        return perform_in_laboratory(output)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return nobody_reads()
+    except LaboratoryError as error:
+        output.event("failed", f"failed: {error}", reason=str(error))
+        return 1
+
+
+def perform_in_laboratory(output: Output) -> int:
     with Laboratory(delay=DELAY) as laboratory:
         laboratory.add_public("relay", RELAY_ADDRESS)
         laboratory.add_home("home A", outside=HOME_A)
@@ -135,6 +167,7 @@ async def meet(
 
 async def follow(events: AsyncGenerator[Event, None], story: Story, who: str) -> None:
     async for event in events:
+        check_well(event)
         story.tell(who, event)
 
 
@@ -142,19 +175,32 @@ async def first(events: AsyncGenerator[Event, None], *names: str) -> Event:
     """Wait for an event of one of these names."""
     with trio.move_on_after(START_SECONDS):
         async for event in events:
+            check_well(event)
             if event["event"] in names:
                 return event
     raise DemoFailed(f"an actor ended, or said nothing, before it was {' and '.join(names)}")
+
+
+def check_well(event: Event) -> None:
+    if event["event"] == "failed":
+        raise DemoFailed(str(event["reason"]))
 
 
 @asynccontextmanager
 async def actor(
     stage: Stage, place: str, arguments: Sequence[str]
 ) -> AsyncGenerator[AsyncGenerator[Event, None], None]:
-    """Run an actor for as long as the block lasts; gives the events it prints."""
+    """Run an actor for as long as the block lasts; gives the events it prints.
+
+    An interrupt from the terminal is not meant for it. It leaves when its stdin ends, so
+    that no actor outlives a director who was killed.
+    """
     argv = [sys.executable, "-m", "p2pnet.demo.actor", *arguments]
     process = await trio.lowlevel.open_process(
-        stage.command(place, argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        stage.command(place, argv),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         async with aclosing(read_events(process)) as events:
@@ -164,6 +210,8 @@ async def actor(
             if process.poll() is None:
                 process.kill()
             await process.wait()
+            if process.stdin is not None:
+                await process.stdin.aclose()
 
 
 async def read_events(process: trio.Process) -> AsyncGenerator[Event, None]:
@@ -261,7 +309,3 @@ def plain(fields: Event) -> dict[str, str | int | float | bool | list[str]]:
         elif isinstance(value, list):
             kept[key] = [str(item) for item in value]
     return kept
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
