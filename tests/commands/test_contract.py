@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "specs" / "cli.md").read_text()
 SOURCES = [*(ROOT / "p2pnet" / "commands").glob("*.py"), *(ROOT / "p2pnet" / "demo").glob("*.py")]
+TOLD_TO_THE_DIRECTOR = {"listening"}
+"""Events of the actors which the demo uses, but does not print."""
 
 
 def printed() -> list[tuple[str, set[str]]]:
@@ -16,10 +18,9 @@ def printed() -> list[tuple[str, set[str]]]:
     events = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)):
+            if not (isinstance(node, ast.Call) and node.args):
                 continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-            if name not in ("event", "tell") or not node.args:
+            if not re.fullmatch(r"(.+\.)?event|tell", ast.unparse(node.func)):
                 continue
             first = node.args[0]
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
@@ -28,11 +29,20 @@ def printed() -> list[tuple[str, set[str]]]:
     return events
 
 
+def documented() -> dict[str, set[str]]:
+    """Return each event of the tables, with the words of its fields."""
+    fields: dict[str, set[str]] = {}
+    for name, row in re.findall(r"^\| `(\w+)` \|(.*)$", PAGE, re.MULTILINE):
+        fields.setdefault(name, set()).update(re.findall(r"`(\w+)`", row))
+    return fields
+
+
 def test_every_event_and_field_is_documented() -> None:
     """C5: what is printed is a contract."""
-    words = set(re.findall(r"`(\w+)`", PAGE))
     events = printed()
     assert len(events) > 20
+    known = documented()
     for name, fields in events:
-        assert name in words, name
-        assert fields <= words, (name, fields - words)
+        if name not in TOLD_TO_THE_DIRECTOR:
+            assert name in known, name
+            assert fields <= known[name], (name, fields - known[name])
