@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import ipaddress
 import logging
 import socket
 from collections.abc import AsyncGenerator
@@ -13,8 +15,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from p2pnet.core.addresses import tcp_endpoint
-from p2pnet.core.env import Env
+from p2pnet.core.addresses import Endpoint, Scope, parse, scope, tcp_endpoint
+from p2pnet.core.env import ByteStream, Env, RecordKind, SystemNetwork
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.host.config import HostConfig
@@ -44,24 +46,50 @@ PATIENCE = 30
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
+class LoopbackNetwork(SystemNetwork):
+    """A network that ends at this machine; it remembers who was to be dialled beyond."""
+
+    def __init__(self) -> None:
+        self.beyond: list[Endpoint] = []
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
+        if not ipaddress.ip_address(remote.host).is_loopback:
+            self.beyond.append(remote)
+            await trio.lowlevel.checkpoint()
+            raise OSError(errno.ENETUNREACH, "tests do not leave this machine")
+        return await super().dial_tcp(remote, local=local)
+
+    async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
+        await trio.lowlevel.checkpoint()
+        raise OSError(errno.ENETUNREACH, f"tests do not ask for {name}")
+
+
+def enclosed(config: HostConfig, network: LoopbackNetwork | None = None) -> HostConfig:
+    """Keep a host on this machine; every host of these tests is."""
+    env = dataclasses.replace(Env.system(), network=network or LoopbackNetwork())
+    return dataclasses.replace(config, env=env)
+
+
 def victim(swarm: SwarmConfig | None = None) -> HostConfig:
     """Describe a small host on loopback, maybe with other bounds than the default ones."""
-    return dataclasses.replace(minimal(listen=LOOPBACK), swarm=swarm or SwarmConfig())
+    config = dataclasses.replace(minimal(listen=LOOPBACK), swarm=swarm or SwarmConfig())
+    return enclosed(config)
 
 
 def bare() -> HostConfig:
     """Describe a host without any protocol of its own: the attacker handles them as it likes."""
-    return dataclasses.replace(minimal(), services=[])
+    return enclosed(dataclasses.replace(minimal(), services=[]))
 
 
 def first_address(host: Host) -> str:
-    return str(host.addresses.value[0])
+    """Return where a host listens on loopback, whatever else it announces."""
+    return next(str(a) for a in host.addresses.value if scope(a) is Scope.LOOPBACK)
 
 
 async def still_serves(host: Host) -> None:
     """Make sure that an honest client that comes now is served."""
     with trio.fail_after(PATIENCE):
-        async with open_host(minimal()) as honest:
+        async with open_host(enclosed(minimal())) as honest:
             await honest.connect(first_address(host))
             assert await honest.service(Ping).ping(host.peer_id) > 0
 
@@ -84,7 +112,7 @@ def resident_bytes() -> int:
 
 
 def place(host: Host) -> tuple[str, int]:
-    endpoint = tcp_endpoint(host.addresses.value[0])
+    endpoint = tcp_endpoint(parse(first_address(host)))
     assert endpoint is not None
     return endpoint.host, endpoint.port
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import trio
+import trio.lowlevel
 
 from p2pnet.host.opening import open_host
 from p2pnet.negotiation.machine import HEADER
@@ -71,7 +72,7 @@ async def test_ten_thousand_half_open_connections_cost_little() -> None:
             silent: list[socket.socket] = []
             for _ in range(10_000):
                 silent.append(dial_at_once(host))
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
                 if len(silent) == 1000:
                     close_all(silent[:500])
                     del silent[:500]
@@ -90,7 +91,7 @@ async def test_a_storm_of_resets_is_weathered(caplog: pytest.LogCaptureFixture) 
                     sock.send(lines(HEADER, "/noise"))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.close()
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             await still_serves(host)
             assert not host._swarm._pending
     assert not warnings(caplog)
@@ -121,7 +122,7 @@ async def test_a_host_outlives_the_want_of_descriptors() -> None:
                 with suppress(OSError):
                     while True:
                         taken.append(dial_at_once(host))
-                        await trio.sleep(0)
+                        await trio.lowlevel.checkpoint()
                 host._advertising.refresh()
                 await trio.sleep(0.2)
             close_all(taken)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack, suppress
-from typing import Any
 
 import pytest
 import trio
@@ -48,8 +47,8 @@ PUBLIC = encode(parse("/ip4/8.8.8.8/tcp/4001"))
 LOOPBACK_PLACE = encode(parse("/ip4/127.0.0.1/tcp/9"))
 
 
-def told(**fields: Any) -> bytes:
-    return encode_frame(pb.Identify(**fields).SerializeToString())
+def told(**fields: object) -> bytes:
+    return encode_frame(pb.Identify(**fields).SerializeToString())  # type: ignore[arg-type]
 
 
 def foreign_record() -> bytes:

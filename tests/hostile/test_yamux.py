@@ -135,6 +135,22 @@ async def test_a_hundred_thousand_streams_opened_and_reset_are_outlived() -> Non
             assert resident_bytes() - before < 32_000_000
 
 
+async def test_streams_opened_and_reset_leave_the_others_alone() -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_host(victim()) as host, muxed(host) as yamux:
+            for first in range(3, 10_003, 200):
+                burst = [
+                    encode(WINDOW_UPDATE, SYN, n, 0) + encode(WINDOW_UPDATE, RST, n, 0)
+                    for n in range(first, first + 200, 2)
+                ]
+                await yamux.stream.send_all(b"".join(burst))
+                await trio.lowlevel.checkpoint()
+            await pings_through(yamux, 10_003)
+            (connection,) = host.connections()
+            while connection.streams > 2:
+                await trio.lowlevel.checkpoint()
+
+
 async def test_ten_thousand_streams_that_negotiate_nothing_are_bounded() -> None:
     with trio.fail_after(PATIENCE):
         async with open_host(victim()) as host, muxed(host) as yamux:
@@ -151,7 +167,9 @@ async def test_ten_thousand_streams_that_negotiate_nothing_are_bounded() -> None
             await still_serves(host)
 
 
-async def test_echoes_that_are_never_read_are_bounded_in_memory() -> None:
+async def test_echoes_that_are_never_read_are_bounded_in_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def echo(stream: Stream) -> None:
         async for chunk in stream:
             await stream.send_all(chunk)
@@ -161,15 +179,16 @@ async def test_echoes_that_are_never_read_are_bounded_in_memory() -> None:
             host.handle(ECHO, echo)
             async with muxed(host) as yamux:
                 before = resident_bytes()
-                with trio.move_on_after(3):
-                    streams = range(1, 65, 2)
+                streams = range(1, 513, 2)
+                for number in streams:
+                    await yamux.open(number, ECHO)
+                for _ in range(3):  # as much as the windows allow without an answer
                     for number in streams:
-                        await yamux.open(number, ECHO)
-                    for _ in range(64):
-                        for number in streams:
-                            await yamux.data(number, bytes(65_536))
-                assert resident_bytes() - before < 64_000_000
+                        await yamux.data(number, bytes(65_536))
                 await still_serves(host)
+                assert len(host.connections()) == 1
+                assert resident_bytes() - before < 96_000_000
+    assert not warnings(caplog)
 
 
 async def test_a_stream_that_breaks_a_rule_is_reset_alone(caplog: pytest.LogCaptureFixture) -> None:
