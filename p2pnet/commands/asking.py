@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 
 from p2pnet.commands.output import Output
-from p2pnet.events import PunchGivenUp
+from p2pnet.core.peer_id import PeerId
+from p2pnet.events import PunchAttemptFailed
 from p2pnet.host.host import Host
 from p2pnet.interfaces import Connection, Target
 from p2pnet.protocols.identify import Identify
@@ -44,20 +45,30 @@ async def wait_direct(
 ) -> Connection:
     """Wait for a direct connection; if none comes, say why and go on with the relayed one."""
     peer = str(relayed.peer_id)
-    with host.subscribe(PunchGivenUp) as failures:
-        with trio.move_on_after(seconds):
+    reasons: list[str] = []
+    with trio.move_on_after(seconds):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(collect_reasons, host, relayed.peer_id, reasons)
             connection = await host.wait_direct(relayed.peer_id)
-            address = str(connection.remote_address)
-            output.event("direct", f"direct to {peer} at {address}", peer=peer, address=address)
-            return connection
-        reasons = ["no attempt ended in time; the other side begins it"]
-        with trio.move_on_after(0):
-            async for failure in failures:
-                if failure.peer_id == relayed.peer_id:
-                    reasons = list(failure.reasons)
+            nursery.cancel_scope.cancel()
+        address = str(connection.remote_address)
+        output.event("direct", f"direct to {peer} at {address}", peer=peer, address=address)
+        return connection
+    reasons = reasons or ["no hole punch ended in time; it is the peer who begins it"]
     words = f"no direct connection to {peer} within {seconds:g} s: {'; '.join(reasons)}"
     output.event("not_direct", words, peer=peer, reasons=reasons)
     return relayed
+
+
+async def collect_reasons(
+    host: Host, peer_id: PeerId, reasons: list[str], *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Note why each attempt at a direct connection failed."""
+    with host.subscribe(PunchAttemptFailed) as failures:
+        task_status.started()
+        async for failure in failures:
+            if failure.peer_id == peer_id:
+                reasons.append(f"attempt {failure.attempt}: {failure.reason}")
 
 
 async def identify(host: Host, target: Target, output: Output) -> int:
