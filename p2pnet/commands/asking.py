@@ -67,8 +67,10 @@ async def collect_reasons(
     with host.subscribe(PunchAttemptFailed) as failures:
         task_status.started()
         async for failure in failures:
-            if failure.peer_id == peer_id:
-                reasons.append(f"attempt {failure.attempt}: {failure.reason}")
+            if failure.peer_id != peer_id:
+                continue
+            # Not extend: the list is read while this loop still waits.
+            reasons.append(f"attempt {failure.attempt}: {failure.reason}")
 
 
 async def identify(host: Host, target: Target, output: Output) -> int:
