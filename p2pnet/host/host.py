@@ -313,7 +313,8 @@ class Host:
             except OSError as error:
                 endpoint = tcp_endpoint(address)
                 if endpoint is None or endpoint.host != "::" or error.errno not in NO_IPV6:
-                    raise
+                    reason = f"cannot listen at {address}: {error.strerror}"
+                    raise OSError(error.errno, reason) from error
                 logger.info("not listening on %s: %s", address, error)
         return listeners
 
