@@ -13,6 +13,7 @@ from enum import Enum
 from functools import lru_cache
 
 from multiaddr import Multiaddr
+from multiaddr.exceptions import StringParseError
 
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import ProtocolError
@@ -98,6 +99,8 @@ def parse(text: str) -> Multiaddr:
         raise ValueError(f"a multiaddr of {len(text)} characters is too long")
     try:
         address = rebuilt(Multiaddr(text))
+    except StringParseError as error:  # says the text twice, and less plainly
+        raise ValueError(f"{text!r} is not a multiaddr: {error.message}") from None
     except (ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise ValueError(f"{text!r} is not a multiaddr: {error}") from None
     if len(address.to_bytes()) > MAX_ADDRESS_BYTES:

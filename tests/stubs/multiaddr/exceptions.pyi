@@ -1,0 +1,2 @@
+class StringParseError(ValueError):
+    message: str
