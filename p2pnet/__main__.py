@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -11,9 +12,9 @@ import trio
 
 from p2pnet import presets
 from p2pnet.commands import asking, serving
-from p2pnet.commands.echo import EchoCut, echo
-from p2pnet.commands.keys import KeyFileError, new_key, print_id, read_key
-from p2pnet.commands.output import Output, nobody_reads
+from p2pnet.commands.echo import echo
+from p2pnet.commands.keys import new_key, print_id, read_key
+from p2pnet.commands.output import CommandError, Output, nobody_reads
 from p2pnet.core.addresses import parse, peer_id_of
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
@@ -22,9 +23,10 @@ from p2pnet.errors import P2PError
 from p2pnet.host.config import HostConfig
 from p2pnet.host.host import Host
 from p2pnet.host.opening import open_host
+from p2pnet.protocols.identify import Identify
 
 INTERRUPTED = 130
-FAILURES = (P2PError, OSError, ValueError, KeyFileError, EchoCut, trio.TooSlowError)
+FAILURES = (P2PError, OSError, ValueError, CommandError, trio.TooSlowError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print events as JSON lines")
     common.add_argument("-v", "--verbose", action="count", default=0, help="log more, on stderr")
     parser = argparse.ArgumentParser(prog="p2pnet", description="Peers that find a way.")
+    parser.add_argument("--version", action="version", version=Identify().agent_version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
@@ -60,52 +63,82 @@ def build_parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    key = commands.add_parser("key", help="make key files")
+    key = commands.add_parser("key", help="make key files", description="make key files")
+    about = "make a key file that only you can read, and print its peer id"
     new = key.add_subparsers(required=True, metavar="ACTION").add_parser(
-        "new", help="make a key file and print its peer id", parents=[common]
+        "new", help=about, description=about, parents=[common]
     )
-    new.add_argument("file", metavar="FILE")
+    new.add_argument("file", metavar="FILE", help="must not exist yet")
     new.set_defaults(run=lambda args, output: new_key(args.file, output))
 
     id_ = add("id", "print the peer id of a key file", run_id)
     id_.add_argument("--key", required=True, metavar="FILE")
 
-    node = add("node", "run an edge node", run_node)
-    node.add_argument("--key", metavar="FILE")
-    node.add_argument("--listen", action="append", default=[], type=address, metavar="ADDR")
-    node.add_argument("--relay", action="append", default=[], type=peer_address, metavar="ADDR")
+    node = add("node", "run an edge node, until Ctrl-C", run_node)
+    add_identity(node, "a free port on all addresses")
+    node.add_argument(
+        "--relay",
+        action="append",
+        default=[],
+        type=peer_address,
+        metavar="ADDR",
+        help="keep a reservation there, to be found by peer id; may be repeated",
+    )
     node.add_argument("--echo", action="store_true", help="serve /p2pnet/echo/1.0.0")
 
-    relay = add("relay", "run a relay with default limits", run_relay)
-    relay.add_argument("--key", metavar="FILE")
-    relay.add_argument("--listen", action="append", default=[], type=address, metavar="ADDR")
+    relay = add("relay", "run a relay with default limits, until Ctrl-C", run_relay)
+    add_identity(relay, "port 4001 on all addresses")
 
     ping = add("ping", "measure the round trip to a peer", run_ping)
-    ping.add_argument("target", type=peer, metavar="ADDR", help="multiaddr with /p2p, or a peer id")
-    ping.add_argument(
-        "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
-    )
-    ping.add_argument("--count", type=positive, default=3, metavar="N")
-    ping.add_argument("--direct", type=float, default=0.0, metavar="SECONDS")
+    add_target(ping)
+    ping.add_argument("--count", type=positive, default=3, metavar="N", help="default: 3")
+    add_direct(ping)
 
     identify = add("identify", "show what a peer says of itself", run_identify)
-    identify.add_argument(
-        "target", type=peer, metavar="ADDR", help="multiaddr with /p2p, or a peer id"
-    )
-    identify.add_argument(
-        "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
-    )
+    add_target(identify)
 
-    echo_ = add("echo", "send stdin to a peer and print what comes back", run_echo)
-    echo_.add_argument(
-        "target", type=peer, metavar="ADDR", help="multiaddr with /p2p, or a peer id"
-    )
-    echo_.add_argument(
-        "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
-    )
+    echo_ = add("echo", "send stdin to a peer's echo, and print what comes back", run_echo)
+    add_target(echo_)
+    add_direct(echo_)
 
     add("demo", "show two peers behind NATs meet over a relay and end up direct", run_demo)
     return parser
+
+
+def add_identity(parser: argparse.ArgumentParser, anywhere: str) -> None:
+    parser.add_argument(
+        "--key", metavar="FILE", help="who to be, made by `p2pnet key new`; default: anybody new"
+    )
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        type=listen_address,
+        metavar="ADDR",
+        help=f"such as /ip4/0.0.0.0/tcp/4001; may be repeated; default: {anywhere}",
+    )
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target",
+        type=peer,
+        metavar="ADDR",
+        help="multiaddr that ends in /p2p/<peer id>; or a bare peer id, with --relay",
+    )
+    parser.add_argument(
+        "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
+    )
+
+
+def add_direct(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--direct",
+        type=seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="if relayed, wait so long for a direct connection; default: 0",
+    )
 
 
 def run_id(args: argparse.Namespace, output: Output) -> int:
@@ -138,7 +171,7 @@ def run_identify(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_echo(args: argparse.Namespace, output: Output) -> int:
-    return with_host(args.relay, lambda host: echo(host, args.target))
+    return with_host(args.relay, lambda host: echo(host, args.target, direct_seconds=args.direct))
 
 
 def run_demo(args: argparse.Namespace, output: Output) -> int:
@@ -167,6 +200,13 @@ def address(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def listen_address(text: str) -> str:
+    checked = address(text)
+    if peer_id_of(parse(checked)) is not None:
+        raise argparse.ArgumentTypeError(f"{text} names a peer; leave out /p2p/... and give --key")
+    return checked
+
+
 def peer_address(text: str) -> str:
     checked = address(text)
     if peer_id_of(parse(checked)) is None:
@@ -187,6 +227,16 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return value
 
 
 if __name__ == "__main__":

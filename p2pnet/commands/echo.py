@@ -7,15 +7,18 @@ import sys
 
 import trio
 
-from p2pnet.errors import ConnectionLost, StreamReset
+from p2pnet.commands.output import CommandError
+from p2pnet.core.tasks import leaves
+from p2pnet.errors import ConnectionLost, StreamReset, describe
 from p2pnet.host.host import Host
-from p2pnet.interfaces import Stream, Target
+from p2pnet.interfaces import CircuitLimit, Stream, Target
 
 ECHO = "/p2pnet/echo/1.0.0"
 CHUNK_BYTES = 262_144
+GO_DIRECT = "send less, or wait for a direct connection first, with --direct SECONDS"
 
 
-class EchoCut(Exception):
+class EchoCut(CommandError):
     """The stream ended before everything came back."""
 
 
@@ -26,9 +29,17 @@ async def serve_echo(stream: Stream) -> None:
     await stream.send_eof()
 
 
-async def echo(host: Host, target: Target) -> int:
-    """Send stdin to the remote's echo, and what comes back to stdout."""
-    stream = await host.open_stream(target, ECHO, limited="allow")
+async def echo(host: Host, target: Target, *, direct_seconds: float = 0.0) -> int:
+    """Send stdin to the remote's echo, and what comes back to stdout.
+
+    Raises:
+        EchoCut: if the stream ended early, as at the limits of a relay.
+    """
+    connection = await host.connect(target)
+    if connection.is_relayed:
+        with trio.move_on_after(direct_seconds):
+            await host.wait_direct(connection.peer_id)
+    stream = await host.open_stream(connection.peer_id, ECHO, limited="allow")
     try:
         async with stream, trio.open_nursery() as nursery:
             nursery.start_soon(send_stdin, stream)
@@ -37,15 +48,24 @@ async def echo(host: Host, target: Target) -> int:
             nursery.cancel_scope.cancel()
     except* (StreamReset, ConnectionLost) as lost:
         limit = stream.connection.limit
-        why = "; ".join(str(error) for error in lost.exceptions)
-        if limit is not None:
-            why += f"; the relay allows {limit.data_bytes} bytes and {limit.seconds} seconds"
-        raise EchoCut(f"the stream was cut: {why}") from None
+        why = "; ".join(dict.fromkeys(map(describe, leaves(lost))))
+        if limit is None:
+            raise EchoCut(f"the stream was cut: {why}") from None
+        raise EchoCut(f"the stream was cut: {why}; {say(limit)}", GO_DIRECT) from None
     return 0
 
 
+def say(limit: CircuitLimit) -> str:
+    allowed = []
+    if limit.data_bytes is not None:
+        allowed.append(f"{limit.data_bytes} bytes each way")
+    if limit.seconds is not None:
+        allowed.append(f"{limit.seconds:g} seconds")
+    return f"the relay allows a connection {' and '.join(allowed) or 'some unknown amount'}"
+
+
 async def send_stdin(stream: Stream) -> None:
-    while True:
+    while sys.stdin is not None:  # None if the command was started without one
         chunk = await trio.to_thread.run_sync(
             os.read, sys.stdin.fileno(), CHUNK_BYTES, abandon_on_cancel=True
         )
@@ -56,5 +76,7 @@ async def send_stdin(stream: Stream) -> None:
 
 
 def write_stdout(data: bytes) -> None:
+    if sys.stdout is None:
+        raise BrokenPipeError("there is no stdout")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

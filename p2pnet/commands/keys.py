@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from p2pnet.commands.output import Output
+from p2pnet.commands.output import CommandError, Output
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 
 MAX_KEY_FILE_BYTES = 16_384
 
 
-class KeyFileError(Exception):
+class KeyFileError(CommandError):
     """The key file cannot be read or written; the text says why."""
 
 

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from p2pnet.errors import DialError, NegotiationFailed, P2PError, RelayRefused, describe
+from p2pnet.errors import (
+    AddressUnsupported,
+    DialError,
+    NegotiationFailed,
+    PeerIdMismatch,
+    ProtocolError,
+    RelayRefused,
+    describe,
+)
 
 Field = str | int | float | bool | None | Sequence[str] | Sequence[Mapping[str, str]]
+
+
+class CommandError(Exception):
+    """A subcommand cannot go on; the text says why, and ``remedy`` what to do about it."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +51,14 @@ class Output:
                 for attempt in (error.attempts if isinstance(error, DialError) else ())
             ]
             fields: dict[str, Field] = {
-                "message": describe(error),
+                "message": put_in_words(error),
                 "kind": type(error).__name__,
                 "causes": causes,
                 "remedy": remedy,
             }
             self.event("error", "", **fields)
         else:
-            words = str(error) if isinstance(error, DialError) else describe(error)
+            words = str(error) if isinstance(error, DialError) else put_in_words(error)
             print(f"error: {words}", file=sys.stderr)
             if remedy:
                 print(f"what to do: {remedy}", file=sys.stderr)
@@ -53,25 +70,39 @@ def nobody_reads() -> int:
     return 1
 
 
+def put_in_words(error: BaseException) -> str:
+    """Say an error in one line; those of the command itself need no name."""
+    return str(error) if isinstance(error, CommandError) else describe(error)
+
+
 def remedy_for(error: BaseException) -> str:
     """Say what a person can do about an error; empty if nothing comes to mind."""
     match error:
         case DialError(attempts=attempts) if attempts:
             told = [remedy_for(attempt.cause) for attempt in attempts]
             return "; ".join(dict.fromkeys(filter(None, told)))
-        case DialError():
-            return "give an address that ends in /p2p/<peer id>, or --relay with its relay"
-        case RelayRefused(status="NO_RESERVATION"):
-            return "the peer holds no reservation there: start it with --relay, and wait for it"
-        case RelayRefused(status="RESOURCE_LIMIT_EXCEEDED" | "RESERVATION_REFUSED"):
-            return "the relay is full: try again later, or another relay"
-        case RelayRefused(status="PERMISSION_DENIED"):
-            return "the relay does not serve this peer: use another one"
-        case NegotiationFailed():
-            return "the peer does not serve this protocol: is it started with --echo?"
-        case ConnectionRefusedError():
-            return "nobody listens there: is the peer running, and the port right?"
-        case TimeoutError() | P2PError() | OSError():
-            return ""
-        case _:
-            return ""
+        case CommandError(remedy=remedy):
+            return remedy
+        case RelayRefused(status=status):
+            return REFUSED.get(status, "")
+        case ProtocolError(protocol_id="/multistream/1.0.0"):
+            return "something else listens there: is the port right?"
+        case OSError(errno=errno.EADDRINUSE):
+            return "another program listens there already: give another port with --listen"
+    return next((remedy for kind, remedy in REMEDIES if isinstance(error, kind)), "")
+
+
+FULL = "the relay is full: try again later, or another relay"
+REFUSED = {
+    "NO_RESERVATION": "the peer holds no reservation there: start it with --relay, and wait for it",
+    "RESOURCE_LIMIT_EXCEEDED": FULL,
+    "RESERVATION_REFUSED": FULL,
+    "PERMISSION_DENIED": "the relay does not serve this peer: use another one",
+}
+REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
+    (DialError, "give an address that ends in /p2p/<peer id>, or --relay with its relay"),
+    (NegotiationFailed, "the peer does not serve this protocol: is it started with --echo?"),
+    (PeerIdMismatch, "another peer answers there: is the peer id right?"),
+    (AddressUnsupported, "only TCP is spoken: give an address such as /ip4/192.0.2.1/tcp/4001"),
+    (ConnectionRefusedError, "nobody listens there: is the peer running, and the port right?"),
+)

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import trio
 
 pytestmark = pytest.mark.sockets
 
+ROOT = Path(__file__).parents[2]
 P2PNET = [sys.executable, "-m", "p2pnet"]
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 PEER = "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq"
@@ -99,6 +101,33 @@ def test_wrong_arguments_are_told_with_exit_code_2() -> None:
     assert run("ping", "/ip4/127.0.0.1/tcp/1").returncode == 2
     assert run("ping", "nonsense").returncode == 2
     assert run("node", "--listen", "/ip4/300.0.0.1/tcp/1").returncode == 2
+    assert run("node", "--listen", f"{LOOPBACK}/p2p/{PEER}").returncode == 2
+    assert run("ping", f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}", "--direct", "nan").returncode == 2
+    assert run("ping", f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}", "--count", "0").returncode == 2
+
+
+def test_an_address_that_cannot_be_read_is_told_once_with_what_is_wrong() -> None:
+    (line,) = [
+        line for line in run("ping", "/ip4/1.2.3/tcp/1").stderr.splitlines() if b"1.2" in line
+    ]
+    assert line == (
+        b"p2pnet ping: error: argument ADDR: '/ip4/1.2.3/tcp/1' is not a multiaddr: "
+        b"base address '1.2.3' is not IPv4"
+    )
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert run("--version").stdout.decode().strip() == f"p2pnet/{project['version']}"
+
+
+def test_a_file_that_is_no_key_is_told_in_plain_words(tmp_path: Path) -> None:
+    """C4."""
+    path = tmp_path / "key"
+    path.write_bytes(b"garbage\n")
+    done = run("node", "--key", str(path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {path} holds no private key: ".encode())
 
 
 def test_a_failure_tells_every_cause_and_a_remedy() -> None:
@@ -152,6 +181,9 @@ async def test_node_ping_identify_and_echo() -> None:
         assert echoed.returncode == 0, echoed.stderr
         assert echoed.stdout == data
 
+        silent = await ask("echo", address)
+        assert (silent.returncode, silent.stdout, silent.stderr) == (0, b"", b"")
+
         opened = await node.wait_event("connection")
         assert opened["inbound"] is True
         await node.wait_event("closed")
@@ -176,5 +208,33 @@ async def test_over_a_relay_by_peer_id() -> None:
             echoed = await ask("echo", peer_id, "--relay", address, data=data)
             assert echoed.returncode == 0, echoed.stderr
             assert echoed.stdout == data
+
+            cut = await ask("echo", peer_id, "--relay", address, data=os.urandom(400_000))
+            assert cut.returncode == 1
+            assert b"the relay allows a connection 131072 bytes each way" in cut.stderr
+            assert b"--direct" in cut.stderr
         await relay.wait_event("ended")
         assert await relay.stop(signal.SIGTERM) == 0
+
+
+async def test_a_node_names_the_port_that_is_taken_and_a_ping_the_wrong_peer() -> None:
+    """C4."""
+    async with running("node", "--listen", LOOPBACK) as node:
+        address = str((await node.wait_event("listening"))["address"])
+        place = address.rpartition("/p2p/")[0]
+        (taken,) = events(await ask("node", "--listen", place, "--json"))
+        assert f"cannot listen at {place}" in str(taken["message"])
+        assert "--listen" in str(taken["remedy"])
+
+        (wrong,) = events(await ask("ping", f"{place}/p2p/{PEER}", "--json"))
+        assert wrong["remedy"] == "another peer answers there: is the peer id right?"
+
+
+async def test_echo_does_without_stdin_and_not_without_stdout() -> None:
+    async with running("node", "--listen", LOOPBACK, "--echo") as node:
+        address = str((await node.wait_event("listening"))["address"])
+        for closed, code in (("<&-", 0), (">&-", 1)):
+            script = f'echo hi | exec "$@" {closed}' if code else f'exec "$@" {closed}'
+            command = ["sh", "-c", script, "sh", *P2PNET, "echo", address]
+            done = await trio.run_process(command, capture_stderr=True, check=False)
+            assert (done.returncode, done.stderr) == (code, b"")
