@@ -15,7 +15,7 @@ from p2pnet.core.framing import encode_frame
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import StreamReset
-from p2pnet.events import ConnectionOpened, PunchAttemptFailed, ReservationAccepted
+from p2pnet.events import ConnectionOpened, PunchAttemptFailed, PunchGivenUp, ReservationAccepted
 from p2pnet.host.config import HostConfig
 from p2pnet.host.host import Host
 from p2pnet.host.opening import open_host
@@ -304,12 +304,8 @@ async def test_a_reservation_or_a_call_over_a_circuit_is_refused() -> None:
 def punching(relays: Sequence[str], network: LoopbackNetwork) -> HostConfig:
     """Describe a victim that has a public address to offer, and little patience."""
     config = enclosed(edge(listen=LOOPBACK, relays=relays), network)
-    services = [
-        DCUtR(exchange_timeout=0.5, punch_timeout=0.5, max_redials=2)
-        if isinstance(part, DCUtR)
-        else part
-        for part in config.services
-    ]
+    hasty = DCUtR(exchange_timeout=0.3, punch_timeout=0.3, retry_pause=0.01, max_redials=2)
+    services = [hasty if isinstance(part, DCUtR) else part for part in config.services]
     return dataclasses.replace(config, services=services, announce=["/ip4/192.88.98.1/tcp/4001"])
 
 
@@ -429,3 +425,35 @@ async def test_a_crowd_of_strangers_is_not_dialled_for_an_attacker() -> None:
             assert len(set(network.beyond)) <= 8
             assert len(network.beyond) <= 8 * 3
             await still_serves(host)
+
+
+ANSWERS = {
+    "sync": punch("SYNC"),
+    "garbage": encode_frame(b"\xff" * 50),
+    "an oversized message": encode_frame(bytes(10_000)),
+    "nothing": b"",
+    "places on this machine": punch("CONNECT", [encode(parse("/ip4/127.0.0.1/tcp/9"))] * 50),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_a_caller_who_answers_a_hole_punch_with_nonsense_is_given_up(kind: str) -> None:
+    async def answer(stream: Stream) -> None:
+        with suppress(*GONE):
+            await stream.send_all(ANSWERS[kind])
+            await drain(stream)
+
+    with trio.fail_after(PATIENCE):
+        network = LoopbackNetwork()
+        async with open_host(idle_relay()) as between:
+            relays = [first_address(between)]
+            attacking = dataclasses.replace(bare(), services=[RelayClient(relays=relays)])
+            config = punching(relays, network)
+            async with open_host(config) as host, open_host(attacking) as attacker:
+                attacker.handle(PUNCH, answer)
+                await reserved(host)
+                with host.subscribe(PunchGivenUp) as ends:
+                    await attacker.connect(host.peer_id)
+                    assert len((await anext(ends)).reasons) == 3
+                assert not network.beyond
+                await still_serves(host)
