@@ -95,6 +95,15 @@ class ReservationAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class ReservationFailed:
+    """No reservation could be had at a relay; it is asked again after so many seconds."""
+
+    relay: PeerId
+    reason: str
+    retry_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReservationLost:
     relay: PeerId
     reason: str

@@ -23,6 +23,7 @@ from p2pnet.events import (
     RelayRefusedRequest,
     ReservationAccepted,
     ReservationEnded,
+    ReservationFailed,
     ReservationGranted,
     ReservationLost,
 )
@@ -33,6 +34,7 @@ from p2pnet.host.opening import open_host
 NODE_EVENTS = (
     AddressesChanged,
     ReservationAccepted,
+    ReservationFailed,
     ReservationLost,
     ConnectionOpened,
     ConnectionClosed,
@@ -111,8 +113,10 @@ class Teller:
         match event:
             case AddressesChanged(addresses):
                 self.listening(addresses)
-            case ReservationAccepted() | ReservationLost():
+            case ReservationAccepted():
                 self._reservation(event)
+            case ReservationFailed() | ReservationLost():
+                self._no_reservation(event)
             case ConnectionOpened() | ConnectionClosed():
                 self._connection(event)
             case HolePunched() | PunchGivenUp():
@@ -120,12 +124,20 @@ class Teller:
             case _:
                 self._relaying(event)
 
-    def _reservation(self, event: ReservationAccepted | ReservationLost) -> None:
-        relay = str(event.relay)
+    def _no_reservation(self, event: ReservationFailed | ReservationLost) -> None:
+        relay, reason = str(event.relay), event.reason
         if isinstance(event, ReservationLost):
-            words = f"lost the reservation at {relay}: {event.reason}"
-            self.output.event("reservation_lost", words, relay=relay, reason=event.reason)
+            words = f"lost the reservation at {relay}: {reason}"
+            self.output.event("reservation_lost", words, relay=relay, reason=reason)
             return
+        wait = event.retry_seconds
+        words = f"no reservation at {relay}: {reason}; next try in {wait:.1f} s"
+        self.output.event(
+            "reservation_failed", words, relay=relay, reason=reason, retry_seconds=wait
+        )
+
+    def _reservation(self, event: ReservationAccepted) -> None:
+        relay = str(event.relay)
         for address in event.addresses:
             full = str(with_peer(address, self._host.peer_id))
             words = f"{'renewed' if event.renewal else 'reserved'} {full} for {event.seconds:.0f} s"
@@ -159,7 +171,8 @@ class Teller:
     def _punch(self, event: HolePunched | PunchGivenUp) -> None:
         peer = str(event.peer_id)
         if isinstance(event, PunchGivenUp):
-            words = f"stays relayed to {peer}: {'; '.join(event.reasons)}"
+            reasons = "; ".join(dict.fromkeys(event.reasons))
+            words = f"no direct connection to {peer}: {reasons}"
             self.output.event("not_direct", words, peer=peer, reasons=event.reasons)
             return
         address = str(event.address)

@@ -190,6 +190,15 @@ async def test_node_ping_identify_and_echo() -> None:
         assert await node.stop(signal.SIGINT) == 0
 
 
+async def test_a_node_tells_that_it_cannot_reach_its_relay() -> None:
+    relay = f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}"
+    async with running("node", "--listen", LOOPBACK, "--relay", relay) as node:
+        failed = await node.wait_event("reservation_failed")
+        assert failed["relay"] == PEER
+        assert "Connection refused" in str(failed["reason"])
+        assert await node.stop(signal.SIGTERM) == 0
+
+
 async def test_over_a_relay_by_peer_id() -> None:
     async with running("relay", "--listen", LOOPBACK) as relay:
         address = str((await relay.wait_event("listening"))["address"])

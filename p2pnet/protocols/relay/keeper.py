@@ -26,7 +26,12 @@ from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, log_stopped
 from p2pnet.errors import EventsMissed, RelayRefused, describe
-from p2pnet.events import ConnectionClosed, ReservationAccepted, ReservationLost
+from p2pnet.events import (
+    ConnectionClosed,
+    ReservationAccepted,
+    ReservationFailed,
+    ReservationLost,
+)
 from p2pnet.interfaces import Connection, Kit, ServiceHost
 from p2pnet.protocols.relay.channels import direct_connection, hop_channel
 from p2pnet.protocols.relay.dialogue import reserve
@@ -112,11 +117,14 @@ class Keeper:
         except EXPECTED as error:
             log_stopped(logger, f"reserving at {self.relay}", error, expected=logging.INFO)
             self._failures += 1
-            if isinstance(error, RelayRefused):
+            pause = self._pause()
+            if self._held is None:
+                host.publish(ReservationFailed(self.relay, describe(error), pause))
+            elif isinstance(error, RelayRefused):
                 self._lose(host, describe(error))
             else:
                 self._lose_if_over(host, hope=False)
-            return self._pause()
+            return pause
 
     async def _ask(self, host: ServiceHost) -> tuple[Connection, Reservation]:
         self._asking = True

@@ -19,6 +19,7 @@ from p2pnet.events import (
     ConnectionClosed,
     ReservationAccepted,
     ReservationEnded,
+    ReservationFailed,
     ReservationLost,
 )
 from p2pnet.interfaces import Stream
@@ -249,6 +250,26 @@ async def test_r11_a_relay_that_is_gone_is_tried_for_ever_less_and_less_often(
     relay.offline = False
     await trio.sleep(60)
     assert client.service.relays == (relay.peer_id,)
+
+
+async def test_r11_each_failure_is_told_with_the_time_of_the_next_try(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await honest_relay(net)
+    relay.offline = True
+    client = await client_of(relay)
+    told: list[tuple[float, ReservationFailed]] = []
+    with client.host.bus.subscribe(ReservationFailed) as failures:
+        while len(told) < 3:
+            event = await anext(failures)
+            told.append((trio.current_time(), event))
+    assert all(event.relay == relay.peer_id and event.reason for _, event in told)
+    for (at, event), (later, _) in itertools.pairwise(told):
+        assert later - at == pytest.approx(event.retry_seconds, abs=0.5)
+    relay.offline = False
+    await trio.sleep(60)
+    assert len(client.diary.accepted) == 1
+    assert client.diary.lost == []
 
 
 async def test_r11_each_failure_tries_the_next_address_of_the_relay(
