@@ -46,19 +46,14 @@ def run(argv: list[str], folder: Path) -> str | None:
     return f"{' '.join(argv)} failed: {done.stderr.strip()[-2000:]}"
 
 
-@pytest.fixture
-def need(go_peer: str | None, js_peer: str | None) -> Need:
-    return Need({"go": go_peer, "js": js_peer})
+@pytest.fixture(autouse=True)
+def peers(request: pytest.FixtureRequest) -> None:
+    """Have the peers that a test names in its parameters.
 
-
-class Need:
-    """Call it with the names of the peers that a test starts."""
-
-    def __init__(self, missing: dict[str, str | None]) -> None:
-        self._missing = missing
-
-    def __call__(self, *kinds: str) -> None:
-        for kind in kinds:
-            reason = self._missing.get(kind)
-            if reason is not None:
-                unavailable(reason)
+    The test itself is too late: of an asynchronous one, the reason for a skip gets lost.
+    """
+    named = request.node.callspec.params.values()
+    for kind in ("go", "js"):
+        reason = request.getfixturevalue(f"{kind}_peer") if kind in named else None
+        if reason is not None:
+            unavailable(reason)

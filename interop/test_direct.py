@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from interop.conftest import Need
 from interop.processes import dialled, serving
 
 ECHO_BYTES = 10 * 1024 * 1024
@@ -16,8 +15,7 @@ IDENTIFY = "/ipfs/id/1.0.0"
     ("dialer", "listener"),
     [("p2pnet", "go"), ("p2pnet", "js"), ("go", "p2pnet"), ("js", "p2pnet"), ("p2pnet", "p2pnet")],
 )
-async def test_direct(dialer: str, listener: str, need: Need) -> None:
-    need(dialer, listener)
+async def test_direct(dialer: str, listener: str) -> None:
     async with serving(listener, "listen") as there:
         target = there.addresses[0]
         result = await dialled(dialer, TARGET=target, ECHO_BYTES=str(ECHO_BYTES))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from interop.conftest import Need, unavailable
+from interop.conftest import unavailable
 from p2pnet.demo.namespaces import check_support, reexec_command
 
 ROOT = Path(__file__).parent.parent
@@ -27,8 +27,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("relay", "listener", "dialer"), CELLS)
-def test_hole_punch(relay: str, listener: str, dialer: str, need: Need) -> None:
-    need(relay, listener, dialer)
+def test_hole_punch(relay: str, listener: str, dialer: str) -> None:
     support = check_support()
     if not support.usable or support.how is None:
         unavailable("; ".join(support.missing))

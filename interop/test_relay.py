@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from interop.conftest import Need
 from interop.processes import dialled, serving
 
 WITHIN_LIMITS = 20_000
@@ -29,8 +28,7 @@ CELLS = [
 
 @pytest.mark.parametrize(("relay", "listener", "dialer"), CELLS)
 @pytest.mark.parametrize("limited", ["1", "0"])
-async def test_circuit(relay: str, listener: str, dialer: str, limited: str, need: Need) -> None:
-    need(relay, listener, dialer)
+async def test_circuit(relay: str, listener: str, dialer: str, limited: str) -> None:
     size = WITHIN_LIMITS if limited == "1" else BEYOND_LIMITS
     async with serving(relay, "relay", RELAY_LIMITED=limited) as between:
         async with serving(listener, "listen", RELAY=between.addresses[0]) as there:
