@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import trio
@@ -52,6 +53,7 @@ class Advertising:
         self._circuits: dict[PeerId, tuple[Multiaddr, ...]] = {}
         self._interfaces: tuple[str, ...] = ()
         self._listening: tuple[Multiaddr, ...] = ()
+        self._next_look = -math.inf
         self.addresses: Watch[tuple[Multiaddr, ...]] = Watch(())
         self.reachability = Watch(config.reachability)
 
@@ -60,7 +62,7 @@ class Advertising:
             self.refresh()
             task_status.started()
             while True:
-                with trio.move_on_after(self._config.interface_interval):
+                with trio.move_on_at(self._next_look):
                     await self._hear(heard)
                 self.refresh()
 
@@ -98,6 +100,11 @@ class Advertising:
             self._bus.publish(AddressesChanged(full))
 
     def _look_at_interfaces(self) -> tuple[str, ...]:
+        """Return the addresses of the interfaces, looked at once an interval, not per event."""
+        now = trio.current_time()
+        if now < self._next_look:
+            return self._interfaces
+        self._next_look = now + self._config.interface_interval
         try:
             self._interfaces = self._network.interface_addresses()
         except OSError as error:

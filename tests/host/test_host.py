@@ -214,6 +214,31 @@ async def test_a20_a_new_interface_is_found(autojump_clock: MockClock) -> None:
         assert told(host) == ["/ip4/192.168.7.7/tcp/1", "/ip4/127.0.0.1/tcp/1"]
 
 
+class Counting(NoNetwork):
+    """A network that counts how often it is looked at."""
+
+    looks = 0
+
+    def interface_addresses(self) -> tuple[str, ...]:
+        self.looks += 1
+        return self.interfaces
+
+
+async def test_a20_the_interfaces_are_looked_at_by_the_clock_and_not_by_the_event(
+    autojump_clock: MockClock,
+) -> None:
+    network = Counting()
+    async with running(network=network) as host:
+        for number in range(20):
+            connection = await arrive(host, Line(PEER, parse(f"/ip4/8.8.8.{number}/tcp/1")))
+            host.publish(AddressObserved(connection.ref, SEEN))
+            await connection.aclose()
+            await trio.sleep(0.1)
+        assert network.looks == 1
+        await trio.sleep(61)
+        assert network.looks == 3
+
+
 class Exhausted(NoNetwork):
     """A network that cannot be looked at any more, for want of descriptors."""
 

@@ -123,6 +123,7 @@ async def test_a_host_outlives_the_want_of_descriptors() -> None:
                     while True:
                         taken.append(dial_at_once(host))
                         await trio.lowlevel.checkpoint()
+                host._advertising._next_look = 0.0  # it is time to look at the interfaces
                 host._advertising.refresh()
                 await trio.sleep(0.2)
             close_all(taken)
