@@ -28,6 +28,7 @@ RECEIVE_BYTES = 262_144
 """Most bytes taken from the kernel at once; the buffer lives only while it holds bytes."""
 OPERATIONS_PER_CHECKPOINT = 16
 """A socket that never blocks lets other tasks run after this many operations."""
+MAX_DATAGRAM_BYTES = 65_535
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -51,6 +52,31 @@ class StreamListener(Protocol):
     async def aclose(self) -> None: ...
 
 
+class DatagramSocket(Protocol):
+    """Sends and receives datagrams on one endpoint."""
+
+    @property
+    def local(self) -> Endpoint: ...
+
+    async def send(self, data: bytes, remote: Endpoint) -> None:
+        """Send one datagram; waits while the socket is full. Raises OSError.
+
+        Raises:
+            trio.ClosedResourceError: once closed.
+        """
+        ...
+
+    async def receive(self) -> tuple[bytes, Endpoint]:
+        """Wait for the next datagram; return it and where it came from.
+
+        Raises:
+            trio.ClosedResourceError: once closed.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
 class Network(Protocol):
     """All that p2pnet asks of a network."""
 
@@ -60,6 +86,10 @@ class Network(Protocol):
 
     async def listen_tcp(self, local: Endpoint) -> StreamListener:
         """Listen; port 0 takes a free one. Raises OSError."""
+        ...
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
+        """Send and receive datagrams there; port 0 takes a free one. Raises OSError."""
         ...
 
     def interface_addresses(self) -> tuple[str, ...]:
@@ -111,11 +141,21 @@ class SystemNetwork:
         sock = new_socket(local)
         try:
             share_port(sock)
-            if local.is_ipv6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            only_ipv6(sock, local)
             sock.bind((local.host, local.port))
             sock.listen(LISTEN_BACKLOG)
             return SocketListener(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
+        await trio.lowlevel.checkpoint()
+        sock = new_socket(local, socket.SOCK_DGRAM)
+        try:
+            only_ipv6(sock, local)
+            sock.bind((local.host, local.port))
+            return UdpSocket(sock)
         except BaseException:
             sock.close()
             raise
@@ -248,11 +288,58 @@ class SocketStream(ByteStream):
             raise trio.ClosedResourceError("this socket is closed")
 
 
-def new_socket(endpoint: Endpoint) -> socket.socket:
+class UdpSocket:
+    """A bound UDP socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.local = endpoint_of(sock.getsockname())
+
+    async def send(self, data: bytes, remote: Endpoint) -> None:
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._check_open()
+            try:
+                self._sock.sendto(data, (remote.host, remote.port))
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
+            else:
+                return
+
+    async def receive(self) -> tuple[bytes, Endpoint]:
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._check_open()
+            try:
+                data, name = self._sock.recvfrom(MAX_DATAGRAM_BYTES)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+            except OSError:
+                # The kernel tells here that an earlier datagram found nobody: not our concern.
+                await trio.lowlevel.checkpoint()
+            else:
+                return data, endpoint_of(name)
+
+    async def aclose(self) -> None:
+        close_socket(self._sock)
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError("this socket is closed")
+
+
+def new_socket(endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, kind)
     sock.setblocking(False)
     return sock
+
+
+def only_ipv6(sock: socket.socket, local: Endpoint) -> None:
+    """Leave the IPv4 half of the port to a socket of its own."""
+    if local.is_ipv6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
 def share_port(sock: socket.socket) -> None:
@@ -270,8 +357,7 @@ def refuse_port_in_use(local: Endpoint) -> None:
     """
     with new_socket(local) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if local.is_ipv6:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        only_ipv6(probe, local)
         probe.bind((local.host, local.port))
 
 

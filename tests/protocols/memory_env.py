@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from p2pnet.core.addresses import Endpoint
-from p2pnet.core.env import ByteStream, RecordKind, StreamListener
+from p2pnet.core.env import ByteStream, DatagramSocket, RecordKind, StreamListener
 from p2pnet.core.peer_id import PeerId
 from p2pnet.interfaces import CapableConnection, Ends, Role
 
@@ -17,6 +17,9 @@ class NoNetwork:
         raise NotImplementedError
 
     async def listen_tcp(self, local: Endpoint) -> StreamListener:
+        raise NotImplementedError
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
         raise NotImplementedError
 
     def interface_addresses(self) -> tuple[str, ...]:

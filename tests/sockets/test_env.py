@@ -16,6 +16,7 @@ from p2pnet.core.addresses import Endpoint
 from p2pnet.core.env import (
     OPERATIONS_PER_CHECKPOINT,
     ByteStream,
+    DatagramSocket,
     Env,
     Network,
     SocketListener,
@@ -372,3 +373,50 @@ def test_the_system_is_an_env() -> None:
     assert 1.0 <= env.jitter(1.0, 2.0) <= 2.0
     assert env.wall_clock() > 1_700_000_000
     assert "random" not in repr(env)
+
+
+async def test_datagrams_come_with_the_endpoint_they_came_from() -> None:
+    network = SystemNetwork()
+    for host in ("127.0.0.1", "::1"):
+        one = await network.bind_udp(Endpoint(host, 0))
+        other = await network.bind_udp(Endpoint(host, 0))
+        await one.send(b"there", other.local)
+        assert await other.receive() == (b"there", one.local)
+        await other.send(b"and back", one.local)
+        assert await one.receive() == (b"and back", other.local)
+        await one.aclose()
+        await other.aclose()
+
+
+async def test_a_datagram_that_found_nobody_does_not_break_its_socket() -> None:
+    network = SystemNetwork()
+    gone = await network.bind_udp(ANYWHERE)
+    await gone.aclose()
+    sock = await network.bind_udp(ANYWHERE)
+    await sock.send(b"anybody?", gone.local)
+    await sock.send(b"me", sock.local)
+    assert await sock.receive() == (b"me", sock.local)
+    await sock.aclose()
+
+
+async def test_a_closed_udp_socket_says_so_also_to_who_is_waiting() -> None:
+    sock = await SystemNetwork().bind_udp(ANYWHERE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(refuses_to_receive, sock)
+        await wait_all_tasks_blocked()
+        await sock.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await sock.send(b"", ANYWHERE)
+
+
+async def refuses_to_receive(sock: DatagramSocket) -> None:
+    with pytest.raises(trio.ClosedResourceError):
+        await sock.receive()
+
+
+async def test_a_udp_port_is_bound_once() -> None:
+    network = SystemNetwork()
+    first = await network.bind_udp(ANYWHERE)
+    with pytest.raises(OSError, match="in use"):
+        await network.bind_udp(first.local)
+    await first.aclose()

@@ -9,7 +9,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, is_relayed, parse
-from p2pnet.core.env import ByteStream, Env, RecordKind, StreamListener
+from p2pnet.core.env import ByteStream, DatagramSocket, Env, RecordKind, StreamListener
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import AddressUnsupported, ConnectionLost
 from p2pnet.interfaces import (
@@ -180,6 +180,9 @@ class NoNetwork:
         raise AddressUnsupported(remote)
 
     async def listen_tcp(self, local: Endpoint) -> StreamListener:
+        raise AddressUnsupported(local)
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
         raise AddressUnsupported(local)
 
     def interface_addresses(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnet.core.addresses import Endpoint, parse
-from p2pnet.core.env import ByteStream, Network, RecordKind, StreamListener
+from p2pnet.core.env import ByteStream, DatagramSocket, Network, RecordKind, StreamListener
 from p2pnet.errors import LimitExceeded, describe
 from p2pnet.swarm.resolver import MAX_DEPTH, MAX_LOOKUPS, Resolution, resolve
 
@@ -42,6 +42,9 @@ class Names:
 
     async def listen_tcp(self, local: Endpoint) -> StreamListener:
         raise OSError("nowhere to listen")
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
+        raise OSError("nowhere to bind")
 
     def interface_addresses(self) -> tuple[str, ...]:
         return ()

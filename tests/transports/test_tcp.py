@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, parse
-from p2pnet.core.env import ByteStream, Env, RecordKind, StreamListener
+from p2pnet.core.env import ByteStream, DatagramSocket, Env, RecordKind, StreamListener
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import AddressUnsupported, ConnectionLost
@@ -139,6 +139,9 @@ class Cables:
         await trio.lowlevel.checkpoint()
         self.doors.append(Door(Endpoint(local.host, local.port or 40000)))
         return self.doors[-1]
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
+        raise OSError("no datagrams here")
 
     def interface_addresses(self) -> tuple[str, ...]:
         return ()

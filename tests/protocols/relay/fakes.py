@@ -17,7 +17,7 @@ import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, parse, peer_id_of, with_peer, without_peer
 from p2pnet.core.bus import EventBus, Subscription
-from p2pnet.core.env import ByteStream, Env, RecordKind, StreamListener
+from p2pnet.core.env import ByteStream, DatagramSocket, Env, RecordKind, StreamListener
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED
@@ -507,6 +507,9 @@ class NoNetwork:
         raise NotImplementedError
 
     async def listen_tcp(self, local: Endpoint) -> StreamListener:
+        raise NotImplementedError
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
         raise NotImplementedError
 
     def interface_addresses(self) -> tuple[str, ...]:

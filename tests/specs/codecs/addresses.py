@@ -20,7 +20,7 @@ from p2pnet.core.addresses import (
     scope_of_ip,
     scope_of_name,
 )
-from p2pnet.core.env import ByteStream, RecordKind, StreamListener
+from p2pnet.core.env import ByteStream, DatagramSocket, RecordKind, StreamListener
 from p2pnet.host.addresses import Observations, advertised, expand, worth_punching
 from p2pnet.host.config import HostConfig
 from p2pnet.swarm.config import SwarmConfig
@@ -70,6 +70,9 @@ class Names:
 
     async def listen_tcp(self, local: Endpoint) -> StreamListener:
         raise OSError("nowhere to listen")
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
+        raise OSError("nowhere to bind")
 
     def interface_addresses(self) -> tuple[str, ...]:
         return ()
