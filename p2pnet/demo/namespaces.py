@@ -19,7 +19,6 @@ The module starts programs and enters namespaces, so it is an exception to the r
 tries out whether a laboratory can be built there, for `check_support`.
 """
 
-import ctypes
 import enum
 import itertools
 import os
@@ -33,6 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from p2pnet.demo.network_namespace import entered, new_network_namespace
 from p2pnet.demo.private_world import (
     TRIAL_REFUSED,
     How,
@@ -61,8 +61,6 @@ NAT would not do: libp2p does not count them as public."""
 
 GATEWAY: Final = IPv4Address("11.0.255.254")
 """Takes whatever has no route and drops it, as the internet does with private addresses."""
-
-_CLONE_NEWNET: Final = 0x40000000  # From <linux/sched.h>.
 
 
 class Nat(enum.Enum):
@@ -158,24 +156,37 @@ class Laboratory:
         *,
         outside: str,
         inside: str = "192.168.1.0/24",
-        nat: Nat = Nat.PORT_RESTRICTED,
+        nat: Nat | str = Nat.PORT_RESTRICTED,
     ) -> None:
         """Add a home without hosts: a router with a public address and a private network.
 
         Two homes may have the same network ``inside``.
 
+        Args:
+            name: What the home, and its router, are called.
+            outside: The public address.
+            inside: The home's network.
+            nat: What its router does; a text holds rules for ``nft -f``, in which the
+                router's devices are ``wan`` and ``lan``.
+
         Raises:
             LaboratoryError: The name or an address is taken or not usable.
         """
         self._new_name(name)
-        network = IPv4Network(inside)
-        free = network.hosts()
-        lan = IPv4Interface((next(free), network.prefixlen))
-        router = self._make_public("wan", outside)
-        _ip(router, *_bridge_lines("lan", lan))
-        _set_forwarding(router, "1")
-        _run(router, [tool("nft"), "-f", "-"], _NAT_RULES[nat])
-        self._homes[name] = _Home(router, lan, free)
+        self._homes[name] = _make_home(self._make_public("wan", outside), inside, nat)
+
+    def add_home_behind(
+        self, provider: str, name: str, *, inside: str = "192.168.1.0/24", nat: Nat | str
+    ) -> None:
+        """Add a home whose router is in another home, as behind a carrier's NAT.
+
+        Its outside is the next address of the network of ``provider``.
+
+        Raises:
+            LaboratoryError: The name is taken, or the provider is unknown or full.
+        """
+        self._new_name(name)
+        self._homes[name] = _make_home(self._make_inner(provider, "wan"), inside, nat)
 
     def add_host(self, home: str, name: str) -> None:
         """Add a host to a home; it gets the next address of the home's network.
@@ -184,17 +195,7 @@ class Laboratory:
             LaboratoryError: The name is taken, or the home is unknown or full.
         """
         self._new_name(name)
-        if home not in self._homes:
-            raise LaboratoryError(f"there is no home called {home}")
-        place = self._homes[home]
-        address = next(place.free, None)
-        if address is None:
-            raise LaboratoryError(f"{home} has no address left")
-        host = self._make_namespace(address)
-        self._connect(place.router, "lan", host, "eth0")
-        own = IPv4Interface((address, place.lan.network.prefixlen))
-        _ip(host, *_device_lines("eth0", own), f"route add default via {place.lan.ip}")
-        self._hosts[name] = host
+        self._hosts[name] = self._make_inner(home, "eth0")
 
     def address(self, host: str) -> str:
         """Give the address that ``host`` has itself, a private one in a home."""
@@ -207,7 +208,8 @@ class Laboratory:
     def command(self, host: str, argv: Sequence[str]) -> list[str]:
         """Give the command that runs ``argv`` on ``host``, for use in this laboratory only.
 
-        It becomes ``argv`` by exec, so that signals reach it.
+        It becomes ``argv`` by exec, so that signals reach it. A home's name stands for its
+        router, here and in `entered`.
         """
         return [tool("nsenter"), f"--net={self._host(host).path}", "--", *argv]
 
@@ -217,10 +219,16 @@ class Laboratory:
 
         It moves the calling thread, so nothing may be awaited in here.
         """
-        with _entered(self._host(host)):
+        with entered(self._host(host).fd):
             yield
 
+    def namespace(self, host: str) -> int:
+        """Give the file descriptor that holds the network namespace of ``host`` open."""
+        return self._host(host).fd
+
     def _host(self, name: str) -> _Namespace:
+        if name in self._homes:
+            return self._homes[name].router
         if name not in self._hosts:
             raise LaboratoryError(f"there is no host called {name}")
         return self._hosts[name]
@@ -231,7 +239,7 @@ class Laboratory:
         return name
 
     def _make_namespace(self, address: IPv4Address) -> _Namespace:
-        namespace = _Namespace(_new_network_namespace(), address)
+        namespace = _Namespace(new_network_namespace(), address)
         self._open.append(namespace.fd)
         _ip(namespace, "link set lo up")
         return namespace
@@ -246,6 +254,19 @@ class Laboratory:
         bridge = "wan" if self._switch is None else None
         self._connect(self._internet, bridge, namespace, device)
         _ip(namespace, *_device_lines(device, own), f"route add default via {GATEWAY}")
+        return namespace
+
+    def _make_inner(self, home: str, device: str) -> _Namespace:
+        if home not in self._homes:
+            raise LaboratoryError(f"there is no home called {home}")
+        place = self._homes[home]
+        address = next(place.free, None)
+        if address is None:
+            raise LaboratoryError(f"{home} has no address left")
+        namespace = self._make_namespace(address)
+        self._connect(place.router, "lan", namespace, device)
+        own = IPv4Interface((address, place.lan.network.prefixlen))
+        _ip(namespace, *_device_lines(device, own), f"route add default via {place.lan.ip}")
         return namespace
 
     def _is_public(self, address: IPv4Address) -> bool:
@@ -277,6 +298,16 @@ class Laboratory:
             self._switch = None
         while self._open:
             os.close(self._open.pop())
+
+
+def _make_home(router: _Namespace, inside: str, nat: Nat | str) -> _Home:
+    network = IPv4Network(inside)
+    free = network.hosts()
+    lan = IPv4Interface((next(free), network.prefixlen))
+    _ip(router, *_bridge_lines("lan", lan))
+    _set_forwarding(router, "1")
+    _run(router, [tool("nft"), "-f", "-"], nat if isinstance(nat, str) else _NAT_RULES[nat])
+    return _Home(router, lan, free)
 
 
 def _bridge_lines(bridge: str, own: IPv4Interface) -> tuple[str, ...]:
@@ -331,7 +362,7 @@ def _ip(namespace: _Namespace, *lines: str) -> None:
 
 
 def _run(namespace: _Namespace, argv: list[str], text: str = "") -> None:
-    with _entered(namespace):
+    with entered(namespace.fd):
         done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = "; ".join(done.stderr.split("\n")).strip("; ")
@@ -340,7 +371,7 @@ def _run(namespace: _Namespace, argv: list[str], text: str = "") -> None:
 
 def _start_delaying_switch(internet: _Namespace, delay: float) -> subprocess.Popen[str]:
     script = str(Path(__file__).with_name("delay.py"))
-    with _entered(internet):
+    with entered(internet.fd):
         switch = subprocess.Popen(
             [sys.executable, "-I", script, str(delay)],
             stdin=subprocess.PIPE,
@@ -358,50 +389,10 @@ def _start_delaying_switch(internet: _Namespace, delay: float) -> subprocess.Pop
 
 def _set_forwarding(namespace: _Namespace, value: Literal["0", "1"]) -> None:
     try:
-        with _entered(namespace):
+        with entered(namespace.fd):
             Path("/proc/sys/net/ipv4/ip_forward").write_text(value)
     except OSError as error:
         raise LaboratoryError(f"a namespace's forwarding cannot be set: {error}") from error
-
-
-def _new_network_namespace() -> int:
-    with _returning():
-        _system_call(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET), "unshare")
-        return _current_namespace()
-
-
-@contextmanager
-def _entered(namespace: _Namespace) -> Iterator[None]:
-    with _returning():
-        _move_to(namespace.fd)
-        yield
-
-
-@contextmanager
-def _returning() -> Iterator[None]:
-    """Move the thread back in the end to the namespace where it is now."""
-    before = _current_namespace()
-    try:
-        yield
-    finally:
-        try:
-            _move_to(before)
-        finally:
-            os.close(before)
-
-
-def _current_namespace() -> int:
-    return os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-
-
-def _move_to(fd: int) -> None:
-    _system_call(ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET), "setns")
-
-
-def _system_call(result: int, name: str) -> None:
-    if result != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise LaboratoryError(f"{name} of a network namespace failed: {reason}")
 
 
 def _try_out() -> int:

@@ -30,6 +30,14 @@ SOON = 0.25  # Seconds; a packet without delay takes a thousandth of it.
 PATIENCE = 5.0
 RELAY = "11.0.0.1"
 OTHER = "11.0.0.2"
+CARRIER = """
+    table ip carrier {
+        chain outgoing {
+            type nat hook postrouting priority srcnat; policy accept;
+            oifname "wan" ip protocol tcp snat to 11.0.5.1:7777
+        }
+    }
+"""
 
 
 def tcp(laboratory: Laboratory, host: str, port: int = 0) -> socket.socket:
@@ -186,6 +194,9 @@ def add_the_rest(laboratory: Laboratory) -> None:
     laboratory.add_host("symmetric", "sam")
     laboratory.add_home("refusing", outside="11.0.4.1", nat=Nat.REFUSING)
     laboratory.add_host("refusing", "rita")
+    laboratory.add_home("carrier", outside="11.0.5.1", inside="100.64.1.0/24", nat=CARRIER)
+    laboratory.add_home_behind("carrier", "village", nat=Nat.PORT_RESTRICTED)
+    laboratory.add_host("village", "vera")
 
 
 def observe_without_delay() -> dict[str, Observation]:
@@ -196,7 +207,9 @@ def observe_without_delay() -> dict[str, Observation]:
         seen["addresses"] = [laboratory.address("alice"), laboratory.outside("left")]
         seen["run on alice"] = run_on(laboratory, "alice")
         seen["run on relay"] = run_on(laboratory, "relay")
-        for host in ("alice", "rita", "sam"):
+        seen["addresses of vera"] = [laboratory.address("vera"), laboratory.outside("village")]
+        seen["run on a router"] = run_on(laboratory, "carrier")
+        for host in ("alice", "rita", "sam", "vera"):
             seen[f"sources of {host}"] = [
                 source_seen(laboratory, host, 4001, (RELAY, 9001)),
                 source_seen(laboratory, host, 4001, (OTHER, 9002)),

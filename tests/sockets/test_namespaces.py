@@ -85,6 +85,15 @@ def test_a_program_runs_on_the_host_it_is_meant_for(seen: Seen) -> None:
     assert seen["run on relay"] == "11.0.0.1"
 
 
+def test_homes_name_stands_for_its_router(seen: Seen) -> None:
+    assert seen["run on a router"] == "11.0.5.1"
+
+
+def test_home_may_be_behind_the_nat_of_a_carrier_with_rules_of_its_own(seen: Seen) -> None:
+    assert seen["addresses of vera"] == ["192.168.1.2", "100.64.1.2"]
+    assert seen["sources of vera"] == [["11.0.5.1", 7777, "ping"]] * 2
+
+
 @pytest.mark.parametrize(("host", "outside"), [("alice", "11.0.1.1"), ("rita", "11.0.4.1")])
 def test_nat_keeps_the_port_towards_every_destination(seen: Seen, host: str, outside: str) -> None:
     assert seen[f"sources of {host}"] == [[outside, 4001, "ping"]] * 2
