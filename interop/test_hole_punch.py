@@ -32,7 +32,7 @@ def test_hole_punch(relay: str, listener: str, dialer: str) -> None:
     if not support.usable or support.how is None:
         unavailable("; ".join(support.missing))
         return
-    argv = [sys.executable, "-m", "interop.natlab", relay, listener, dialer]
+    argv = [sys.executable, "-m", "interop.natlab.hole_punch", relay, listener, dialer]
     done = subprocess.run(
         reexec_command(argv, how=support.how),
         cwd=ROOT,

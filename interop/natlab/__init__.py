@@ -1,0 +1,1 @@
+"""A laboratory of network namespaces: every kind of NAT, with real packets."""
