@@ -96,7 +96,10 @@ class Closeable(Protocol):
 
 
 async def close_at_once(resource: Closeable) -> None:
-    """Close without politeness: for errors and for leaving, where nobody waits any more."""
-    with trio.CancelScope() as scope:
+    """Close without politeness: for errors and for leaving, where nobody waits any more.
+
+    A cancellation from outside waits until this is done: there may be more to close.
+    """
+    with trio.CancelScope(shield=True) as scope:
         scope.cancel()
         await resource.aclose()

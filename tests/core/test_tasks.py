@@ -188,3 +188,24 @@ async def test_closing_at_once_works_under_cancellation() -> None:
         assert resource.is_closed
         await trio.sleep_forever()
     assert scope.cancelled_caught
+
+
+class Door:
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        await trio.lowlevel.checkpoint()
+
+
+async def test_all_is_closed_at_once_also_by_a_task_that_is_cancelled() -> None:
+    doors = [Door(), Door()]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.sleep_forever()
+        finally:
+            for door in doors:
+                await close_at_once(door)
+    assert all(door.is_closed for door in doors)
