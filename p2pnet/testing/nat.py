@@ -77,7 +77,7 @@ class Nat:
 
     Args:
         kind: how it behaves.
-        outside: its public addresses. IPv4 is translated to them; IPv6 never is.
+        outside: its public addresses. IPv4 is translated to them; IPv6 never is (NT15).
         choose: gives a number in ``range(n)``; the only chance there is.
     """
 
@@ -95,10 +95,10 @@ class Nat:
     def outbound(self, packet: Packet, now: float) -> Hop | Dropped:
         """Take a packet from inside."""
         self._bindings.expire(now)
-        if self.kind.udp_blocked and packet.transport == "udp":
+        if self.kind.udp_blocked and packet.transport == "udp":  # NT17
             return UDP_BLOCKED
         is_hairpin = self._translates(packet) and packet.destination.host in self._outside
-        if is_hairpin and not self.kind.hairpinning:
+        if is_hairpin and not self.kind.hairpinning:  # NT13
             return NO_HAIRPINNING
         sent = self._sent(packet, now)
         if isinstance(sent, Dropped):
@@ -109,19 +109,19 @@ class Nat:
     def inbound(self, packet: Packet, now: float) -> Hop | Dropped:
         """Take a packet from outside."""
         self._bindings.expire(now)
-        if self.kind.udp_blocked and packet.transport == "udp":
+        if self.kind.udp_blocked and packet.transport == "udp":  # NT17
             return UDP_BLOCKED
         return self._received(packet, now)
 
     def _hairpin(self, packet: Packet, now: float) -> Hop | Dropped:
-        """Bring a packet in that has the outside address of its sender already."""
+        """Bring a packet in that has the outside address of its sender already (NT13)."""
         received = self._received(packet, now)
         if isinstance(received, Hop) and received.to is Side.OUTSIDE:
             return self._received(received.packet, now)  # A reset, for who has sent.
         return received
 
     def _translates(self, packet: Packet) -> bool:
-        return self.kind.translates and not packet.destination.is_ipv6
+        return self.kind.translates and not packet.destination.is_ipv6  # NT15
 
     # ---- from inside -----------------------------------------------------------------
 
@@ -135,10 +135,10 @@ class Nat:
 
     def _segment_sent(self, packet: Packet, segment: Segment, now: float) -> Session | Dropped:
         session: Session | Dropped | None
-        session = self._bindings.connection(packet.source, packet.destination)
+        session = self._bindings.connection(packet.source, packet.destination)  # NT12
         if session is None:
             binding = self._binding_for(packet)
-            if not is_first(segment):
+            if not is_first(segment):  # NT7
                 return NO_MAPPING if binding is None else NO_SESSION
             session = self._begin(packet, binding, packet.destination, now)
         if isinstance(session, Session):
@@ -152,11 +152,11 @@ class Nat:
         session = binding.sessions.get(remote) if binding else None
         if session is None:
             return self._begin(packet, binding, remote, now)
-        self._bindings.keep(session, now + self.kind.udp_seconds)
+        self._bindings.keep(session, now + self.kind.udp_seconds)  # NT5
         return session
 
     def _binding_for(self, packet: Packet) -> Binding | None:
-        """Return the binding that a packet from inside goes by, if there is one."""
+        """Return the binding that a packet from inside goes by, if there is one (NT1, NT16)."""
         own = self._bindings.towards(packet.transport, packet.source, self._towards(packet))
         remote = narrowed(packet.destination, self.kind.filtering)
         if own is not None and remote and remote in own.sessions:
@@ -170,10 +170,10 @@ class Nat:
         self, packet: Packet, binding: Binding | None, remote: Remote, now: float
     ) -> Session | Dropped:
         """Begin a session for a packet from inside, with a new mapping if there is none."""
-        if self._bindings.sessions >= self.kind.max_sessions:
+        if self._bindings.sessions >= self.kind.max_sessions:  # NT14
             return SESSIONS_FULL
         if binding is None:
-            if len(self._bindings) >= self.kind.max_mappings:
+            if len(self._bindings) >= self.kind.max_mappings:  # NT14
                 return MAPPINGS_FULL
             outside = self._outside_of(packet)
             if isinstance(outside, Dropped):
@@ -185,12 +185,12 @@ class Nat:
         return self._bindings.begin(binding, remote, now + lifetime)
 
     def _see(self, session: Session, segment: Segment, now: float, *, outbound: bool) -> None:
-        """Follow a TCP connection: how long its session lasts depends on how far it is."""
+        """Follow a TCP connection: how long its session lasts depends on how far it is (NT8)."""
         if session.handshake.is_over and is_first(segment):
             session.handshake = Handshake()
         handshake = session.handshake
         handshake.see(segment.flags, outbound=outbound)
-        if Flags.RST in segment.flags and not handshake.is_open:
+        if Flags.RST in segment.flags and not handshake.is_open:  # NT9
             self._bindings.end(session)
         elif handshake.is_open and not handshake.is_over:
             self._bindings.keep(session, now + self.kind.tcp_seconds)
@@ -214,8 +214,8 @@ class Nat:
     def _datagram_received(self, binding: Binding, source: Endpoint, now: float) -> Dropped | None:
         session = binding.sessions.get(narrowed(source, self.kind.filtering))
         if session is None:
-            return None if self._lets_anyone_in(binding) else FILTERED
-        if self.kind.refresh_inbound:
+            return None if self._lets_anyone_in(binding) else FILTERED  # NT6
+        if self.kind.refresh_inbound:  # NT5
             self._bindings.keep(session, now + self.kind.udp_seconds)
         return None
 
@@ -223,16 +223,16 @@ class Nat:
         self, binding: Binding, source: Endpoint, segment: Segment, now: float
     ) -> Dropped | None:
         session = binding.sessions.get(source)
-        if not self._lets_in(binding, source, session):
+        if not self._lets_in(binding, source, session):  # NT6
             return FILTERED
         if session is None:
-            if not is_first(segment):
+            if not is_first(segment):  # NT7
                 return NO_SESSION
-            if self._bindings.sessions >= self.kind.max_sessions:
+            if self._bindings.sessions >= self.kind.max_sessions:  # NT14
                 return SESSIONS_FULL
             until = now + self.kind.tcp_transitory_seconds
             session = self._bindings.begin(binding, source, until)
-        elif self._is_simultaneous(session, segment):
+        elif self._is_simultaneous(session, segment):  # NT11
             return SIMULTANEOUS_OPEN
         self._see(session, segment, now, outbound=False)
         return None
@@ -253,7 +253,7 @@ class Nat:
         )
 
     def _refused(self, packet: Packet, refusal: Dropped) -> Hop | Dropped:
-        """Say nothing, or to a SYN that the port is closed."""
+        """Say nothing, or to a SYN that the port is closed (NT10)."""
         segment = packet.payload
         if self.kind.answers_reset and isinstance(segment, Segment) and is_first(segment):
             return Hop(reset_for(packet, segment), Side.OUTSIDE)
@@ -272,7 +272,7 @@ class Nat:
         return NO_PORT if port is None else Endpoint(host, port)
 
     def _address_for(self, inside_host: str) -> str | None:
-        """Return the one address that a host inside has as long as it has mappings."""
+        """Return the one address that a host inside has as long as it has mappings (NT4)."""
         addresses = [host for host in self._outside if ":" not in host]
         if not addresses:
             return None
@@ -280,7 +280,7 @@ class Nat:
         return addresses[self._choose(len(addresses))] if paired is None else paired
 
     def _free_port(self, transport: TransportName, host: str, wanted: int) -> int | None:
-        """Choose a port that no other mapping of the transport has."""
+        """Choose a port that no other mapping of the transport has (NT2, NT3)."""
         for port in self._ports(transport, host, wanted):
             if self._bindings.at(transport, Endpoint(host, port)) is None:
                 self._last_given[transport, host] = port
@@ -302,7 +302,7 @@ class Nat:
         yield from range(start, last + 1)
         yield from range(first, start)
 
-    # ---- forwards -------------------------------------------------------------
+    # ---- forwards (NT16) -------------------------------------------------------------
 
     def map_port(
         self,
@@ -387,12 +387,12 @@ class Nat:
     # ---- the box itself --------------------------------------------------------------
 
     def reset(self) -> None:
-        """Reboot: mappings and forwards are lost."""
+        """Reboot: mappings and forwards are lost (NT18)."""
         self._bindings = Bindings()
         self._last_given = {}
 
     def set_outside(self, addresses: Sequence[str]) -> None:
-        """Change the outside addresses: mappings and forwards are lost."""
+        """Change the outside addresses: mappings and forwards are lost (NT18)."""
         self._outside = tuple(addresses)
         self.reset()
 
