@@ -393,8 +393,7 @@ class TcpConnection:
         if self._is_orphan and self._sender.probes > self._config.max_retries:
             self._reset()  # nobody is left here who would wait for a remote that does not read
         else:
-            position = self._sender.unacknowledged - 1
-            self._segments.append(self._segment(_ACK, position))
+            self._segments.append(self._segment(_ACK, self._sender.unacknowledged - 1))
         return True
 
     # ---- segments going out ----------------------------------------------------------------

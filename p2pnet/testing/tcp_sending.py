@@ -50,6 +50,7 @@ class Sender:
         self.deadline: float | None = None
         self.probing = False
         self.probes = 0  # since the window closed
+        self._probe_pause = 0.0
         self._retries = 0
         self._window = 0
         self._largest_window = 0
@@ -191,8 +192,8 @@ class Sender:
         if self._retries > self._config.max_retries:
             return False
         self.probes += 1
-        wait = self._timeout.seconds * 2.0**self.probes
-        self.deadline = now + min(wait, self._config.longest_retransmission)
+        self._probe_pause = min(2 * self._probe_pause, self._config.longest_retransmission)
+        self.deadline = now + self._probe_pause
         return True
 
     def answered(self) -> None:
@@ -265,7 +266,8 @@ class Sender:
                 self.probing = True
                 self.probes = 0
                 self._retries = 0
-                self.deadline = now + self._timeout.seconds
+                self._probe_pause = self._timeout.seconds
+                self.deadline = now + self._probe_pause
         else:
             self.probing = False
             self.deadline = None

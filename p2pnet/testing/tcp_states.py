@@ -53,6 +53,6 @@ def answer_without_connection(segment: Segment) -> Segment | None:
     if Flags.RST in segment.flags:
         return None
     if Flags.ACK in segment.flags:
-        return Segment(Flags.RST, segment.acknowledgement)
+        return Segment(Flags.RST, segment.acknowledgement % 2**32)
     length = len(segment.data) + (Flags.SYN in segment.flags) + (Flags.FIN in segment.flags)
     return Segment(Flags.RST | Flags.ACK, 0, (segment.sequence + length) % 2**32)
