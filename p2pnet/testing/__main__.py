@@ -1,0 +1,95 @@
+"""``python -m p2pnet.testing matrix``: the NAT matrix, on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from p2pnet.testing.kinds import KINDS
+from p2pnet.testing.matrix import MATRIX_KINDS, Cell, Measured, combined_sha256, measure, pairs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return 0 only if every cell came out as expected."""
+    parser = argparse.ArgumentParser(prog="python -m p2pnet.testing")
+    commands = parser.add_subparsers(dest="command", required=True)
+    matrix = commands.add_parser("matrix", help="every pair of NATs, simulated")
+    matrix.add_argument("--kinds", type=kinds, default=MATRIX_KINDS, help="A,B,...: only these")
+    matrix.add_argument("--transport", choices=["tcp", "quic"], default="tcp")
+    matrix.add_argument("--seed", type=int, default=0)
+    output = matrix.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="one JSON object a line")
+    output.add_argument("--markdown", action="store_true", help="the page docs/nat-matrix.md")
+    chosen = parser.parse_args(arguments)
+    if chosen.transport == "quic":
+        print("p2pnet does not speak QUIC yet: use --transport tcp", file=sys.stderr)
+        return 2
+    return run_matrix(chosen.kinds, seed=chosen.seed, form=form_of(chosen))
+
+
+def kinds(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in KINDS:
+            raise argparse.ArgumentTypeError(f"no kind {name!r}; there are {', '.join(KINDS)}")
+    return names
+
+
+def form_of(chosen: argparse.Namespace) -> str:
+    return "json" if chosen.json else "markdown" if chosen.markdown else "text"
+
+
+def run_matrix(names: Sequence[str], *, seed: int, form: str) -> int:
+    done: list[Measured] = []
+    for a, b in pairs(names):
+        done.append(measure(a, b, seed=seed))
+        if form == "json":
+            print(json.dumps(asdict(done[-1].cell)), flush=True)
+        elif form == "text":
+            print(as_text(done[-1].cell), flush=True)
+    if form == "json":
+        print(json.dumps({"trace_sha256": combined_sha256(done)}))
+    elif form == "text":
+        print(f"trace {combined_sha256(done)}")
+    else:
+        print(as_markdown([each.cell for each in done], names, seed=seed), end="")
+    return 0 if all(each.cell.is_as_expected for each in done) else 1
+
+
+def as_text(cell: Cell) -> str:
+    seconds = "" if cell.virtual_seconds is None else f" after {cell.virtual_seconds:.3f} s"
+    wrong = "" if cell.is_as_expected else f"  (expected: {cell.expected})"
+    reason = f": {cell.reason}" if cell.reason else ""
+    return f"{cell.a:24} {cell.b:24} {cell.transport} {cell.outcome}{seconds}{reason}{wrong}"
+
+
+def as_markdown(cells: Sequence[Cell], names: Sequence[str], *, seed: int) -> str:
+    found = {(cell.a, cell.b): cell for cell in cells}
+    lines = [
+        "# Who gets through to whom",
+        "",
+        "> Virtual seconds from the relayed to the direct connection, for each pair of NATs.",
+        "",
+        "Two peers meet over a relay, 80 ms away from each other and back, and try to become",
+        "direct over TCP. *relayed* is what stays so, as theory says it must (`specs/nat.md`).",
+        "Rows call, columns are called. Made by",
+        f"`python -m p2pnet.testing matrix --seed {seed} --markdown > docs/nat-matrix.md`.",
+        "",
+        "| |" + "".join(f" {name} |" for name in names),
+        "|---|" + "---|" * len(names),
+    ]
+    for a in names:
+        row = "".join(f" {as_entry(found[a, b])} |" for b in names)
+        lines.append(f"| **{a}** |{row}")
+    return "\n".join(lines) + "\n"
+
+
+def as_entry(cell: Cell) -> str:
+    return cell.outcome if cell.virtual_seconds is None else f"{cell.virtual_seconds:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
