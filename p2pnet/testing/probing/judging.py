@@ -9,7 +9,7 @@ from typing import Literal
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.errors import P2PError
-from p2pnet.testing.nat import Dependence, PortChoice
+from p2pnet.testing.nat_kind import Dependence, PortChoice
 from p2pnet.testing.packet import TransportName
 
 Reaction = Literal["answered", "dropped"]

@@ -7,7 +7,7 @@ from contextlib import suppress
 import trio
 
 from p2pnet.core.addresses import Endpoint
-from p2pnet.core.env import ByteStream, DatagramSocket
+from p2pnet.core.env import DatagramSocket
 from p2pnet.errors import ProtocolError
 from p2pnet.testing.probing.messages import (
     MAX_MESSAGE_BYTES,
@@ -24,7 +24,7 @@ LOST = (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel, P
 class Lines:
     """A connection on which both sides speak lines."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._buffer = bytearray()
 

@@ -60,7 +60,7 @@ class Met:
     how: str
     """dialled, accepted or answered."""
     at: float
-    """When the peer's first word was here, in trio's time."""
+    """When the path had proved to work both ways, in trio's time."""
 
 
 class TcpMeeting:
@@ -177,16 +177,15 @@ class UdpMeeting:
 
     async def _hear(self, nursery: trio.Nursery) -> None:
         """Listen until the peer knows, too, or has had time enough to learn it."""
-        heard_at = None
         while True:
             message, source = await receive_datagram(self._socket)
             if not isinstance(message, Hello) or not self._appointment.is_from_peer(message):
                 continue
-            heard_at = trio.current_time() if heard_at is None else heard_at
             self._target = source
             if message.stage and self.met is None:
-                self.met = Met(source, "answered", heard_at)
-                nursery.cancel_scope.deadline = trio.current_time() + LINGER_SECONDS
+                now = trio.current_time()
+                self.met = Met(source, "answered", now)
+                nursery.cancel_scope.deadline = now + LINGER_SECONDS
             stage = 1 if self.met is None else 2
             if stage > self._stage:
                 self._stage = stage

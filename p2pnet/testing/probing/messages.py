@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -192,9 +191,10 @@ class Record:
         value = self._fields.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ProtocolError(NAME, f"{name} is no number")
-        if not math.isfinite(value) or value < 0:
+        # Compared before it is converted: an integer can be too large for a float.
+        if not value >= 0:  # negative, or not a number
             raise ProtocolError(NAME, f"{name} is no duration")
-        return min(float(value), MAX_ROUND_TRIP)
+        return float(min(value, MAX_ROUND_TRIP))
 
     def endpoint(self, name: str) -> Endpoint:
         inner = Record(self._fields.get(name))

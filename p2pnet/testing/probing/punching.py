@@ -53,7 +53,7 @@ class PunchResult:
     reason: str
     """dialled, accepted or answered; else: no rendezvous, nobody came, silence, refused, ..."""
     seconds: float = 0.0
-    """From the agreed moment until the peer was heard, or until it was given up."""
+    """From the agreed moment until the path worked both ways, or until it was given up."""
     remote: Endpoint | None = None
     """Where the peer was met: not always where the rendezvous saw it."""
     outside: Endpoint | None = None

@@ -7,13 +7,14 @@ away they are, and the nearer one is told later, so that both hear it at the sam
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.env import ByteStream, DatagramSocket, Network
-from p2pnet.testing.probing.lines import Lines, receive_datagram, send_datagram
+from p2pnet.testing.probing.lines import LOST, Lines, receive_datagram, send_datagram
 from p2pnet.testing.probing.messages import Go, Meet
 from p2pnet.testing.probing.observing import ObserverEndpoints, Posts, accept_sessions
 
@@ -86,10 +87,9 @@ class Rendezvous:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._invite, meet, guest, lines)
             # Whatever comes next is the end: a goodbye, or the connection is lost.
-            try:
+            with suppress(*LOST):
                 await lines.receive()
-            finally:
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
 
     async def _invite(self, meet: Meet, guest: Guest, lines: Lines) -> None:
         key = (meet.name, meet.peer)
@@ -106,7 +106,8 @@ class Rendezvous:
             peer.called.set()
         if guest.peer is not None:
             await trio.sleep(guest.lead(guest.peer))
-            await lines.send(guest.go(guest.peer))
+            with suppress(*LOST):
+                await lines.send(guest.go(guest.peer))
 
     async def answer_datagrams(self, socket: DatagramSocket) -> None:
         """Answer hosts that ask again and again; a word that is lost is said again."""
@@ -119,10 +120,12 @@ class Rendezvous:
             peer = self._asking.get((message.peer, message.name))
             if guest is None or peer is None or not is_fresh(peer, now):
                 continue
-            await send_datagram(socket, guest.go(peer), guest.endpoint)
             if guest.peer is not peer:
+                if peer.peer is not None:
+                    continue  # a word from the last attempt: the peer of this one is to come
                 await send_datagram(socket, peer.go(guest), peer.endpoint)
                 guest.peer, peer.peer = peer, guest
+            await send_datagram(socket, guest.go(peer), guest.endpoint)
 
     def _remember(self, key: Key, source: Endpoint, now: float) -> Guest | None:
         guest = self._asking.get(key)
