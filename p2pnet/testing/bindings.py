@@ -7,10 +7,9 @@ A binding ties an endpoint inside to one outside. It lives as long as it has a s
       |- Session  with 11.0.0.8:53        until 95.5
       '- Session  FORWARD                 until it is taken back
 
-The remote of a session is as much of the peer's endpoint as the filter asks for (UDP), the whole
-of it (TCP), or ``FORWARD`` for a port that was mapped on request. Sessions lie in a heap by the
-time at which they end. One that was refreshed stays where it is in the heap until its old time
-has come, and is put back then: a packet costs no search.
+The remote of a session is an endpoint, or ``FORWARD`` for a port that was mapped on request.
+Sessions lie in a heap by the time at which they end. One that was refreshed stays where it is in
+the heap until its old time has come, and is put back then: a packet costs no search.
 """
 
 from __future__ import annotations
@@ -21,10 +20,12 @@ from collections.abc import Iterator
 from p2pnet.core.addresses import Endpoint
 from p2pnet.testing.packet import Flags, TransportName
 
-Remote = Endpoint | str | None
-"""A remote endpoint, the host of one, or "" for any; None is ``FORWARD``."""
+Remotes = Endpoint | str | None
+"""Where the packets of a binding go: to an endpoint, to a host, or "" to any.
 
-FORWARD: Remote = None
+None is for a forward, by which packets go that have no other way."""
+
+FORWARD = None
 SLACK = 64
 
 
@@ -68,7 +69,7 @@ class Session:
 
     __slots__ = ("binding", "expires", "handshake", "has_sent", "queued", "remote")
 
-    def __init__(self, binding: Binding, remote: Remote) -> None:
+    def __init__(self, binding: Binding, remote: Endpoint | None) -> None:
         self.binding = binding
         self.remote = remote
         self.expires = 0.0
@@ -82,19 +83,20 @@ class Session:
 class Binding:
     """An endpoint inside and the one it has outside, perhaps towards certain remotes only."""
 
-    __slots__ = ("contacts", "inside", "outside", "sessions", "towards", "transport")
+    __slots__ = ("contacts", "inside", "outside", "sessions", "towards", "transport", "until")
 
     def __init__(
-        self, transport: TransportName, inside: Endpoint, outside: Endpoint, towards: Remote
+        self, transport: TransportName, inside: Endpoint, outside: Endpoint, towards: Remotes
     ) -> None:
         self.transport: TransportName = transport
         self.inside = inside
         self.outside = outside
         self.towards = towards
-        """The remotes that packets from inside go to by it; FORWARD if it is but a forward."""
-        self.sessions: dict[Remote, Session] = {}
+        self.until = 0.0
+        """When it ends if nothing more comes from inside (UDP)."""
+        self.sessions: dict[Endpoint | None, Session] = {}
         self.contacts: dict[str, int] = {}
-        """For each remote host the TCP sessions in which the inside has sent to it."""
+        """For each remote host the sessions in which the inside has sent to it."""
 
     @property
     def is_forwarded(self) -> bool:
@@ -108,13 +110,13 @@ class Binding:
         """Remember that the inside has sent in a session."""
         if not session.has_sent:
             session.has_sent = True
-            if isinstance(session.remote, Endpoint):
+            if session.remote is not None:
                 host = session.remote.host
                 self.contacts[host] = self.contacts.get(host, 0) + 1
 
     def drop(self, session: Session) -> None:
         del self.sessions[session.remote]
-        if session.has_sent and isinstance(session.remote, Endpoint):
+        if session.has_sent and session.remote is not None:
             host = session.remote.host
             self.contacts[host] -= 1
             if not self.contacts[host]:
@@ -125,10 +127,10 @@ class Bindings:
     """All bindings of a NAT, found from both sides; those that are over are forgotten."""
 
     def __init__(self) -> None:
-        self._by_key: dict[tuple[TransportName, Endpoint, Remote], Binding] = {}
+        self._by_key: dict[tuple[TransportName, Endpoint, Remotes], Binding] = {}
         self._by_outside: dict[tuple[TransportName, Endpoint], Binding] = {}
         self._forwards: dict[tuple[TransportName, Endpoint], dict[Endpoint, Binding]] = {}
-        self._connections: dict[tuple[Endpoint, Remote], Session] = {}
+        self._flows: dict[tuple[TransportName, Endpoint, Endpoint], Session] = {}
         self._pairs: dict[str, tuple[str, int]] = {}
         self._heap: list[tuple[float, int, Session]] = []
         self._queued = 0
@@ -143,7 +145,7 @@ class Bindings:
     # ---- finding ---------------------------------------------------------------------
 
     def towards(
-        self, transport: TransportName, inside: Endpoint, towards: Remote
+        self, transport: TransportName, inside: Endpoint, towards: Remotes
     ) -> Binding | None:
         return self._by_key.get((transport, inside, towards))
 
@@ -154,9 +156,9 @@ class Bindings:
         """Return the oldest forward to an endpoint inside."""
         return next(iter(self._forwards.get((transport, inside), {}).values()), None)
 
-    def connection(self, inside: Endpoint, remote: Endpoint) -> Session | None:
-        """Return the first of the TCP sessions between two endpoints."""
-        return self._connections.get((inside, remote))
+    def flow(self, transport: TransportName, inside: Endpoint, remote: Endpoint) -> Session | None:
+        """Return the first of the sessions between two endpoints."""
+        return self._flows.get((transport, inside, remote))
 
     def paired(self, inside_host: str) -> str | None:
         """Return the outside address of the bindings that a host has."""
@@ -174,15 +176,15 @@ class Bindings:
             _, count = self._pairs.get(binding.inside.host, ("", 0))
             self._pairs[binding.inside.host] = (binding.outside.host, count + 1)
 
-    def begin(self, binding: Binding, remote: Remote, until: float) -> Session:
+    def begin(self, binding: Binding, remote: Endpoint | None, until: float) -> Session:
         """Add a session to a binding."""
         session = binding.sessions[remote] = Session(binding, remote)
         self.sessions += 1
-        if remote is FORWARD:
+        if remote is None:
             forwards = self._forwards.setdefault((binding.transport, binding.inside), {})
             forwards[binding.outside] = binding
-        elif binding.transport == "tcp":
-            self._connections.setdefault((binding.inside, remote), session)
+        else:
+            self._flows.setdefault((binding.transport, binding.inside, remote), session)
         self.keep(session, until)
         return session
 
@@ -221,10 +223,12 @@ class Bindings:
         session.queued = None
         binding.drop(session)
         self.sessions -= 1
-        if session.remote is FORWARD:
+        if session.remote is None:
             self._end_forward(binding)
-        elif self._connections.get((binding.inside, session.remote)) is session:
-            del self._connections[binding.inside, session.remote]
+        else:
+            flow = (binding.transport, binding.inside, session.remote)
+            if self._flows.get(flow) is session:
+                del self._flows[flow]
         if not binding.sessions:
             self._remove(binding)
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from p2pnet.core.addresses import Endpoint
-from p2pnet.testing.bindings import FORWARD, Binding, Bindings, Handshake, Remote, Session
+from p2pnet.testing.bindings import FORWARD, Binding, Bindings, Handshake, Remotes, Session
 from p2pnet.testing.nat_kind import HIGHEST_PORT, Dependence, NatKind, PortChoice, narrowed
 from p2pnet.testing.packet import Flags, Packet, Segment, TransportName
 
@@ -127,49 +127,25 @@ class Nat:
 
     def _sent(self, packet: Packet, now: float) -> Endpoint | Dropped:
         """Note a packet from inside, and return the endpoint that its sender has outside."""
+        session = self._bindings.flow(packet.transport, packet.source, packet.destination)  # NT12
+        if session is None:
+            begun = self._begin(packet, now)
+            if isinstance(begun, Dropped):
+                return begun
+            session = begun
+        session.binding.note_sent(session)
         if isinstance(packet.payload, Segment):
-            session = self._segment_sent(packet, packet.payload, now)
+            self._see(session, packet.payload, now, outbound=True)
         else:
-            session = self._datagram_sent(packet, now)
-        return session if isinstance(session, Dropped) else session.binding.outside
+            session.binding.until = now + self.kind.udp_seconds  # NT5
+            self._bindings.keep(session, session.binding.until)
+        return session.binding.outside
 
-    def _segment_sent(self, packet: Packet, segment: Segment, now: float) -> Session | Dropped:
-        session: Session | Dropped | None
-        session = self._bindings.connection(packet.source, packet.destination)  # NT12
-        if session is None:
-            binding = self._binding_for(packet)
-            if not is_first(segment):  # NT7
-                return NO_MAPPING if binding is None else NO_SESSION
-            session = self._begin(packet, binding, packet.destination, now)
-        if isinstance(session, Session):
-            session.binding.note_sent(session)
-            self._see(session, segment, now, outbound=True)
-        return session
-
-    def _datagram_sent(self, packet: Packet, now: float) -> Session | Dropped:
-        binding = self._binding_for(packet)
-        remote = narrowed(packet.destination, self.kind.filtering)
-        session = binding.sessions.get(remote) if binding else None
-        if session is None:
-            return self._begin(packet, binding, remote, now)
-        self._bindings.keep(session, now + self.kind.udp_seconds)  # NT5
-        return session
-
-    def _binding_for(self, packet: Packet) -> Binding | None:
-        """Return the binding that a packet from inside goes by, if there is one (NT1, NT16)."""
-        own = self._bindings.towards(packet.transport, packet.source, self._towards(packet))
-        remote = narrowed(packet.destination, self.kind.filtering)
-        if own is not None and remote and remote in own.sessions:
-            return own  # A forward that came later does not move what is under way.
-        return self._bindings.forward_of(packet.transport, packet.source) or own
-
-    def _towards(self, packet: Packet) -> Remote:
-        return narrowed(packet.destination, self.kind.mapping) if self._translates(packet) else ""
-
-    def _begin(
-        self, packet: Packet, binding: Binding | None, remote: Remote, now: float
-    ) -> Session | Dropped:
+    def _begin(self, packet: Packet, now: float) -> Session | Dropped:
         """Begin a session for a packet from inside, with a new mapping if there is none."""
+        binding = self._binding_for(packet)
+        if isinstance(packet.payload, Segment) and not is_first(packet.payload):  # NT7
+            return NO_MAPPING if binding is None else NO_SESSION
         if self._bindings.sessions >= self.kind.max_sessions:  # NT14
             return SESSIONS_FULL
         if binding is None:
@@ -180,9 +156,22 @@ class Nat:
                 return outside
             binding = Binding(packet.transport, packet.source, outside, self._towards(packet))
             self._bindings.add(binding)
+        return self._bindings.begin(binding, packet.destination, now + self._shortest(packet))
+
+    def _shortest(self, packet: Packet) -> float:
+        """Return how long a session lasts that begins."""
         is_tcp = packet.transport == "tcp"
-        lifetime = self.kind.tcp_transitory_seconds if is_tcp else self.kind.udp_seconds
-        return self._bindings.begin(binding, remote, now + lifetime)
+        return self.kind.tcp_transitory_seconds if is_tcp else self.kind.udp_seconds
+
+    def _binding_for(self, packet: Packet) -> Binding | None:
+        """Return the binding that a new session from inside goes by, if there is one."""
+        forward = self._bindings.forward_of(packet.transport, packet.source)  # NT16
+        if forward is not None:
+            return forward
+        return self._bindings.towards(packet.transport, packet.source, self._towards(packet))
+
+    def _towards(self, packet: Packet) -> Remotes:
+        return narrowed(packet.destination, self.kind.mapping) if self._translates(packet) else ""
 
     def _see(self, session: Session, segment: Segment, now: float, *, outbound: bool) -> None:
         """Follow a TCP connection: how long its session lasts depends on how far it is (NT8)."""
@@ -203,39 +192,37 @@ class Nat:
         binding = self._bindings.at(packet.transport, packet.destination)
         if binding is None:
             return self._refused(packet, NO_MAPPING)
-        if isinstance(packet.payload, Segment):
-            refusal = self._segment_received(binding, packet.source, packet.payload, now)
-        else:
-            refusal = self._datagram_received(binding, packet.source, now)
+        refusal = self._admit(packet, binding, now)
         if refusal is not None:
             return self._refused(packet, refusal)
         return Hop(replace(packet, destination=binding.inside), Side.INSIDE)
 
-    def _datagram_received(self, binding: Binding, source: Endpoint, now: float) -> Dropped | None:
-        session = binding.sessions.get(narrowed(source, self.kind.filtering))
-        if session is None:
-            return None if self._lets_anyone_in(binding) else FILTERED  # NT6
-        if self.kind.refresh_inbound:  # NT5
-            self._bindings.keep(session, now + self.kind.udp_seconds)
-        return None
-
-    def _segment_received(
-        self, binding: Binding, source: Endpoint, segment: Segment, now: float
-    ) -> Dropped | None:
-        session = binding.sessions.get(source)
-        if not self._lets_in(binding, source, session):  # NT6
+    def _admit(self, packet: Packet, binding: Binding, now: float) -> Dropped | None:
+        """Let a packet from outside in and note that, or return why not."""
+        session = binding.sessions.get(packet.source)
+        if not self._lets_in(binding, packet.source, session):  # NT6
             return FILTERED
+        segment = packet.payload
         if session is None:
-            if not is_first(segment):  # NT7
+            if isinstance(segment, Segment) and not is_first(segment):  # NT7
                 return NO_SESSION
             if self._bindings.sessions >= self.kind.max_sessions:  # NT14
                 return SESSIONS_FULL
-            until = now + self.kind.tcp_transitory_seconds
-            session = self._bindings.begin(binding, source, until)
-        elif self._is_simultaneous(session, segment):  # NT11
+            until = self._until(packet, binding, now)
+            session = self._bindings.begin(binding, packet.source, until)
+        elif isinstance(segment, Segment) and self._is_simultaneous(session, segment):  # NT11
             return SIMULTANEOUS_OPEN
-        self._see(session, segment, now, outbound=False)
+        if isinstance(segment, Segment):
+            self._see(session, segment, now, outbound=False)
+        elif self.kind.refresh_inbound:  # NT5
+            self._bindings.keep(session, now + self.kind.udp_seconds)
         return None
+
+    def _until(self, packet: Packet, binding: Binding, now: float) -> float:
+        """Return the end of a session that begins from outside: UDP does not keep a mapping."""
+        if packet.transport == "udp" and not binding.is_forwarded:
+            return binding.until
+        return now + self._shortest(packet)
 
     def _lets_in(self, binding: Binding, source: Endpoint, session: Session | None) -> bool:
         if self._lets_anyone_in(binding) or (session is not None and session.has_sent):

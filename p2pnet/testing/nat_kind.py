@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from p2pnet.core.addresses import Endpoint
-from p2pnet.testing.bindings import Remote
+from p2pnet.testing.bindings import Remotes
 
 HIGHEST_PORT = 65_535
 
@@ -62,7 +62,7 @@ class NatKind:
             raise ValueError("a lifetime must be more than nothing")
 
 
-def narrowed(endpoint: Endpoint, dependence: Dependence) -> Remote:
+def narrowed(endpoint: Endpoint, dependence: Dependence) -> Remotes:
     """Return as much of an endpoint as something depends on."""
     match dependence:
         case Dependence.ENDPOINT_INDEPENDENT:

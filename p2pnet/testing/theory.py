@@ -5,8 +5,8 @@ a third party sees the other, and go on. There is a connection if a packet of on
 through to the other, since the answer then takes the same way back::
 
     sender  ==>  receiver       comes through, if
-                                 - the sender knows the receiver's endpoint
-                                 - the receiver's filter was opened for the sender's
+                                 - the sender knows from where the receiver sends to it
+                                 - the receiver's filter was opened for the sender
                                  - it is no SYN that the receiver's NAT refuses
 """
 
@@ -40,6 +40,8 @@ class Chain:
     filtering: Dependence
     is_guessable: bool
     """Whether the next outside port can be told from those before."""
+    lets_strangers_in: bool
+    """Whether anyone comes in where an observer sees it, though its mapping is dependent."""
     refuses_simultaneous_open: bool
     udp_blocked: bool
 
@@ -51,6 +53,7 @@ def chained(kind: Kind) -> Chain:
         mapping=strictest(nat.mapping for nat in kind.nats if nat.translates),
         filtering=strictest(nat.filtering for nat in kind.nats),
         is_guessable=is_guessable(kind.nats),
+        lets_strangers_in=lets_strangers_in(kind.nats),
         refuses_simultaneous_open=any(nat.refuses_simultaneous_open for nat in kind.nats),
         udp_blocked=any(nat.udp_blocked for nat in kind.nats),
     )
@@ -60,12 +63,32 @@ def strictest(dependences: Iterable[Dependence]) -> Dependence:
     return max(dependences, key=STRICTNESS.index, default=INDEPENDENT)
 
 
+def divided(nats: tuple[NatKind, ...]) -> tuple[tuple[NatKind, ...], tuple[NatKind, ...]]:
+    """Divide the NATs of a home into those before the first dependent mapping, and the rest."""
+    for number, nat in enumerate(nats):
+        if nat.translates and nat.mapping is not INDEPENDENT:
+            return nats[:number], nats[number:]
+    return nats, ()
+
+
 def is_guessable(nats: tuple[NatKind, ...]) -> bool:
-    """Tell whether all ports, from the first that depend on the destination, follow a rule."""
-    translating = [nat for nat in nats if nat.translates]
-    dependent = [n for n, nat in enumerate(translating) if nat.mapping is not INDEPENDENT]
-    moving = translating[dependent[0] :] if dependent else []
-    return all(nat.ports is not PortChoice.RANDOM for nat in moving)
+    """Tell whether all ports that move follow a rule (NT27)."""
+    _, moving = divided(nats)
+    return all(nat.ports is not PortChoice.RANDOM for nat in moving if nat.translates)
+
+
+def lets_strangers_in(nats: tuple[NatKind, ...]) -> bool:
+    """Tell whether a stranger comes in by the mapping that an observer sees (NT24).
+
+    That mapping is the observer's, from the first dependent NAT outwards, and only an open filter
+    lets others use it. Before that NAT there is one mapping for all.
+    """
+    before, beyond = divided(nats)
+    return (
+        bool(beyond)
+        and strictest(nat.filtering for nat in beyond) is INDEPENDENT
+        and strictest(nat.filtering for nat in before) is not Dependence.ADDRESS_AND_PORT
+    )
 
 
 def can_punch(
@@ -80,7 +103,7 @@ def can_punch(
         predicts_ports: whether they try the ports that a peer's NAT will probably give next.
     """
     one, other = chained(a), chained(b)
-    if transport == "udp" and (one.udp_blocked or other.udp_blocked):  # NT25
+    if transport == "udp" and (one.udp_blocked or other.udp_blocked):  # NT26
         return Verdict(False, f"{one.name if one.udp_blocked else other.name} blocks UDP")
     for sender, receiver in ((one, other), (other, one)):
         attempt = Attempt(sender, receiver, transport, predicts_ports)
@@ -100,17 +123,19 @@ class Attempt:
 
     @property
     def comes_through(self) -> bool:
-        is_sender_known = knows(self.receiver, self.sender, self.predicts_ports)
+        is_known = knows(self.receiver, self.sender, self.predicts_ports)
         if not knows(self.sender, self.receiver, self.predicts_ports):
+            return not is_known and self.receiver.lets_strangers_in  # NT24
+        if self.receiver.filtering is Dependence.ADDRESS_AND_PORT and not is_known:
             return False
-        if self.receiver.filtering is Dependence.ADDRESS_AND_PORT and not is_sender_known:
-            return False
-        # NT24: a SYN is unanswered only at the endpoint that it was sent to.
+        # NT25: a SYN is unanswered only at the endpoint that it was sent to.
         refuses = self.transport == "tcp" and self.receiver.refuses_simultaneous_open
-        return not (refuses and is_sender_known)
+        return not (refuses and is_known)
 
     @property
     def reason(self) -> str:
+        if not knows(self.sender, self.receiver, self.predicts_ports):
+            return f"{self.receiver.name} lets anyone in where it was seen"
         match self.receiver.filtering:
             case Dependence.ENDPOINT_INDEPENDENT:
                 return f"{self.receiver.name} lets anyone in"
