@@ -10,6 +10,7 @@ import errno
 import os
 import random
 import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ RECEIVE_BYTES = 262_144
 OPERATIONS_PER_CHECKPOINT = 16
 """A socket that never blocks lets other tasks run after this many operations."""
 MAX_DATAGRAM_BYTES = 65_535
+SILENT_RETRANSMISSIONS = 2
+"""A remote that leaves so many unanswered in a row is taken for gone when a stream is closed."""
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -275,6 +278,10 @@ class SocketStream(ByteStream):
             raise trio.BrokenResourceError(f"shutdown failed: {error}") from error
 
     async def aclose(self) -> None:
+        if self._sock.fileno() >= 0 and retransmissions(self._sock) >= SILENT_RETRANSMISSIONS:
+            # S3: closed politely, it would keep its two ports for minutes of farewells, and
+            # no dial, nor any hole punch, could leave from there.
+            reset_when_closed(self._sock)
         close_socket(self._sock)
         await trio.lowlevel.checkpoint()
 
@@ -380,6 +387,18 @@ def accepted(listening: socket.socket) -> SocketStream:
     except BaseException:
         sock.close()
         raise
+
+
+def retransmissions(sock: socket.socket) -> int:
+    """Return how often in a row the kernel repeated something in vain; 0 where it does not tell."""
+    if not hasattr(socket, "TCP_INFO"):
+        return 0
+    state_and_counters = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
+    return state_and_counters[2]  # tcpi_retransmits
+
+
+def reset_when_closed(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def close_socket(sock: socket.socket) -> None:

@@ -8,7 +8,13 @@ from operator import index
 import trio
 
 from p2pnet.core.addresses import Endpoint
-from p2pnet.core.env import ByteStream, DatagramSocket, RecordKind, StreamListener
+from p2pnet.core.env import (
+    SILENT_RETRANSMISSIONS,
+    ByteStream,
+    DatagramSocket,
+    RecordKind,
+    StreamListener,
+)
 from p2pnet.testing.kernel import Flow, Kernel, Port, failure
 from p2pnet.testing.packet import Datagram, Packet
 
@@ -196,7 +202,10 @@ class FlowStream(ByteStream):
         if not self._closed:
             self._closed = True
             self._flow.is_released = True
-            self._flow.connection.close(trio.current_time())
+            if self._flow.connection.unanswered >= SILENT_RETRANSMISSIONS:  # S3
+                self._flow.connection.abort(trio.current_time())
+            else:
+                self._flow.connection.close(trio.current_time())
             self._flow.settle()
         await trio.lowlevel.checkpoint()
 

@@ -94,6 +94,11 @@ class TcpConnection:
         """Whether the remote has sent its FIN and all before it was read."""
         return self._receiver.finished and not self._receiver.readable
 
+    @property
+    def unanswered(self) -> int:
+        """How often in a row something was repeated to which the remote gave no answer."""
+        return self._sender.retries
+
     def send_room(self) -> int:
         """Return how much `write` would take; 0 after `shutdown` and when over."""
         if self._sender.fin_wanted or self.is_over:

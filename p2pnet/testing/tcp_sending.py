@@ -51,7 +51,7 @@ class Sender:
         self.probing = False
         self.probes = 0  # since the window closed
         self._probe_pause = 0.0
-        self._retries = 0
+        self.retries = 0  # of one and the same thing, without an answer
         self._window = 0
         self._largest_window = 0
         self._window_from = (0, 0)  # the segment the window came with: its sequence, its ack
@@ -78,8 +78,8 @@ class Sender:
     def repeat_syn(self, now: float) -> bool:
         """Start the timer anew as the SYN is repeated; False if that was often enough."""
         self._timed = None
-        self._retries += 1
-        if self._retries > self._config.max_syn_retries:
+        self.retries += 1
+        if self.retries > self._config.max_syn_retries:
             return False
         self._timeout.back_off()
         self.deadline = now + self._timeout.seconds
@@ -92,12 +92,12 @@ class Sender:
 
     def established(self, now: float) -> None:
         """Our SYN was acknowledged: data may go."""
-        repeated = self._retries > 0
+        repeated = self.retries > 0
         if self._timed is not None:
             self._timeout.sample(now - self._timed[1])
         self._timeout.after_handshake(repeated=repeated)
         self._congestion.set_segment(self._segment, repeated=repeated)
-        self._retries = 0
+        self.retries = 0
         self._timed = None
         self.deadline = None
         self.unacknowledged = 1
@@ -132,23 +132,22 @@ class Sender:
         self.buffer.release(acknowledgement)
         self.unacknowledged = acknowledgement
         self.next = max(self.next, acknowledgement)
-        self._retries = 0
+        self.retries = 0
         self._duplicates = 0
-        if not self._recovering:
-            self._congestion.grow(count, in_flight)
-            self.deadline = None
-        elif acknowledgement >= self._recover:
-            self._congestion.leave_recovery(in_flight - count)
-            self._recovering = False
-            self.deadline = None
-        else:
+        if self._recovering and acknowledgement < self._recover:
             # Another segment of the same flight was lost. Only the first of these restarts the
             # timer: a flight with many losses is sooner repeated by a timeout (RFC 6582, 4).
             self._congestion.partial(count)
             self._resend_first = True
-            if not self._partial:
-                self._partial = True
-                self.deadline = None
+            if self._partial:
+                return
+            self._partial = True
+        elif self._recovering:
+            self._congestion.leave_recovery(in_flight - count)
+            self._recovering = False
+        else:
+            self._congestion.grow(count, in_flight)
+        self._stop_timer()
 
     def duplicate(self) -> None:
         """Take account of an acknowledgement that says the same as the last one."""
@@ -171,25 +170,25 @@ class Sender:
 
     def expire(self, now: float) -> bool:
         """Prepare to repeat the oldest segment; False if that was done often enough."""
-        self._retries += 1
-        if self._retries > self._config.max_retries:
+        self.retries += 1
+        if self.retries > self._config.max_retries:
             return False
         self._timeout.back_off()
         in_flight = self.highest - self.unacknowledged
-        self._congestion.collapse(in_flight, again=self._retries > 1)
+        self._congestion.collapse(in_flight, again=self.retries > 1)
         self.next = self.unacknowledged
         self._recover = self.highest
         self._recovering = self._resend_first = False
         self._duplicates = 0
         self._timed = None
         self._last_sent = now
-        self.deadline = None
+        self._stop_timer()
         return True
 
     def probe(self, now: float) -> bool:
         """Count a window probe that is sent now; False if enough went without an answer."""
-        self._retries += 1
-        if self._retries > self._config.max_retries:
+        self.retries += 1
+        if self.retries > self._config.max_retries:
             return False
         self.probes += 1
         self._probe_pause = min(2 * self._probe_pause, self._config.longest_retransmission)
@@ -199,12 +198,11 @@ class Sender:
     def answered(self) -> None:
         """Take note that the remote is alive: its silence counts anew."""
         if self.probing:
-            self._retries = 0
+            self.retries = 0
 
     def stop(self) -> None:
         """Send nothing any more."""
-        self.deadline = None
-        self.probing = False
+        self._stop_timer()
         self.buffer.clear()
 
     # ---- what goes out -----------------------------------------------------------------
@@ -265,9 +263,12 @@ class Sender:
             if not self.probing:
                 self.probing = True
                 self.probes = 0
-                self._retries = 0
+                self.retries = 0
                 self._probe_pause = self._timeout.seconds
                 self.deadline = now + self._probe_pause
         else:
-            self.probing = False
-            self.deadline = None
+            self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        self.probing = False
+        self.deadline = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
 import struct
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -15,6 +17,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.env import (
     OPERATIONS_PER_CHECKPOINT,
+    SILENT_RETRANSMISSIONS,
     ByteStream,
     DatagramSocket,
     Env,
@@ -23,11 +26,13 @@ from p2pnet.core.env import (
     SocketStream,
     StreamListener,
     SystemNetwork,
+    retransmissions,
 )
 
 pytestmark = pytest.mark.sockets
 
 ANYWHERE = Endpoint("127.0.0.1", 0)
+SO_ATTACH_FILTER = 26
 
 
 @asynccontextmanager
@@ -63,6 +68,14 @@ async def receive_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
 def reset_on_close(stream: ByteStream) -> None:
     assert isinstance(stream, SocketStream)
     stream._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def go_deaf(stream: ByteStream) -> None:
+    """Let nothing in any more, as if the way there was cut: a filter that drops all packets."""
+    assert isinstance(stream, SocketStream)
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    stream._sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 # ---- dialling and listening --------------------------------------------------------------
@@ -104,6 +117,27 @@ async def test_s3_the_same_two_ports_are_connected_only_once() -> None:
             with pytest.raises(OSError, match=r"in use|assign") as caught:
                 await SystemNetwork().dial_tcp(other.local, local=home.local)
             assert caught.value.errno in (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody tells of retransmissions")
+async def test_s3_a_connection_to_who_is_gone_does_not_keep_its_ports() -> None:
+    async with listening() as here, listening() as there:
+        network = SystemNetwork()
+        dialled = await network.dial_tcp(there.local, local=here.local)
+        accepted = await there.accept()
+        assert isinstance(dialled, SocketStream)
+        go_deaf(accepted)
+        await dialled.send_all(b"are you there?")
+        with trio.fail_after(10):
+            # The kernel tells nobody when it repeats something.
+            while retransmissions(dialled._sock) < SILENT_RETRANSMISSIONS:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        await dialled.aclose()
+        # The deaf end does not answer; but that it is asked means that the port is free.
+        with trio.move_on_after(0.1) as asked:
+            await network.dial_tcp(there.local, local=here.local)
+        assert asked.cancelled_caught
+        await accepted.aclose()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
