@@ -84,6 +84,50 @@ class AddressObserved:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressTested:
+    """A peer has dialled an address of this host because it was asked to, or has failed to."""
+
+    address: Multiaddr
+    """Without ``/p2p``."""
+    reached: bool
+    server: PeerId
+    server_address: Multiaddr
+    """Where the server is connected from; its dial comes from the same IP, as a rule."""
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilteringTested:
+    """Whether a peer got through to a fresh port of this host, behind whatever NAT there is."""
+
+    transport: str
+    """``tcp`` or ``udp``."""
+    by_stranger: bool
+    """False: the port had spoken to that peer's IP before, at another port of it."""
+    reached: bool
+    server: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapped:
+    """A router forwards an outside address to one that this host listens on."""
+
+    protocol: str
+    """``upnp``, ``nat-pmp`` or ``pcp``."""
+    listen_address: Multiaddr
+    outside_address: Multiaddr
+    seconds: float
+    """How long the router promised to keep it; it is renewed before."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortMappingLost:
+    protocol: str
+    listen_address: Multiaddr
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReservationAccepted:
     """A relay will carry circuits to this host; ``addresses`` end in ``/p2p-circuit``."""
 

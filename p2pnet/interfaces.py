@@ -7,7 +7,7 @@ trio streams. A *part* is the frozen description of a plug-in, and builds it: ``
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, Protocol, TypeVar
@@ -359,6 +359,22 @@ class PeerBook(Protocol):
         ...
 
 
+class Apart(Protocol):
+    """A swarm on ports of its own, which the host's peers know nothing of."""
+
+    async def listen(self, address: Multiaddr) -> Multiaddr:
+        """Listen, and serve who comes; return where. Nobody is told. Raises OSError."""
+        ...
+
+    async def dial(self, peer_id: PeerId, address: Multiaddr) -> Connection:
+        """Dial one address, from the port that is listened on here, if there is one.
+
+        Raises:
+            DialError: with the cause.
+        """
+        ...
+
+
 class ServiceHost(Protocol):
     """The host, as its services see it."""
 
@@ -446,6 +462,10 @@ class ServiceHost(Protocol):
 
     def accept(self, pending: PendingConnection) -> None:
         """Take in a connection that arrived through a service (a circuit)."""
+        ...
+
+    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
+        """Run a swarm on ports of its own; with a key of its own, too, as a ``stranger``."""
         ...
 
     def protect(self, peer_id: PeerId, tag: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from operator import ne
 from typing import TypeVar
@@ -21,9 +21,11 @@ from p2pnet.core.watch import Watch
 from p2pnet.errors import DialError, LimitedConnection
 from p2pnet.events import Reachability
 from p2pnet.host.advertising import Advertising
+from p2pnet.host.apart import build_upgrader, swarm_apart
 from p2pnet.host.config import HostConfig
 from p2pnet.interfaces import (
     AddressFinder,
+    Apart,
     Connection,
     Kit,
     LimitedUse,
@@ -37,7 +39,6 @@ from p2pnet.interfaces import (
     Target,
     Transport,
 )
-from p2pnet.negotiation.upgrader import LayeredUpgrader
 from p2pnet.swarm.connection import LiveConnection
 from p2pnet.swarm.joining import JoinedDials
 from p2pnet.swarm.peerstore import Peerstore
@@ -62,7 +63,8 @@ class Host:
         self._peer_id = PeerId.from_public_key(key.public_key)
         self._bus = EventBus()
         self._swarm = Swarm(config.swarm, env, peer_id=self._peer_id, bus=self._bus)
-        kit = Kit(env, key, self._peer_id, self._build_upgrader(config, env, key))
+        self._env, self._key = env, key
+        kit = Kit(env, key, self._peer_id, build_upgrader(config, env, key))
         for part in config.transports:
             self._swarm.add_transport(part.build(kit))
         self._services = [(part, part.build(kit)) for part in config.services]
@@ -74,13 +76,6 @@ class Host:
         self._protocols: Watch[tuple[str, ...]] = Watch(())
         self._stopping = trio.Event()
         self._tasks: trio.Nursery | None = None
-
-    def _build_upgrader(self, config: HostConfig, env: Env, key: PrivateKey) -> LayeredUpgrader:
-        upgrader = LayeredUpgrader()
-        kit = Kit(env, key, self._peer_id, upgrader)
-        upgrader.securities = tuple(part.build(kit) for part in config.security)
-        upgrader.muxers = tuple(part.build(kit) for part in config.muxers)
-        return upgrader
 
     def __repr__(self) -> str:
         return f"<Host {self._peer_id}>"
@@ -268,6 +263,16 @@ class Host:
     def accept(self, pending: PendingConnection) -> None:
         """Take in a connection that arrived through a service."""
         self._swarm.accept(pending)
+
+    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
+        """Run a swarm on ports of its own, for as long as the block lasts.
+
+        As a ``stranger`` it has a key of its own too, and serves nothing; else it is this
+        host, and serves what this host does.
+        """
+        key = PrivateKey.from_seed(self._env.random_bytes(32)) if stranger else self._key
+        handlers = {} if stranger else self._swarm.handlers
+        return swarm_apart(self._config, self._env, key, handlers)
 
     def protect(self, peer_id: PeerId, tag: str) -> None:
         """Never trim the connections to a peer while a tag is on it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from operator import ne
@@ -32,6 +32,7 @@ from p2pnet.errors import (
 from p2pnet.events import ConnectionClosed, ConnectionOpened, ConnectionRef, Reachability
 from p2pnet.interfaces import (
     AddressFinder,
+    Apart,
     CircuitLimit,
     Connection,
     Kit,
@@ -337,6 +338,9 @@ class MemoryHost:
         raise NotImplementedError
 
     def accept(self, pending: PendingConnection) -> None:
+        raise NotImplementedError
+
+    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
         raise NotImplementedError
 
     def protect(self, peer_id: PeerId, tag: str) -> None:

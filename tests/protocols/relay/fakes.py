@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ from p2pnet.errors import (
 from p2pnet.events import ConnectionClosed, ConnectionRef, Reachability
 from p2pnet.interfaces import (
     AddressFinder,
+    Apart,
     CapableConnection,
     CircuitLimit,
     Connection,
@@ -380,6 +381,9 @@ class FakeHost:
         except EXPECTED as error:
             self.refused.append(error)
             await pending.aclose()
+
+    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
+        raise NotImplementedError
 
     def protect(self, peer_id: PeerId, tag: str) -> None:
         self.protected.add((peer_id, tag))

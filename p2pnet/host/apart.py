@@ -1,0 +1,69 @@
+"""A swarm apart: ports, and perhaps an identity, that have nothing to do with the host's own.
+
+AutoNAT servers dial back as a stranger would, from a port that no NAT has seen, and under a
+key that nobody knows; and who wants to learn how its NAT filters needs a port that has spoken
+to one peer only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.bus import EventBus
+from p2pnet.core.env import Env
+from p2pnet.core.keys import PrivateKey
+from p2pnet.core.peer_id import PeerId
+from p2pnet.core.tasks import bare_exceptions
+from p2pnet.host.config import HostConfig
+from p2pnet.interfaces import Connection, Kit, Role, StreamHandler
+from p2pnet.negotiation.upgrader import LayeredUpgrader
+from p2pnet.swarm.swarm import Swarm
+
+
+def build_upgrader(config: HostConfig, env: Env, key: PrivateKey) -> LayeredUpgrader:
+    """Build what secures and multiplexes connections under a key."""
+    upgrader = LayeredUpgrader()
+    kit = Kit(env, key, PeerId.from_public_key(key.public_key), upgrader)
+    upgrader.securities = tuple(part.build(kit) for part in config.security)
+    upgrader.muxers = tuple(part.build(kit) for part in config.muxers)
+    return upgrader
+
+
+class SwarmApart:
+    """Made by ``swarm_apart``; see ``interfaces.Apart``."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+
+    async def listen(self, address: Multiaddr) -> Multiaddr:
+        listener = await self._swarm.listen(address)
+        self._swarm.serve(listener)
+        return listener.address
+
+    async def dial(self, peer_id: PeerId, address: Multiaddr) -> Connection:
+        return await self._swarm.dial_at_once(peer_id, [address], Role.DIALER)
+
+
+@asynccontextmanager
+async def swarm_apart(
+    config: HostConfig, env: Env, key: PrivateKey, handlers: Mapping[str, StreamHandler]
+) -> AsyncGenerator[SwarmApart]:
+    """Run a swarm with the transports of ``config`` for as long as the block lasts."""
+    peer_id = PeerId.from_public_key(key.public_key)
+    swarm = Swarm(config.swarm, env, peer_id=peer_id, bus=EventBus())
+    swarm.handlers.update(handlers)
+    kit = Kit(env, key, peer_id, build_upgrader(config, env, key))
+    for part in config.transports:
+        swarm.add_transport(part.build(kit))
+    with bare_exceptions():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(swarm.run)
+            try:
+                yield SwarmApart(swarm)
+                await swarm.say_goodbye()
+            finally:
+                nursery.cancel_scope.cancel()

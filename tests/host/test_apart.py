@@ -1,0 +1,66 @@
+"""A swarm apart from the host's own, in a simulated world."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2pnet import presets
+from p2pnet.core.addresses import parse
+from p2pnet.errors import DialError
+from p2pnet.interfaces import Stream
+from p2pnet.testing.machines import Machine
+from p2pnet.testing.world import World
+
+HELLO = "/hello/1"
+LISTEN = "/ip4/0.0.0.0/tcp/4001"
+
+
+async def two_hosts(world: World) -> tuple[Machine, Machine]:
+    config = presets.minimal(listen=[LISTEN])
+    return await world.host(config, "alice"), await world.host(config, "bob")
+
+
+async def hello(stream: Stream) -> None:
+    await stream.send_all(str(stream.connection.remote_address).encode())
+
+
+def listening(machine: Machine) -> str:
+    return f"/ip4/{machine.addresses[0]}/tcp/4001"
+
+
+async def test_a_stranger_dials_under_another_key_and_from_another_port(world: World) -> None:
+    alice, bob = await two_hosts(world)
+    bob.host.handle(HELLO, hello)
+    async with alice.host.apart(stranger=True) as apart:
+        connection = await apart.dial(bob.host.peer_id, parse(listening(bob)))
+        async with await connection.open_stream(HELLO) as stream:
+            told = await stream.receive_some()
+        (at_bob,) = bob.host.connections()
+        assert at_bob.peer_id != alice.host.peer_id
+        assert "/tcp/4001" not in str(at_bob.remote_address)
+        assert told == str(at_bob.remote_address).encode()
+    assert not alice.host.connections()
+
+
+async def test_the_host_itself_serves_on_a_port_apart_and_dials_from_it(world: World) -> None:
+    alice, bob = await two_hosts(world)
+    for machine in (alice, bob):
+        machine.host.handle(HELLO, hello)
+    async with alice.host.apart(stranger=False) as apart:
+        address = await apart.listen(parse("/ip4/0.0.0.0/tcp/4444"))
+        assert str(address) == "/ip4/0.0.0.0/tcp/4444"
+        assert "/tcp/4444" not in str(alice.host.addresses.value)
+        connection = await apart.dial(bob.host.peer_id, parse(listening(bob)))
+        async with await connection.open_stream(HELLO) as stream:
+            assert await stream.receive_some() == f"/ip4/{alice.addresses[0]}/tcp/4444".encode()
+        stranger = await world.host(presets.minimal(), "stranger")
+        there = f"/ip4/{alice.addresses[0]}/tcp/4444/p2p/{alice.host.peer_id}"
+        async with await stranger.host.open_stream(there, HELLO) as stream:
+            assert stranger.addresses[0].encode() in await stream.receive_some()
+
+
+async def test_nothing_is_left_of_it_and_it_can_fail(world: World) -> None:
+    alice, bob = await two_hosts(world)
+    with pytest.raises(DialError):
+        async with alice.host.apart(stranger=True) as apart:
+            await apart.dial(bob.host.peer_id, parse(f"/ip4/{bob.addresses[0]}/tcp/1"))
