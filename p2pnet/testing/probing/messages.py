@@ -12,7 +12,7 @@ packet that can be read in a trace explains itself::
       | <------- {"kind": "hit", "token": "2"}  from another address: a datagram, or a dial
       | <-- {"kind": "probed", "token": "2", "outcome": "sent"}
 
-    host                                     rendezvous
+    host                                     rendezvous, over TCP after "where" and "seen"
       | {"kind": "meet", "name": "alice", "peer": "bob", "round_trip": 0.08} --> |
       | <-- {"kind": "go", "meeting": ..., "own": ..., "remote": ..., "round_trip": ...}
 

@@ -21,7 +21,7 @@ from p2pnet.core.env import DatagramSocket, Network, StreamListener
 from p2pnet.testing.packet import TransportName
 from p2pnet.testing.probing.lines import LOST, Lines, receive_datagram, send_datagram
 from p2pnet.testing.probing.meeting import Appointment, Jitter, TcpMeeting, UdpMeeting
-from p2pnet.testing.probing.messages import Bye, Go, Meet
+from p2pnet.testing.probing.messages import Bye, Go, Meet, Where
 
 ASK_INTERVAL = 0.1
 CLOSE_SECONDS = 1.0
@@ -129,10 +129,14 @@ async def punch_tcp(
             stream = await network.dial_tcp(rendezvous, local=listener.local)
         except OSError:
             return PunchResult(direct=False, reason=reason)
-        round_trip = trio.current_time() - began
+        dialled = trio.current_time()
         async with stream:
             lines = Lines(stream)
             try:
+                await lines.send(Where(plan.name))
+                await lines.receive()
+                # Twice, as a packet that was lost and sent again is no measure.
+                round_trip = min(dialled - began, trio.current_time() - dialled)
                 await lines.send(Meet(plan.name, plan.peer, round_trip))
                 reason = "nobody came"
                 go = await lines.receive()

@@ -15,7 +15,7 @@ import trio
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.env import ByteStream, DatagramSocket, Network
 from p2pnet.testing.probing.lines import LOST, Lines, receive_datagram, send_datagram
-from p2pnet.testing.probing.messages import Go, Meet
+from p2pnet.testing.probing.messages import Go, Meet, Seen, Where
 from p2pnet.testing.probing.observing import ObserverEndpoints, Posts, accept_sessions
 
 MAX_WAITING = 1024
@@ -81,6 +81,9 @@ class Rendezvous:
 
     async def answer_lines(self, lines: Lines, stream: ByteStream) -> None:
         meet = await lines.receive()
+        if isinstance(meet, Where):
+            await lines.send(Seen(meet.token, stream.remote))
+            meet = await lines.receive()
         if not isinstance(meet, Meet) or len(self._waiting) >= MAX_WAITING:
             return
         guest = Guest(stream.remote, meet.round_trip)
