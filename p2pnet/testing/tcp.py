@@ -17,6 +17,7 @@ data, Nagle's algorithm, data on a SYN.
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from typing import Final
 
 from p2pnet.testing.packet import Flags, Segment
@@ -25,6 +26,9 @@ from p2pnet.testing.tcp_config import TcpConfig
 from p2pnet.testing.tcp_sending import Sender
 from p2pnet.testing.tcp_states import (
     AFTER_BOTH_FINS,
+    AFTER_FIN,
+    AFTER_FIN_ACKNOWLEDGED,
+    AFTER_SHUTDOWN,
     HANDSHAKE,
     TAKES_DATA,
     State,
@@ -143,10 +147,7 @@ class TcpConnection:
             self._finish()
         elif self.state is not State.CLOSED and not self._sender.fin_wanted:
             self._sender.fin_wanted = True
-            if self.state is State.ESTABLISHED:
-                self.state = State.FIN_WAIT_1
-            elif self.state is State.CLOSE_WAIT:
-                self.state = State.LAST_ACK
+            self.state = AFTER_SHUTDOWN.get(self.state, self.state)
             self._flush(now)  # in SYN_RECEIVED the FIN waits for the handshake
 
     def close(self, now: float) -> None:
@@ -277,7 +278,7 @@ class TcpConnection:
         elif self._on_acknowledgement(segment, position, now) and end > position:
             self._on_data(segment, position, fin=fin)
             if self._receiver.finished:
-                self._on_fin(now)
+                self._enter(AFTER_FIN, now)
 
     def _is_acceptable(self, position: int, end: int) -> bool:
         """Test the sequence numbers (RFC 9293, section 3.10.7.4, first).
@@ -326,20 +327,10 @@ class TcpConnection:
         if acknowledged > sender.unacknowledged:
             sender.acknowledge(acknowledged, now)
             if sender.fin_acknowledged:
-                self._on_fin_acknowledged(now)
+                self._enter(AFTER_FIN_ACKNOWLEDGED, now)
         elif not segment.data and not is_new_window and segment.flags is _ACK:
             sender.duplicate()
         return self.state is not State.CLOSED
-
-    def _on_fin_acknowledged(self, now: float) -> None:
-        if self.state is State.FIN_WAIT_1:
-            self.state = State.FIN_WAIT_2
-            if self._is_orphan:
-                self._linger_until = now + self._config.fin_wait
-        elif self.state is State.CLOSING:
-            self._wait_out(now)
-        elif self.state is State.LAST_ACK:
-            self._finish()
 
     def _on_data(self, segment: Segment, position: int, *, fin: bool) -> None:
         if self.state not in TAKES_DATA:
@@ -350,14 +341,6 @@ class TcpConnection:
             return
         self._receiver.insert(position, segment.data, fin=fin)
         self._acknowledge_now = True
-
-    def _on_fin(self, now: float) -> None:
-        if self.state is State.ESTABLISHED:
-            self.state = State.CLOSE_WAIT
-        elif self.state is State.FIN_WAIT_1:
-            self.state = State.CLOSING
-        elif self.state is State.FIN_WAIT_2:
-            self._wait_out(now)
 
     # ---- steps -----------------------------------------------------------------------------
 
@@ -377,11 +360,17 @@ class TcpConnection:
         self._sender.established(now)
         self._sender.set_window(segment.window, self._position(segment.sequence), FIRST_BYTE)
 
-    def _wait_out(self, now: float) -> None:
-        """Stay as long as old segments may be under way."""
-        self.state = State.TIME_WAIT
-        self._sender.stop()
-        self._linger_until = now + self._config.time_wait
+    def _enter(self, transitions: Mapping[State, State], now: float) -> None:
+        before, self.state = self.state, transitions.get(self.state, self.state)
+        if self.state is before:
+            return
+        if self.state is State.CLOSED:
+            self._finish()
+        elif self.state is State.TIME_WAIT:
+            self._sender.stop()
+            self._linger_until = now + self._config.time_wait
+        elif self.state is State.FIN_WAIT_2 and self._is_orphan:
+            self._linger_until = now + self._config.fin_wait
 
     def _finish(self, error: int | None = None) -> None:
         """End. What was to be sent before still goes out, nothing after it."""

@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 from p2pnet.testing.packet import Flags, Segment
@@ -46,6 +47,21 @@ class State(Enum):
 HANDSHAKE = (State.CLOSED, State.SYN_SENT, State.SYN_RECEIVED)
 TAKES_DATA = (State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2)
 AFTER_BOTH_FINS = (State.CLOSING, State.LAST_ACK, State.TIME_WAIT)
+
+AFTER_SHUTDOWN: Mapping[State, State] = {
+    State.ESTABLISHED: State.FIN_WAIT_1,
+    State.CLOSE_WAIT: State.LAST_ACK,
+}
+AFTER_FIN: Mapping[State, State] = {
+    State.ESTABLISHED: State.CLOSE_WAIT,
+    State.FIN_WAIT_1: State.CLOSING,
+    State.FIN_WAIT_2: State.TIME_WAIT,
+}
+AFTER_FIN_ACKNOWLEDGED: Mapping[State, State] = {
+    State.FIN_WAIT_1: State.FIN_WAIT_2,
+    State.CLOSING: State.TIME_WAIT,
+    State.LAST_ACK: State.CLOSED,
+}
 
 
 def answer_without_connection(segment: Segment) -> Segment | None:

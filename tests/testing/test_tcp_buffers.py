@@ -34,7 +34,7 @@ def test_any_segments_in_any_order_give_the_text_once(
             read += data
         else:
             start, length = max(event[0], 0), event[1]
-            end = min(event[0] + length, len(TEXT))
+            end = max(min(event[0] + length, len(TEXT)), start)
             edge = len(read) + limit
             buffer.insert(start + FIRST_BYTE, TEXT[start:end])
             for index in range(start, min(end, edge)):

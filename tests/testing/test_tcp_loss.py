@@ -139,6 +139,17 @@ def test_data_after_a_lost_syn_waits_three_seconds() -> None:
     assert connection.deadline() == 5
 
 
+def test_repetitions_without_an_answer_are_counted() -> None:
+    connection = in_state(ESTABLISHED)
+    connection.write(b"x", 0)
+    assert connection.unanswered == 0
+    connection.timeout(0.2)
+    connection.timeout(0.7)
+    assert connection.unanswered == 2
+    connection.receive(theirs(ACK, 1, 2), 1)
+    assert connection.unanswered == 0
+
+
 def test_fin_is_repeated() -> None:
     connection = in_state(ESTABLISHED)
     connection.shutdown(0)
@@ -368,7 +379,7 @@ class Application:
         return bool(data)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(
     fates=fates,
     simultaneous=st.booleans(),
@@ -380,6 +391,14 @@ class Application:
 @example([()] * 7, False, (1, 1), (100, 100), 100, 1)
 @example([(0.0,), *[()] * 9], False, (1, 1), (100, 100), 100, 1)
 @example([()] * 150, True, (500, 500), (100, 100), 100, 100)
+@example(  # a window closed after a timeout, then an acknowledgement of what was sent before it
+    [(0,), (0,), (0,), (0,), (0.3,), (0.3,), (0,), (0.07,), (0,), (0,), (0.3,), ()],
+    True,
+    (1, 50),
+    (1, 3),
+    40,
+    1,
+)
 def test_what_is_lost_reordered_or_doubled_arrives_in_order_once(
     fates: list[tuple[float, ...]],
     simultaneous: bool,
