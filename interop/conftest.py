@@ -52,7 +52,8 @@ def peers(request: pytest.FixtureRequest) -> None:
 
     The test itself is too late: of an asynchronous one, the reason for a skip gets lost.
     """
-    named = request.node.callspec.params.values()
+    call = getattr(request.node, "callspec", None)
+    named = [] if call is None else list(call.params.values())
     for kind in ("go", "js"):
         reason = request.getfixturevalue(f"{kind}_peer") if kind in named else None
         if reason is not None:
