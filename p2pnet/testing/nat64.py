@@ -118,6 +118,8 @@ def network(prefix: str) -> IPv6Network:
     net = IPv6Network(prefix)
     if net.prefixlen not in LENGTHS:
         raise ValueError(f"a NAT64 prefix has {LENGTHS} bits, not {net.prefixlen}")
+    if net.network_address.packed[OCTET_U]:
+        raise ValueError(f"octet {OCTET_U} of a NAT64 prefix is zero")
     return net
 
 
