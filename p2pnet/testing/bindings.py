@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.testing.packet import Flags, TransportName
+from p2pnet.testing.ports import TakenPorts
 
 Remotes = Endpoint | str | None
 """Where the packets of a binding go: to an endpoint, to a host, or "" to any.
@@ -132,6 +133,7 @@ class Bindings:
         self._forwards: dict[tuple[TransportName, Endpoint], dict[Endpoint, Binding]] = {}
         self._flows: dict[tuple[TransportName, Endpoint, Endpoint], Session] = {}
         self._pairs: dict[str, tuple[str, int]] = {}
+        self._taken: dict[tuple[TransportName, str], TakenPorts] = {}
         self._heap: list[tuple[float, int, Session]] = []
         self._queued = 0
         self.sessions = 0
@@ -165,6 +167,13 @@ class Bindings:
         address, _ = self._pairs.get(inside_host, (None, 0))
         return address
 
+    def free_port(self, transport: TransportName, host: str, first: int, last: int) -> int | None:
+        """Return the lowest port of an outside address that no binding has, or None."""
+        taken = self._taken.get((transport, host))
+        if taken is not None:
+            return taken.free_in(first, last)
+        return first if first <= last else None
+
     # ---- adding ----------------------------------------------------------------------
 
     def add(self, binding: Binding) -> None:
@@ -175,6 +184,8 @@ class Bindings:
         if binding.inside.host != binding.outside.host:
             _, count = self._pairs.get(binding.inside.host, ("", 0))
             self._pairs[binding.inside.host] = (binding.outside.host, count + 1)
+            space = (binding.transport, binding.outside.host)
+            self._taken.setdefault(space, TakenPorts()).add(binding.outside.port)
 
     def begin(self, binding: Binding, remote: Endpoint | None, until: float) -> Session:
         """Add a session to a binding."""
@@ -242,7 +253,11 @@ class Bindings:
         del self._by_outside[binding.transport, binding.outside]
         if binding.towards is not FORWARD:
             del self._by_key[binding.transport, binding.inside, binding.towards]
-        if binding.inside.host in self._pairs and binding.inside.host != binding.outside.host:
+        if binding.inside.host != binding.outside.host:
             address, count = self._pairs.pop(binding.inside.host)
             if count > 1:
                 self._pairs[binding.inside.host] = (address, count - 1)
+            space = (binding.transport, binding.outside.host)
+            self._taken[space].remove(binding.outside.port)
+            if not self._taken[space]:
+                del self._taken[space]

@@ -18,7 +18,7 @@ no clock in here and no chance: both come in as arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -268,26 +268,24 @@ class Nat:
 
     def _free_port(self, transport: TransportName, host: str, wanted: int) -> int | None:
         """Choose a port that no other mapping of the transport has (NT2, NT3)."""
-        for port in self._ports(transport, host, wanted):
-            if self._bindings.at(transport, Endpoint(host, port)) is None:
-                self._last_given[transport, host] = port
-                return port
-        return None
-
-    def _ports(self, transport: TransportName, host: str, wanted: int) -> Iterator[int]:
-        """Name the ports to try, one after the other."""
         first, last = self.kind.first_port, self.kind.last_port
+        free = self._bindings.free_port
         match self.kind.ports:
             case PortChoice.PRESERVING:
-                yield wanted
+                if free(transport, host, wanted, wanted) is not None:
+                    return wanted
                 start = wanted + 1
             case PortChoice.SEQUENTIAL:
                 start = self._last_given.get((transport, host), first - 1) + 1
             case PortChoice.RANDOM:
                 start = first + self._choose(last - first + 1)
         start = start if first <= start <= last else first
-        yield from range(start, last + 1)
-        yield from range(first, start)
+        port = free(transport, host, start, last)
+        if port is None:
+            port = free(transport, host, first, start - 1)
+        if port is not None:
+            self._last_given[transport, host] = port
+        return port
 
     # ---- forwards (NT16) -------------------------------------------------------------
 
