@@ -182,11 +182,10 @@ async def test_through_nat64_no_literal_ipv4_address_is_reached(world: World) ->
 async def test_two_hosts_behind_nat64_meet_by_ipv6(world: World) -> None:
     relay = await put_relay(world)
     address = named(world, relay, "dns")
-    machines = []
-    for name in ("alice", "bob"):
-        home = world.home("symmetric", f"home {name}", link=NEAR, families=IPV6_WITH_NAT64)
-        machines.append(await put_edge(world, name, address, at=home))
-    connection = await gets_direct(*machines)
+    homes = [world.home("symmetric", link=NEAR, families=IPV6_WITH_NAT64) for _ in range(2)]
+    alice = await put_edge(world, "alice", address, at=homes[0])
+    bob = await put_edge(world, "bob", address, at=homes[1])
+    connection = await gets_direct(alice, bob)
     assert "/ip6/2a00:" in str(connection.remote_address)
 
 
@@ -206,12 +205,10 @@ async def test_a_name_server_that_does_not_answer_is_named_as_the_reason(world: 
 async def test_behind_a_small_mtu_bulk_comes_through(world: World) -> None:
     small = Quality(latency=0.02, mtu=1280)
     relay = await put_relay(world)
-    machines = []
-    for name in ("alice", "bob"):
-        home = world.home("port-restricted", f"home {name}", link=NEAR)
-        machines.append(
-            await world.host(presets.edge(relays=[relay.address]), name, at=home, link=small)
-        )
-        machines[-1].host.handle(ECHO, echo)
-    connection = await gets_direct(*machines)
-    assert connection is await say(*machines, bytes(200_000))
+    config = presets.edge(relays=[relay.address])
+    homes = [world.home("port-restricted", link=NEAR) for _ in range(2)]
+    alice = await world.host(config, "alice", at=homes[0], link=small)
+    bob = await world.host(config, "bob", at=homes[1], link=small)
+    bob.host.handle(ECHO, echo)
+    connection = await gets_direct(alice, bob)
+    assert connection is await say(alice, bob, bytes(200_000))
