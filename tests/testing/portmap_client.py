@@ -17,6 +17,7 @@ from p2pnet.testing.packet import Datagram, Packet
 from p2pnet.testing.portmap.http import HttpExchange
 from p2pnet.testing.portmap.leases import Leases
 from p2pnet.testing.portmap.settings import PortMapConfig
+from p2pnet.testing.portmap.upnp import UpnpServer
 
 ROUTER = "192.168.1.1"
 OUTSIDE = "11.0.1.2"
@@ -243,3 +244,37 @@ def exchange(connection: HttpExchange, data: bytes, now: float = 0.0) -> HttpAns
     answer = connection.receive(data, now)
     assert connection.is_over
     return read_http(answer)
+
+
+class Gateway:
+    """A router that speaks UPnP, and what its clients ask of it."""
+
+    def __init__(self, config: PortMapConfig | None = None, outside: str | None = OUTSIDE) -> None:
+        self.config = config or PortMapConfig()
+        self.nat: Nat = make_nat()
+        self.leases = make_leases(self.nat, self.config, outside)
+        self.server = UpnpServer(self.leases, self.config, inside_address=ROUTER)
+
+    def send(self, data: bytes, host: str = ANN, now: float = 0.0) -> HttpAnswer:
+        return exchange(self.server.connect(Endpoint(host, 50_000)), data, now)
+
+    def call(
+        self,
+        action: str,
+        arguments: dict[str, str] | None = None,
+        host: str = ANN,
+        *,
+        now: float = 0.0,
+        service: str = "",
+    ) -> HttpAnswer:
+        service = service or (WAN_IP_2 if self.config.igd_version == 2 else WAN_IP)
+        answer = self.send(post(action, arguments or {}, service), host, now)
+        assert (answer.status == 500) == bool(answer.error)
+        return answer
+
+    def get(self, path: str) -> HttpAnswer:
+        return self.send(f"GET {path} HTTP/1.1\r\nHost: {ROUTER}\r\n\r\n".encode())
+
+    def found(self, target: str) -> list[str]:
+        answers = b"".join(self.server.search(search_for(target))).decode()
+        return re.findall(r"^ST: (.*)\r$", answers, re.MULTILINE)

@@ -177,9 +177,11 @@ class Leases:
 
     def grant_port(self, wish: Wish, now: float) -> Lease | Refusal:
         """Grant an outside port, as UPnP wants it: what the same host had there is replaced."""
+        refusal = self._refuses(wish)
+        if refusal is not None:
+            return refusal
         holder = self.at(wish.transport, wish.port, now)
-        ours = holder is not None and holder.inside.host == wish.inside.host
-        if holder is not None and ours and self._refuses(wish) is None:
+        if holder is not None and holder.inside.host == wish.inside.host:
             del self._leases[holder.transport, holder.outside]
             if holder.inside != wish.inside:
                 self._unmap(holder)
@@ -190,12 +192,12 @@ class Leases:
 
         The lease of another protocol is shared: its life may grow, its owner stays.
         """
-        held = self.of(wish.transport, wish.inside, now)
-        if held is None:
-            return self._place(wish, now)
         refusal = self._refuses(wish)
         if refusal is not None:
             return refusal
+        held = self.of(wish.transport, wish.inside, now)
+        if held is None:
+            return self._place(wish, now)
         if wish.exact and wish.port not in (0, held.outside.port):
             return Refusal.TAKEN
         return self._renew(held, wish, now)
@@ -217,7 +219,7 @@ class Leases:
         return renewed
 
     def _place(self, wish: Wish, now: float) -> Lease | Refusal:
-        refusal = self._refuses(wish) or self._has_no_room(wish, now)
+        refusal = self._has_no_room(wish, now)
         if refusal is not None:
             return refusal
         if wish.exact and wish.port and not self._may_give(wish.port, wish):

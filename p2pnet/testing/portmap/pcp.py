@@ -20,7 +20,6 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import assert_never
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.testing.packet import TransportName
@@ -139,13 +138,9 @@ class PcpServer:
             return None
         try:
             request = decode_untrusted(data, source.host, any_host=self._config.any_host)
-            match request:
-                case AnnounceRequest():
-                    return self._header(Opcode.ANNOUNCE, Result.SUCCESS, 0, now)
-                case MapRequest():
-                    return self._map(request, now)
-                case _:
-                    assert_never(request)
+            if isinstance(request, AnnounceRequest):
+                return self._header(Opcode.ANNOUNCE, Result.SUCCESS, 0, now)
+            return self._map(request, now)
         except Refused as refused:
             return self._error(data, refused.result, now)
 

@@ -120,6 +120,10 @@ def decode_untrusted(data: bytes) -> Call:
     Raises:
         ProtocolError: if it is none.
     """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(NAME, "not UTF-8") from None
     reader = Reader()
     parser = expat.ParserCreate("utf-8", SEPARATOR)
     parser.buffer_text = True
@@ -128,7 +132,7 @@ def decode_untrusted(data: bytes) -> Call:
     parser.CharacterDataHandler = reader.text
     parser.StartDoctypeDeclHandler = reader.doctype
     try:
-        parser.Parse(data, True)
+        parser.Parse(text, True)
     except expat.ExpatError as error:
         raise ProtocolError(NAME, f"not well-formed: {error}") from None
     if reader.action is None:
