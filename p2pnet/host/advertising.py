@@ -1,37 +1,66 @@
-"""The one task that owns the addresses of a host: what is heard goes in, a Watch comes out."""
+"""The one task that owns the addresses of a host: facts go in, Watches come out.
+
+What the facts mean is worked out in ``p2pnet.connectivity``. Rules: specs/reachability.md.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 
 import trio
 
+from p2pnet.connectivity.beliefs import Beliefs
+from p2pnet.connectivity.known import KnownAddress, expand
+from p2pnet.connectivity.nat import NatClass
 from p2pnet.core.addresses import Multiaddr, parse, with_peer
 from p2pnet.core.bus import EventBus, Subscription
-from p2pnet.core.env import Network
+from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.watch import Watch
 from p2pnet.errors import EventsMissed
 from p2pnet.events import (
     AddressesChanged,
     AddressObserved,
+    AddressTested,
     ConnectionClosed,
-    Reachability,
+    ConnectionOpened,
+    FilteringTested,
+    PortMapped,
+    PortMappingLost,
+    PunchStarted,
     ReservationAccepted,
     ReservationLost,
 )
-from p2pnet.host.addresses import Observations, advertised, expand, worth_punching
 from p2pnet.host.config import HostConfig
 from p2pnet.swarm.swarm import Swarm
 
 logger = logging.getLogger("p2pnet.host")
 
-Heard = AddressObserved | ConnectionClosed | ReservationAccepted | ReservationLost
+CLOCK_JUMP = 30.0
+"""Seconds by which the wall clock may gain on the other: beyond, this machine was asleep."""
+
+Heard = (
+    AddressObserved
+    | AddressTested
+    | ConnectionClosed
+    | ConnectionOpened
+    | FilteringTested
+    | PortMapped
+    | PortMappingLost
+    | PunchStarted
+    | ReservationAccepted
+    | ReservationLost
+)
 KINDS: tuple[type[Heard], ...] = (
     AddressObserved,
+    AddressTested,
     ConnectionClosed,
+    ConnectionOpened,
+    FilteringTested,
+    PortMapped,
+    PortMappingLost,
+    PunchStarted,
     ReservationAccepted,
     ReservationLost,
 )
@@ -41,21 +70,23 @@ class Advertising:
     """Keeps ``addresses`` true."""
 
     def __init__(
-        self, config: HostConfig, *, peer_id: PeerId, swarm: Swarm, bus: EventBus, network: Network
+        self, config: HostConfig, *, peer_id: PeerId, swarm: Swarm, bus: EventBus, env: Env
     ) -> None:
         self._config = config
         self._peer_id = peer_id
         self._swarm = swarm
         self._bus = bus
-        self._network = network
-        self._announced = tuple(parse(text) for text in config.announce)
-        self._observations = Observations()
-        self._circuits: dict[PeerId, tuple[Multiaddr, ...]] = {}
-        self._interfaces: tuple[str, ...] = ()
-        self._listening: tuple[Multiaddr, ...] = ()
+        self._env = env
+        self._beliefs = Beliefs(
+            confirming_observers=config.confirming_observers,
+            announced=tuple(parse(text) for text in config.announce),
+        )
         self._next_look = -math.inf
+        self._clock_lead: float | None = None
         self.addresses: Watch[tuple[Multiaddr, ...]] = Watch(())
+        self.known: Watch[tuple[KnownAddress, ...]] = Watch(())
         self.reachability = Watch(config.reachability)
+        self.nat = Watch(NatClass())
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         with self._bus.subscribe(*KINDS, limit=4096) as heard:
@@ -68,53 +99,74 @@ class Advertising:
 
     async def _hear(self, heard: Subscription[Heard]) -> None:
         try:
-            event = await anext(heard)
+            fact = await anext(heard)
         except EventsMissed:
-            self._observations.keep_only(c.ref.number for c in self._swarm.connections())
-            return
-        match event:
-            case AddressObserved(connection, address):
-                self._observations.record(connection.number, connection.remote_address, address)
-            case ConnectionClosed(connection):
-                self._observations.withdraw(connection.number)
+            alive = (connection.ref.number for connection in self._swarm.connections())
+            self._beliefs.observations.keep_only(alive)
+        else:
+            self._learn(fact)
+
+    def _learn(self, fact: Heard) -> None:
+        beliefs, now = self._beliefs, trio.current_time()
+        match fact:
+            case AddressObserved():
+                beliefs.observed(fact, now)
+            case AddressTested():
+                beliefs.tested(fact, now)
+            case FilteringTested():
+                beliefs.filtering_tested(fact)
+            case ConnectionOpened(ref):
+                beliefs.opened(ref, now)
+            case ConnectionClosed(ref):
+                beliefs.observations.withdraw(ref.number)
+            case PunchStarted(addresses=addresses):
+                for address in addresses:
+                    beliefs.knocked_at(address, now)
+            case _:
+                self._learn_of_helpers(fact)
+
+    def _learn_of_helpers(self, fact: Heard) -> None:
+        """Take what routers and relays do for this host."""
+        match fact:
+            case PortMapped():
+                self._beliefs.port_mapped(fact)
+            case PortMappingLost(protocol, listen_address):
+                self._beliefs.port_unmapped(protocol, listen_address)
             case ReservationAccepted(relay, addresses):
-                self._circuits[relay] = addresses
+                self._beliefs.circuits[relay] = addresses
             case ReservationLost(relay):
-                self._circuits.pop(relay, None)
+                self._beliefs.circuits.pop(relay, None)
 
     def refresh(self) -> None:  # A25
         """Work out the addresses anew; tell of them if they changed."""
-        self._listening = expand(self._swarm.listen_addresses, self._look_at_interfaces())
-        circuits: Sequence[Multiaddr] = ()
-        if self.reachability.value is not Reachability.PUBLIC:
-            circuits = [address for held in self._circuits.values() for address in held]
-        addresses = advertised(
-            listen=self._listening,
-            announced=self._announced,
-            observed=self._observations.seen(observers=self._config.confirming_observers),
-            circuits=circuits,
-        )
-        full = tuple(with_peer(address, self._peer_id) for address in addresses)
+        now = trio.current_time()
+        if now >= self._next_look:
+            self._next_look = now + self._config.interface_interval
+            self._look_around()
+        listening = expand(self._swarm.listen_addresses, self._beliefs.interfaces)
+        if self._beliefs.listening and set(listening) != set(self._beliefs.listening):
+            self._beliefs.moved()
+        self._beliefs.listening = listening
+        found = self._beliefs.conclude(self._config.reachability, now)
+        self.known.set(found.known)
+        self.nat.set(found.nat)
+        self.reachability.set(found.reachability)
+        full = tuple(with_peer(address, self._peer_id) for address in found.advertised)
         if full != self.addresses.value:
             self.addresses.set(full)
             self._bus.publish(AddressesChanged(full))
 
-    def _look_at_interfaces(self) -> tuple[str, ...]:
-        """Return the addresses of the interfaces, looked at once an interval, not per event."""
-        now = trio.current_time()
-        if now < self._next_look:
-            return self._interfaces
-        self._next_look = now + self._config.interface_interval
+    def _look_around(self) -> None:
+        """Look at the interfaces, and at the wall clock: this machine may be somewhere else now."""
         try:
-            self._interfaces = self._network.interface_addresses()
+            self._beliefs.interfaces = self._env.network.interface_addresses()
         except OSError as error:
             # Looking takes a descriptor, and strangers who connect may use up all of them.
             logger.info("cannot look at the interfaces, and trust to the last look: %s", error)
-        return self._interfaces
+        lead = self._env.wall_clock() - trio.current_time()
+        if self._clock_lead is not None and abs(lead - self._clock_lead) > CLOCK_JUMP:
+            self._beliefs.moved()
+        self._clock_lead = lead
 
     def punch_addresses(self) -> tuple[Multiaddr, ...]:
-        return worth_punching(
-            listen=self._listening,
-            announced=self._announced,
-            observed=self._observations.seen(observers=1),
-        )
+        return self._beliefs.punch_addresses()

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import trio
 
+from p2pnet.connectivity.known import KnownAddress
+from p2pnet.connectivity.nat import NatClass
 from p2pnet.core.addresses import Multiaddr, components, parse, peer_id_of, tcp_endpoint
 from p2pnet.core.bus import EventBus, Subscription
 from p2pnet.core.env import Env
@@ -69,7 +71,7 @@ class Host:
             self._swarm.add_transport(part.build(kit))
         self._services = [(part, part.build(kit)) for part in config.services]
         self._advertising = Advertising(
-            config, peer_id=self._peer_id, swarm=self._swarm, bus=self._bus, network=env.network
+            config, peer_id=self._peer_id, swarm=self._swarm, bus=self._bus, env=env
         )
         self._dials = JoinedDials(self._dial)
         self._finders: list[AddressFinder] = []
@@ -95,6 +97,16 @@ class Host:
     def reachability(self) -> Watch[Reachability]:
         """What this host believes of itself: can strangers dial it?"""
         return self._advertising.reachability
+
+    @property
+    def known_addresses(self) -> Watch[tuple[KnownAddress, ...]]:
+        """All addresses of this host, where each is from, and why it is advertised or not."""
+        return self._advertising.known
+
+    @property
+    def nat(self) -> Watch[NatClass]:
+        """What kind of NAT this host is behind, as far as its peers can tell."""
+        return self._advertising.nat
 
     @property
     def protocols(self) -> Watch[tuple[str, ...]]:

@@ -262,11 +262,10 @@ async def test_a20_without_descriptors_to_look_with_the_addresses_stay(
 
 
 async def test_a23_an_observed_address_is_told_while_those_who_saw_it_are_connected() -> None:
-    async with running() as host:
+    async with running(Wires()) as host:
         seen_by = []
         for number, peer_id in enumerate((PEER, OTHER)):
-            line = Line(peer_id, parse(f"/ip4/8.8.8.{number}/tcp/1"))
-            seen_by.append(await arrive(host, line))
+            seen_by.append(await host.connect(f"/ip4/8.8.8.{number}/tcp/1/p2p/{peer_id}"))
             host.publish(AddressObserved(seen_by[-1].ref, SEEN))
             await wait_all_tasks_blocked()
             assert host.punch_addresses() == (SEEN,)

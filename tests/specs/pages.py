@@ -27,6 +27,7 @@ LETTERS = {
     "peer-id": "P",
     "ping": "PI",
     "quic": "Q",
+    "reachability": "V",
     "relay": "R",
     "signed-envelope": "E",
     "tls": "T",

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import trio
 
+from p2pnet.connectivity.beliefs import Beliefs
+from p2pnet.connectivity.known import Sources, expand, worth_punching
+from p2pnet.connectivity.observations import read_observation
 from p2pnet.core.addresses import (
     Circuit,
     Endpoint,
@@ -21,7 +24,8 @@ from p2pnet.core.addresses import (
     scope_of_name,
 )
 from p2pnet.core.env import ByteStream, DatagramSocket, RecordKind, StreamListener
-from p2pnet.host.addresses import Observations, advertised, expand, worth_punching
+from p2pnet.core.peer_id import PeerId
+from p2pnet.events import Reachability
 from p2pnet.host.config import HostConfig
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.resolver import resolve
@@ -96,24 +100,30 @@ def resolution(given: Fields) -> dict[str, list[str]]:
 
 def advertise(given: Fields) -> tuple[Multiaddr, ...]:
     assert given["advertise"]
-    observations = Observations()
-    for number, seen in enumerate(given["observed"]):
-        observations.record(number, parse(seen["by"]), parse(seen["address"]))
     assert isinstance(CONFIRMING, int)
-    return advertised(
-        listen=expand(parsed(given["listen"]), given["interfaces"]),
-        announced=parsed(given["announced"]),
-        observed=observations.seen(observers=CONFIRMING),
-        circuits=parsed(given["circuits"]),
+    beliefs = Beliefs(
+        confirming_observers=CONFIRMING,
+        announced=tuple(parsed(given["announced"])),
+        listening=expand(parsed(given["listen"]), given["interfaces"]),
     )
+    for number, seen in enumerate(given["observed"]):
+        by, address = parse(seen["by"]), parse(seen["address"])
+        word = read_observation(time=0.0, local=beliefs.listening[-1], remote=by, address=address)
+        assert word is not None
+        beliefs.observations.record(number, word)
+    for number, circuit in enumerate(parsed(given["circuits"])):
+        beliefs.circuits[PeerId(bytes([0, 1, number]))] = (circuit,)
+    return beliefs.conclude(Reachability.UNKNOWN, 0.0).advertised
 
 
 def punch(given: Fields) -> tuple[Multiaddr, ...]:
     assert given["punch"]
     return worth_punching(
-        listen=parsed(given["listen"]),
-        announced=parsed(given["announced"]),
-        observed=parsed(given["observed"]),
+        Sources(
+            listening=parsed(given["listen"]),
+            announced=parsed(given["announced"]),
+            observed=parsed(given["observed"]),
+        )
     )
 
 

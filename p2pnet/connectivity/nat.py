@@ -1,0 +1,143 @@
+"""What kind of NAT this host is behind, as far as peers' words tell. Pure.
+
+Rules: specs/reachability.md (V3 to V6). The words are those of RFC 4787, section 4 and 5::
+
+    peers see one endpoint, which is an own one           no translation
+    peers see one endpoint                                endpoint-independent mapping
+    peers see different ports for one port of ours        mapping depends on the destination:
+                                                          a *symmetric* NAT
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+
+from p2pnet.connectivity.observations import Observation
+from p2pnet.core.addresses import Endpoint
+
+
+class Mapping(Enum):
+    """What outside endpoint a port of ours has."""
+
+    UNKNOWN = "unknown"
+    NONE = "no translation"
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    DEPENDENT = "destination-dependent"
+
+
+class Filtering(Enum):
+    """Whom a NAT or firewall lets in to a port of ours that has spoken to somebody."""
+
+    UNKNOWN = "unknown"
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+
+
+@dataclass(frozen=True, slots=True)
+class NatClass:
+    """One transport's NAT; what is not known yet is UNKNOWN or None."""
+
+    mapping: Mapping = Mapping.UNKNOWN
+    filtering: Filtering = Filtering.UNKNOWN
+    preserves_port: bool | None = None
+    """The outside port is the inside one."""
+    port_step: int | None = None
+    """From one mapping's port to the next one's, if that is always the same; else None."""
+    observers: int = 0
+    """How many networks told of it."""
+
+    @property
+    def is_symmetric(self) -> bool:
+        """True if no peer can know the port at which another would have to dial."""
+        return self.mapping is Mapping.DEPENDENT
+
+    @property
+    def words(self) -> str:
+        """The class in words, for people."""
+        if self.mapping is Mapping.UNKNOWN:
+            return "not known yet"
+        names = {
+            Mapping.NONE: "no NAT",
+            Mapping.ENDPOINT_INDEPENDENT: "NAT with endpoint-independent mapping",
+            Mapping.DEPENDENT: "symmetric NAT (another port for each destination)",
+        }
+        filtering = (
+            "" if self.filtering is Filtering.UNKNOWN else f", {self.filtering.value} filtering"
+        )
+        return names[self.mapping] + filtering
+
+
+def mapping_of(observations: Iterable[Observation], own: Collection[str]) -> NatClass:
+    """Tell how ports are translated; ``own`` are the IP addresses of this machine (V3).
+
+    Only ports that several networks told of say something: a port that is dialled from once
+    has one mapping, whatever the NAT.
+    """
+    by_port: dict[Endpoint, list[Observation]] = {}
+    for each in sorted(observations, key=lambda each: each.time):
+        by_port.setdefault(each.local, []).append(each)
+    told = max(by_port.values(), key=lambda own: len(networks(own)), default=[])
+    observers = len(networks(told))
+    if not told:
+        return NatClass()
+    ports = [each.seen.port for each in told]
+    preserves = all(each.seen.port == each.local.port for each in told)
+    if all(each.seen.host in own for each in told) and preserves:
+        return NatClass(Mapping.NONE, preserves_port=True, observers=observers)
+    if observers < 2:
+        return NatClass(preserves_port=preserves, observers=observers)
+    if len(latest_ports(told)) == 1:  # V4: a NAT with several addresses may change the IP
+        mapping = Mapping.ENDPOINT_INDEPENDENT
+        return NatClass(mapping, preserves_port=preserves, observers=observers)
+    step = step_of(ports)
+    return NatClass(Mapping.DEPENDENT, preserves_port=False, port_step=step, observers=observers)
+
+
+def networks(observations: Iterable[Observation]) -> set[str]:
+    return {each.network for each in observations}
+
+
+def latest_ports(told: Iterable[Observation]) -> set[int]:
+    """Return the ports in the last word of each network that does not stand alone (V4).
+
+    One observer in three may lie, or may have been dialled before the NAT was rebooted.
+    """
+    last = {each.network: each.seen.port for each in told}
+    counts: dict[int, int] = {}
+    for port in last.values():
+        counts[port] = counts.get(port, 0) + 1
+    most = max(counts.values())
+    if 2 * most > len(last):
+        return {port for port, count in counts.items() if count == most}
+    return set(counts)
+
+
+def step_of(ports: list[int]) -> int | None:
+    """Return by how much the port grows from one mapping to the next, if always by as much (V5)."""
+    steps = {later - earlier for earlier, later in pairwise(ports)}
+    steps.discard(0)
+    return steps.pop() if len(steps) == 1 and len(ports) > 2 else None
+
+
+@dataclass(slots=True)
+class FilteringTests:
+    """The newest results of tests on a fresh port (V6)."""
+
+    contacted: bool | None = None
+    """Did a peer get through, from another port, to whose IP the port had spoken?"""
+    stranger: bool | None = None
+    """Did a peer get through to whom it had not?"""
+
+    @property
+    def filtering(self) -> Filtering:
+        if self.stranger:
+            return Filtering.ENDPOINT_INDEPENDENT
+        if self.contacted is False:
+            return Filtering.ADDRESS_AND_PORT_DEPENDENT
+        if self.contacted and self.stranger is False:
+            return Filtering.ADDRESS_DEPENDENT
+        return Filtering.UNKNOWN

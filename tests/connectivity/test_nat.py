@@ -1,0 +1,98 @@
+"""Rules V3, V4, V5 and V6: what kind of NAT peers' words speak of."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2pnet.connectivity.nat import Filtering, FilteringTests, Mapping, NatClass, mapping_of
+from p2pnet.connectivity.observations import Observation
+from p2pnet.core.addresses import Endpoint, from_endpoint
+
+HOME, OUTSIDE = "192.168.0.2", "5.5.5.5"
+
+
+def words(*seen: Endpoint | int, local_port: int = 4001) -> list[Observation]:
+    """Let one network after the other say where it sees this host."""
+    ends = [each if isinstance(each, Endpoint) else Endpoint(OUTSIDE, each) for each in seen]
+    return [
+        Observation(
+            float(number),
+            f"8.8.8.{number}",
+            Endpoint(f"8.8.8.{number}", 4001),
+            Endpoint(HOME, local_port),
+            end,
+            from_endpoint(end),
+        )
+        for number, end in enumerate(ends)
+    ]
+
+
+def test_v3_without_a_word_nothing_is_known() -> None:
+    assert mapping_of([], [HOME]) == NatClass()
+
+
+def test_v3_one_network_tells_only_of_the_port() -> None:
+    assert mapping_of(words(4001), [HOME]) == NatClass(preserves_port=True, observers=1)
+    assert mapping_of(words(777), [HOME]) == NatClass(preserves_port=False, observers=1)
+
+
+def test_v3_who_is_seen_at_its_own_address_is_behind_no_nat() -> None:
+    own = Endpoint(HOME, 4001)
+    found = mapping_of(words(own, own), [HOME])
+    assert found == NatClass(Mapping.NONE, preserves_port=True, observers=2)
+    assert found.words == "no NAT"
+
+
+@pytest.mark.parametrize(("port", "preserves"), [(4001, True), (777, False)])
+def test_v3_one_port_for_all_is_endpoint_independent(port: int, preserves: bool) -> None:
+    found = mapping_of(words(port, port, port), [HOME])
+    assert found.mapping is Mapping.ENDPOINT_INDEPENDENT
+    assert found.preserves_port is preserves
+    assert not found.is_symmetric
+
+
+def test_v3_a_port_for_each_is_symmetric_and_named_so() -> None:
+    found = mapping_of(words(700, 900, 123), [HOME])
+    assert found.mapping is Mapping.DEPENDENT
+    assert found.is_symmetric
+    assert found.port_step is None
+    assert "symmetric" in found.words
+
+
+def test_v3_ports_that_were_used_once_say_nothing_of_the_mapping() -> None:
+    told = [*words(700, local_port=1), *words(900, local_port=2)]
+    assert mapping_of(told, [HOME]).mapping is Mapping.UNKNOWN
+
+
+def test_v4_one_liar_in_three_changes_nothing() -> None:
+    assert mapping_of(words(4001, 666, 4001), [HOME]).mapping is Mapping.ENDPOINT_INDEPENDENT
+
+
+def test_v4_a_nat_may_have_several_addresses() -> None:
+    told = words(Endpoint(OUTSIDE, 4001), Endpoint("5.5.5.6", 4001))
+    assert mapping_of(told, [HOME]).mapping is Mapping.ENDPOINT_INDEPENDENT
+
+
+def test_v5_ports_in_order_have_a_step() -> None:
+    assert mapping_of(words(700, 702, 704), [HOME]).port_step == 2
+    assert mapping_of(words(700, 702, 705), [HOME]).port_step is None
+    assert mapping_of(words(700, 702), [HOME]).port_step is None
+
+
+@pytest.mark.parametrize(
+    ("contacted", "stranger", "filtering"),
+    [
+        (None, None, Filtering.UNKNOWN),
+        (True, None, Filtering.UNKNOWN),
+        (None, False, Filtering.UNKNOWN),
+        (False, None, Filtering.ADDRESS_AND_PORT_DEPENDENT),
+        (False, False, Filtering.ADDRESS_AND_PORT_DEPENDENT),
+        (True, False, Filtering.ADDRESS_DEPENDENT),
+        (None, True, Filtering.ENDPOINT_INDEPENDENT),
+        (True, True, Filtering.ENDPOINT_INDEPENDENT),
+    ],
+)
+def test_v6_who_gets_through_to_a_fresh_port_tells_how_the_nat_filters(
+    contacted: bool | None, stranger: bool | None, filtering: Filtering
+) -> None:
+    assert FilteringTests(contacted, stranger).filtering is filtering
