@@ -148,10 +148,13 @@ class Router(Site):
     def _from_inside(self, packet: Packet) -> None:
         if packet.destination.host == self.address or is_multicast(packet.destination):
             self.kernel.receive(packet)
+        elif self._nat64 is not None and (
+            not packet.source.is_ipv6 or self._nat64.is_for(packet.destination.host)
+        ):
+            # Both, as a host with IPv4 may hairpin to one with IPv6.
+            self._pass(packet, self._nat64.outbound(packet, trio.current_time()))
         elif not packet.source.is_ipv6:
             self._pass(packet, self.nat.outbound(packet, trio.current_time()))
-        elif self._nat64 is not None and self._nat64.is_for(packet.destination.host):
-            self._pass(packet, self._nat64.outbound(packet, trio.current_time()))
         else:
             self._pass(packet, self._firewall.outbound(packet, trio.current_time()))
 
