@@ -75,17 +75,59 @@ async def test_a_plain_dial_that_fails_is_followed_by_a_punch(
     autojump_clock: MockClock, pair: Pair, nat: object
 ) -> None:
     """D3."""
-    await pair.start(DCUtR(direct_timeout=5.0))
+    await pair.start(DCUtR(direct_timeout=5.0, head_start=1.0))
     pair.bob.peers.add_addresses(pair.alice.peer_id, [pair.alice.place], seconds=60)
     pair.bob.on_dial = drop if nat is drop else refuse
     began = trio.current_time()
     pair.let_through()
     pair.call()
     await pair.bob.wait_direct(pair.alice.peer_id)
-    expected = 5.0 if nat is drop else 0.0
+    expected = 1.0 if nat is drop else 0.0
     assert trio.current_time() - began == pytest.approx(expected + 3 * LATENCY)
     await trio.sleep(1)
     assert pair.punched(pair.bob) == [1]
+
+
+async def test_a_plain_dial_goes_on_beside_the_punches_and_may_win(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D3."""
+    await pair.start(DCUtR(direct_timeout=5.0, head_start=1.0))
+    pair.bob.peers.add_addresses(pair.alice.peer_id, [pair.alice.place], seconds=60)
+
+    async def slow(address: Multiaddr, role: Role) -> Connection:
+        if not pair.bob.dials[-1].any_port:
+            await trio.sleep_forever()
+        await trio.sleep(3)
+        return pair.world.connect(pair.bob, pair.alice)
+
+    pair.bob.on_dial = slow
+    began = trio.current_time()
+    pair.call()
+    await pair.bob.wait_direct(pair.alice.peer_id)
+    assert trio.current_time() - began == pytest.approx(3.0, abs=LATENCY)
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == [1]
+
+
+async def test_a_plain_dial_is_waited_for_when_no_punch_can_be(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D3."""
+    await pair.start(DCUtR(direct_timeout=5.0, head_start=1.0, attempts=1, punch_timeout=1.0))
+    pair.bob.peers.add_addresses(pair.alice.peer_id, [pair.alice.place], seconds=60)
+
+    async def slow(address: Multiaddr, role: Role) -> Connection:
+        if not pair.bob.dials[-1].any_port:
+            await trio.sleep_forever()
+        await trio.sleep(4)
+        return pair.world.connect(pair.bob, pair.alice)
+
+    pair.bob.on_dial = slow
+    pair.call()
+    await trio.sleep(6)
+    assert pair.punched(pair.bob) == [0]
+    assert pair.failures(pair.bob) != []
 
 
 async def test_it_does_not_matter_whose_dial_works(autojump_clock: MockClock, pair: Pair) -> None:

@@ -5,7 +5,7 @@ Rules: specs/dcutr.md (D2, D3, D12 to D14).
 ::
 
     called, identified --> plain dial --> attempt 1, 2, 3 --> resting --+
-                               |              |                  ^      |  while the relayed
+                               |  (goes on)   |                  ^      |  while the relayed
                                v              v                  |      |  connection lives
                              direct         direct               +------+
 """
@@ -13,12 +13,12 @@ Rules: specs/dcutr.md (D2, D3, D12 to D14).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from p2pnet.core.peer_id import PeerId
-from p2pnet.core.tasks import EXPECTED, boundary
+from p2pnet.core.tasks import EXPECTED, bare_exceptions, boundary
 from p2pnet.errors import ConnectionLost, NegotiationFailed, PunchFailed, describe
 from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
 from p2pnet.interfaces import Connection, ServiceHost
@@ -35,6 +35,7 @@ class Persistence:
     """How often to try, and what to do afterwards; see ``DCUtR``."""
 
     attempts: int
+    head_start: float
     retry_pause: float
     exchange_timeout: float
     max_parallel: int
@@ -48,6 +49,14 @@ class Upgrade:
     scope: trio.CancelScope
     is_conversing: bool = False
     """True from the first attempt on: the peer knows, or will in a moment."""
+
+
+@dataclass(slots=True)
+class PlainDial:
+    """A dial that needs no hole, if it works."""
+
+    ended: trio.Event = field(default_factory=trio.Event)
+    connection: Connection | None = None
 
 
 class Initiator:
@@ -156,9 +165,33 @@ class Initiator:
         Raises:
             PunchFailed: with the cause of each failure.
         """
-        direct = await self._puncher.dial_directly(peer_id)
-        if direct is not None:
-            return 0, direct
+        plain = PlainDial()
+        with bare_exceptions():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._dial_plainly, peer_id, plain)
+                with trio.move_on_after(self._persistence.head_start):
+                    await plain.ended.wait()
+                try:
+                    if plain.connection is None:
+                        found = await self._punch_repeatedly(peer_id, upgrade)
+                    else:
+                        found = 0, plain.connection
+                except PunchFailed:
+                    await plain.ended.wait()
+                    if plain.connection is None:
+                        raise
+                    found = 0, plain.connection
+                nursery.cancel_scope.cancel()
+        return found
+
+    async def _dial_plainly(self, peer_id: PeerId, plain: PlainDial) -> None:
+        """Dial the peer where it says that it can be dialled, beside the first punches (D3)."""
+        try:
+            plain.connection = await self._puncher.dial_directly(peer_id)
+        finally:
+            plain.ended.set()
+
+    async def _punch_repeatedly(self, peer_id: PeerId, upgrade: Upgrade) -> tuple[int, Connection]:
         causes: list[BaseException] = []
         for attempt in range(1, self._persistence.attempts + 1):
             if causes:

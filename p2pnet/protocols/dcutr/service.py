@@ -29,7 +29,9 @@ class DCUtR:
     attempts: int = 3
     """Conversations about one connection, each with its punch; also how many we answer."""
     direct_timeout: float = 5.0
-    """Seconds for the plain dial to a peer that says it can be dialled."""
+    """Seconds for the plain dial to a peer that says it can be dialled ..."""
+    head_start: float = 1.0
+    """... and how long it is waited for before the punches begin beside it."""
     address_timeout: float = 5.0
     """Seconds to wait until somebody has told at which address he sees this host."""
     exchange_timeout: float = 10.0
@@ -96,6 +98,7 @@ class DCUtRService:
         )
         persistence = Persistence(
             attempts=config.attempts,
+            head_start=config.head_start,
             retry_pause=config.retry_pause,
             exchange_timeout=config.exchange_timeout,
             max_parallel=config.max_parallel,
