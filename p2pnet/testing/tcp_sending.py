@@ -112,15 +112,15 @@ class Sender:
 
     def set_window(self, window: int, sequence: int, acknowledgement: int) -> bool:
         """Take the window of a segment unless an older one than the last; tell if it changed."""
-        window = min(max(window, 0), LARGEST_BUFFER)
         source = (sequence, acknowledgement)
         if source < self._window_from:
             return False
-        changed = window != self._window
         self._window_from = source
-        self._window = window
-        self._largest_window = max(window, self._largest_window)
-        return changed
+        if window == self._window:
+            return False
+        self._window = min(max(window, 0), LARGEST_BUFFER)
+        self._largest_window = max(self._window, self._largest_window)
+        return True
 
     def acknowledge(self, acknowledgement: int, now: float) -> None:
         """Take account of an acknowledgement of something new."""
@@ -151,20 +151,19 @@ class Sender:
 
     def duplicate(self) -> None:
         """Take account of an acknowledgement that says the same as the last one."""
-        if self.highest == self.unacknowledged:
-            return
         if self._recovering:
             self._congestion.duplicate()
-            return
-        self._duplicates += 1
-        # What was repeated after a timeout brings duplicates too, which mean nothing.
-        if self._duplicates == DUPLICATES and self.unacknowledged > self._recover:
-            self._congestion.enter_recovery(self.highest - self.unacknowledged)
-            self._recover = self.highest
-            self._recovering = True
-            self._partial = False
-            self._resend_first = True
-            self._timed = None  # Karn: what was repeated is not measured
+        elif self.highest > self.unacknowledged > self._recover:
+            # What was repeated after a timeout brings duplicates too, which mean nothing.
+            self._duplicates += 1
+            if self._duplicates == DUPLICATES:
+                self._congestion.enter_recovery(self.highest - self.unacknowledged)
+                self._recover = self.highest
+                self._recovering = True
+                self._duplicates = 0
+                self._partial = False
+                self._resend_first = True
+                self._timed = None  # Karn: what was repeated is not measured
 
     # ---- timer -------------------------------------------------------------------------
 
@@ -210,6 +209,8 @@ class Sender:
     def due(self, now: float) -> list[Piece]:
         """Take what may go out now, and keep the timer."""
         pieces: list[Piece] = []
+        if self.deadline is None and self.unacknowledged == self.buffer.end + self.fin_wanted:
+            return pieces  # everything was sent and has arrived: so it is for who only receives
         if self._resend_first:
             self._resend_first = False
             self._take_first(pieces)

@@ -132,6 +132,7 @@ def test_close_in_time_wait_with_unread_data_resets_nothing() -> None:
     connection.close(1)
     assert connection.state is TIME_WAIT
     assert ours(connection) == []
+    assert connection.read(10, 1) == b""
 
 
 def test_data_that_arrives_after_close_is_answered_with_a_reset() -> None:
@@ -293,6 +294,33 @@ def test_reader_reopens_the_window_when_it_has_doubled() -> None:
     connection.read(1, 1)
     (segment,) = connection.segments_to_send()
     assert segment.window == 1000
+
+
+def test_reader_of_little_does_not_make_segments() -> None:
+    connection = in_state(ESTABLISHED, TcpConfig(receive_bytes=100_000))
+    connection.receive(theirs(ACK, 1, 1, bytes(20_000)), 1)
+    ours(connection)
+    connection.read(20_000, 1)
+    assert connection.segments_to_send() == []
+
+
+def test_window_is_not_opened_by_crumbs() -> None:
+    """RFC 9293, section 3.8.6.2.2: by half of the buffer or a segment at least."""
+    connection = in_state(ESTABLISHED)
+    connection.receive(theirs(ACK, 1, 1, bytes(300)), 1)
+    connection.read(300, 1)
+    ours(connection)
+    connection.receive(theirs(ACK, 301, 1, b"x"), 1)
+    (segment,) = connection.segments_to_send()
+    assert segment.window == 1000 - 301
+
+
+def test_reading_after_the_fin_tells_the_remote_nothing() -> None:
+    connection = in_state(ESTABLISHED)
+    connection.receive(theirs(FIN | ACK, 1, 1, bytes(900)), 1)
+    ours(connection)
+    connection.read(900, 1)
+    assert connection.segments_to_send() == []
 
 
 def test_old_segment_does_not_bring_back_an_old_window() -> None:

@@ -70,6 +70,15 @@ def test_fin_before_bytes_that_have_arrived_is_not_believed() -> None:
     assert buffer.read(100) == b"abcd"
 
 
+def test_fin_without_room_has_to_come_again() -> None:
+    buffer = ReceiveBuffer(3)
+    buffer.insert(1, b"abc", fin=True)
+    assert not buffer.finished
+    assert buffer.read(1) == b"a"
+    buffer.insert(4, b"", fin=True)
+    assert buffer.finished
+
+
 def test_reading_nothing_takes_nothing() -> None:
     buffer = ReceiveBuffer(10)
     buffer.insert(1, b"abc")
