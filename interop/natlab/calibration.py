@@ -129,14 +129,16 @@ class Punched:
 
 
 def combinations() -> Iterator[Kind]:
-    """Give kinds of one NAT with every combination of properties, and every firewall."""
+    """Give kinds of one NAT with every combination of properties, and every firewall.
+
+    Without hairpinning and answers by RST together, of which the kernel is not capable.
+    """
     for mapping, filtering, ports in itertools.product(Dependence, Dependence, PortChoice):
-        for odd in (False, True):
-            nat = NatKind(mapping=mapping, filtering=filtering, ports=ports)
-            name = f"{mapping.value} / {filtering.value} / {ports.value}"
-            if odd:
-                nat = replace(nat, hairpinning=True, answers_reset=True)
-            yield Kind(f"{name}{' / hairpinning, reset' if odd else ''}", (nat,))
+        nat = NatKind(mapping=mapping, filtering=filtering, ports=ports)
+        name = f"{mapping.value} / {filtering.value} / {ports.value}"
+        yield Kind(name, (nat,))
+        yield Kind(f"{name} / hairpinning", (replace(nat, hairpinning=True),))
+        yield Kind(f"{name} / reset", (replace(nat, answers_reset=True),))
     for filtering in Dependence:
         yield Kind(
             f"firewall / {filtering.value}", (NatKind(translates=False, filtering=filtering),)

@@ -65,6 +65,8 @@ def shortcomings(kind: NatKind) -> tuple[str, ...]:
         reasons.append("the kernel's limit on flows belongs to the machine")
     if kind.refuses_simultaneous_open and kind.filtering is not Dependence.ADDRESS_AND_PORT:
         reasons.append("simultaneous open is only refused where each flow is filtered")
+    if kind.hairpinning and kind.answers_reset:
+        reasons.append("a packet on its way back inside is dropped, and never answered")
     return tuple(reasons)
 
 

@@ -98,6 +98,7 @@ def test_lifetimes_are_set() -> None:
         NatKind(max_mappings=64),
         NatKind(max_sessions=64),
         NatKind(refuses_simultaneous_open=True, filtering=Dependence.ADDRESS),
+        NatKind(hairpinning=True, answers_reset=True),
     ],
 )
 def test_kernel_owns_up_to_what_it_cannot_do(nat: NatKind) -> None:
