@@ -7,6 +7,7 @@ wall clock or draws a random number. Monotonic time is ``trio.current_time()``.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import random
 import socket
@@ -21,6 +22,7 @@ import trio
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.dns import lookup_dns
+from p2pnet.core.routes import gateways
 
 RecordKind = Literal["A", "AAAA", "TXT"]
 
@@ -92,11 +94,19 @@ class Network(Protocol):
         ...
 
     async def bind_udp(self, local: Endpoint) -> DatagramSocket:
-        """Send and receive datagrams there; port 0 takes a free one. Raises OSError."""
+        """Send and receive datagrams there; port 0 takes a free one. Raises OSError.
+
+        At a multicast address others on this machine may listen, too. Only that of all hosts
+        is joined by itself.
+        """
         ...
 
     def interface_addresses(self) -> tuple[str, ...]:
         """Return the IP addresses of this machine, loopback included, as text. Raises OSError."""
+        ...
+
+    def gateways(self) -> tuple[str, ...]:
+        """Return the IP addresses of the default gateways, IPv4 first. Raises OSError."""
         ...
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
@@ -157,6 +167,8 @@ class SystemNetwork:
         sock = new_socket(local, socket.SOCK_DGRAM)
         try:
             only_ipv6(sock, local)
+            if ipaddress.ip_address(local.host).is_multicast:
+                share_port(sock)
             sock.bind((local.host, local.port))
             return UdpSocket(sock)
         except BaseException:
@@ -172,6 +184,9 @@ class SystemNetwork:
         ]
         # A link-local IPv6 address means nothing without its zone, which no peer shares.
         return tuple(dict.fromkeys(ip for ip in found if "%" not in ip))
+
+    def gateways(self) -> tuple[str, ...]:
+        return gateways()
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         return await lookup_dns(name, kind)

@@ -51,7 +51,7 @@ class Machine:
         self._running: Running | None = None
         self._key: PrivateKey | None = None
         self.env = Env(
-            network=SimulatedNetwork(self.kernel, self._lookup),
+            network=SimulatedNetwork(self.kernel, self._lookup, lambda: self.site.gateways),
             wall_clock=lambda: EPOCH + self.clock_error + trio.current_time(),
             random_bytes=self._chance.randbytes,
             jitter=self._chance.uniform,

@@ -73,6 +73,8 @@ class Site:
         self.realm = realm
         self.families = families
         self._numbers = count(1)
+        self.gateways: tuple[str, ...] = ()
+        """The routers that its machines know of, by their inside addresses."""
 
     def allocate(self, plug: Plug, families: Families) -> list[str]:
         """Give fresh addresses to a plug, of those families that both sides have."""
@@ -124,6 +126,7 @@ class Router(Site):
         self._lan = setup.lan.hosts()
         self.address = str(next(self._lan))
         """Its own, inside: where port mapping is asked for."""
+        self.gateways = (self.address,)
         self.realm.assign(self.address, self.inside)
         self.realm.gateway = self.inside
         self.kernel = Kernel(ground, chance, self.inside.send)

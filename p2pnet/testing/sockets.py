@@ -21,14 +21,20 @@ from p2pnet.testing.packet import Datagram, Packet
 RECEIVE_BYTES = 262_144
 
 Lookup = Callable[[str, RecordKind], Awaitable[tuple[str, ...]]]
+Gateways = Callable[[], tuple[str, ...]]
+
+
+def no_gateways() -> tuple[str, ...]:
+    return ()
 
 
 class SimulatedNetwork:
     """The network as programs on one machine see it."""
 
-    def __init__(self, kernel: Kernel, lookup: Lookup) -> None:
+    def __init__(self, kernel: Kernel, lookup: Lookup, gateways: Gateways = no_gateways) -> None:
         self._kernel = kernel
         self._lookup = lookup
+        self._gateways = gateways
 
     async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
         await trio.lowlevel.checkpoint()
@@ -56,6 +62,9 @@ class SimulatedNetwork:
 
     def interface_addresses(self) -> tuple[str, ...]:
         return ("127.0.0.1", "::1", *self._kernel.addresses)
+
+    def gateways(self) -> tuple[str, ...]:
+        return self._gateways()
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         return await self._lookup(name, kind)

@@ -25,6 +25,9 @@ class NoNetwork:
     def interface_addresses(self) -> tuple[str, ...]:
         raise NotImplementedError
 
+    def gateways(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         raise NotImplementedError
 

@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 
 import pytest
 import trio
@@ -454,3 +455,16 @@ async def test_a_udp_port_is_bound_once() -> None:
     with pytest.raises(OSError, match="in use"):
         await network.bind_udp(first.local)
     await first.aclose()
+
+
+def test_the_gateways_of_this_machine_are_ip_addresses() -> None:
+    found = SystemNetwork().gateways()
+    assert [str(ip_address(gateway)) for gateway in found] == list(found)
+
+
+async def test_two_programs_can_listen_to_one_multicast_address() -> None:
+    network = SystemNetwork()
+    one = await network.bind_udp(Endpoint("224.0.0.1", 5350))
+    other = await network.bind_udp(Endpoint("224.0.0.1", 5350))
+    for sock in (one, other):
+        await sock.aclose()

@@ -188,6 +188,9 @@ class NoNetwork:
     def interface_addresses(self) -> tuple[str, ...]:
         return self.interfaces
 
+    def gateways(self) -> tuple[str, ...]:
+        return ()
+
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         await trio.lowlevel.checkpoint()
         return self.names.get(name, ()) if kind == "A" else ()

@@ -49,6 +49,9 @@ class Names:
     def interface_addresses(self) -> tuple[str, ...]:
         return ()
 
+    def gateways(self) -> tuple[str, ...]:
+        return ()
+
 
 async def resolved(names: Network, *texts: str, limit: int = 100) -> Resolution:
     return await resolve(tuple(parse(text) for text in texts), names, max_addresses=limit)

@@ -146,6 +146,9 @@ class Cables:
     def interface_addresses(self) -> tuple[str, ...]:
         return ()
 
+    def gateways(self) -> tuple[str, ...]:
+        return ()
+
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         raise OSError("no name servers")
 

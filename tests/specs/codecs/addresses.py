@@ -81,6 +81,9 @@ class Names:
     def interface_addresses(self) -> tuple[str, ...]:
         return ()
 
+    def gateways(self) -> tuple[str, ...]:
+        return ()
+
 
 def resolution(given: Fields) -> dict[str, list[str]]:
     names, asked = Names(given["records"]), tuple(parsed(given["resolve"]))

@@ -1,0 +1,131 @@
+"""A network that keeps a ledger of all that is opened on it, and of what was closed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from p2pnet.core.addresses import Endpoint
+from p2pnet.core.env import ByteStream, DatagramSocket, Network, RecordKind, StreamListener
+
+
+class Ledger:
+    """Passes everything on to a network, and knows what is open."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._opened: list[Entry] = []
+        self.on_stream: Callable[[], None] | None = None
+        """Called whenever there is another raw stream."""
+
+    @property
+    def open_streams(self) -> Sequence[str]:
+        """What raw streams are open, in words."""
+        return [str(entry) for entry in self._opened if isinstance(entry, EnteredStream)]
+
+    @property
+    def open(self) -> Sequence[str]:
+        """All that is open, in words."""
+        return [str(entry) for entry in self._opened]
+
+    def enter(self, entry: Entry) -> None:
+        self._opened.append(entry)
+        if self.on_stream is not None and isinstance(entry, EnteredStream):
+            self.on_stream()
+
+    def strike(self, entry: Entry) -> None:
+        if entry in self._opened:
+            self._opened.remove(entry)
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
+        stream = await self._network.dial_tcp(remote, local=local)
+        return EnteredStream(stream, self)
+
+    async def listen_tcp(self, local: Endpoint) -> StreamListener:
+        return EnteredListener(await self._network.listen_tcp(local), self)
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
+        return EnteredSocket(await self._network.bind_udp(local), self)
+
+    def interface_addresses(self) -> tuple[str, ...]:
+        return self._network.interface_addresses()
+
+    def gateways(self) -> tuple[str, ...]:
+        return self._network.gateways()
+
+    async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
+        return await self._network.lookup(name, kind)
+
+
+class EnteredStream(ByteStream):
+    """A raw stream that tells when it is closed."""
+
+    def __init__(self, stream: ByteStream, ledger: Ledger) -> None:
+        self._stream = stream
+        self._ledger = ledger
+        self.local, self.remote = stream.local, stream.remote
+        ledger.enter(self)
+
+    def __str__(self) -> str:
+        return f"a raw stream from {self.local} to {self.remote}"
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        self._ledger.strike(self)
+        await self._stream.aclose()
+
+
+class EnteredListener:
+    """A raw listener that tells when it is closed, and what it accepts."""
+
+    def __init__(self, listener: StreamListener, ledger: Ledger) -> None:
+        self._listener = listener
+        self._ledger = ledger
+        self.local = listener.local
+        ledger.enter(self)
+
+    def __str__(self) -> str:
+        return f"a raw listener on {self.local}"
+
+    async def accept(self) -> ByteStream:
+        return EnteredStream(await self._listener.accept(), self._ledger)
+
+    async def aclose(self) -> None:
+        self._ledger.strike(self)
+        await self._listener.aclose()
+
+
+class EnteredSocket:
+    """A datagram socket that tells when it is closed."""
+
+    def __init__(self, socket: DatagramSocket, ledger: Ledger) -> None:
+        self._socket = socket
+        self._ledger = ledger
+        self.local = socket.local
+        ledger.enter(self)
+
+    def __str__(self) -> str:
+        return f"a datagram socket on {self.local}"
+
+    async def send(self, data: bytes, remote: Endpoint) -> None:
+        await self._socket.send(data, remote)
+
+    async def receive(self) -> tuple[bytes, Endpoint]:
+        return await self._socket.receive()
+
+    async def aclose(self) -> None:
+        self._ledger.strike(self)
+        await self._socket.aclose()
+
+
+Entry = EnteredStream | EnteredListener | EnteredSocket
