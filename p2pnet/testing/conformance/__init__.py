@@ -25,10 +25,14 @@ at all under ``autojump_clock``. One that swallows its cancellation hangs the ch
 
 from p2pnet.testing.conformance.judging import ConformanceFailure
 from p2pnet.testing.conformance.muxer import MuxerCheck, check_muxer, muxer_cases
+from p2pnet.testing.conformance.security import SecurityCheck, check_security, security_cases
 
 __all__ = [
     "ConformanceFailure",
     "MuxerCheck",
+    "SecurityCheck",
     "check_muxer",
+    "check_security",
     "muxer_cases",
+    "security_cases",
 ]
