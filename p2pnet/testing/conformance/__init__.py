@@ -26,13 +26,17 @@ at all under ``autojump_clock``. One that swallows its cancellation hangs the ch
 from p2pnet.testing.conformance.judging import ConformanceFailure
 from p2pnet.testing.conformance.muxer import MuxerCheck, check_muxer, muxer_cases
 from p2pnet.testing.conformance.security import SecurityCheck, check_security, security_cases
+from p2pnet.testing.conformance.transport import TransportCheck, check_transport, transport_cases
 
 __all__ = [
     "ConformanceFailure",
     "MuxerCheck",
     "SecurityCheck",
+    "TransportCheck",
     "check_muxer",
     "check_security",
+    "check_transport",
     "muxer_cases",
     "security_cases",
+    "transport_cases",
 ]
