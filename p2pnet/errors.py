@@ -8,6 +8,7 @@ P2PError
 ├── NegotiationFailed      no protocol in common
 ├── DialError              no address of the peer worked; .attempts says why, one by one
 ├── AddressUnsupported     no transport of this host can use the address
+├── NameNotFound           the DNS knows no address by that name
 ├── RelayRefused           a relay said no; .status is its word for it
 ├── PunchFailed            no attempt ended direct; .causes says why, one by one
 ├── LimitedConnection      only a relayed connection is there and the caller refused one
@@ -96,6 +97,14 @@ class AddressUnsupported(P2PError):
         super().__init__(f"{address}: {reason}")
         self.address = address
         self.reason = reason
+
+
+class NameNotFound(P2PError):
+    """The DNS knows no address by that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"DNS: no such name or address: {name}")
+        self.name = name
 
 
 class RelayRefused(P2PError):

@@ -7,6 +7,7 @@ from enum import Enum
 
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
+from p2pnet.errors import DialError
 
 
 class Reachability(Enum):
@@ -46,6 +47,14 @@ class AddressesChanged:
 @dataclass(frozen=True, slots=True)
 class ConnectionOpened:
     connection: ConnectionRef
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """No address of a peer worked; ``error.attempts`` has one cause for each."""
+
+    peer_id: PeerId
+    error: DialError
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,7 @@ class ReservationFailed:
     relay: PeerId
     reason: str
     retry_seconds: float
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.watch import Watch
 from p2pnet.errors import DialError, LimitedConnection
-from p2pnet.events import Reachability
+from p2pnet.events import DialFailed, Reachability
 from p2pnet.host.advertising import Advertising
 from p2pnet.host.apart import build_upgrader, swarm_apart
 from p2pnet.host.config import HostConfig
@@ -196,9 +196,13 @@ class Host:
     async def _dial(self, peer_id: PeerId, insist: frozenset[Multiaddr]) -> LiveConnection:
         found = [address for finder in self._finders for address in finder(peer_id)]
         addresses = [*sorted(insist, key=str), *self._swarm.peers.addresses(peer_id), *found]
-        if not addresses:
-            raise DialError(peer_id, (), NO_ADDRESS)
-        return await self._swarm.dial_ranked(peer_id, addresses, insist=insist | {*found})
+        try:
+            if not addresses:
+                raise DialError(peer_id, (), NO_ADDRESS)
+            return await self._swarm.dial_ranked(peer_id, addresses, insist=insist | {*found})
+        except DialError as error:
+            self._bus.publish(DialFailed(peer_id, error))
+            raise
 
     async def dial(
         self,

@@ -17,7 +17,7 @@ from p2pnet.core.addresses import (
     with_host,
 )
 from p2pnet.core.env import Network, RecordKind
-from p2pnet.errors import FailedAttempt, LimitExceeded
+from p2pnet.errors import FailedAttempt, LimitExceeded, NameNotFound
 
 MAX_LOOKUPS = 32
 MAX_DEPTH = 4
@@ -83,7 +83,7 @@ async def resolve_one(
         found.failed.append(FailedAttempt(address, error))
         return []
     if not resolved:
-        found.failed.append(FailedAttempt(address, OSError("DNS: no such name or address")))
+        found.failed.append(FailedAttempt(address, NameNotFound(named[1])))
     return resolved
 
 

@@ -107,7 +107,7 @@ async def test_a10_a_name_that_cannot_be_resolved_does_not_spoil_the_others() ->
     assert texts(found) == ["/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.5/tcp/1", "/ip4/9.9.9.9/tcp/1"]
     assert causes(found) == {
         "/dns4/broken.example/tcp/1": "OSError: no server",
-        "/dns4/nowhere.example/tcp/1": "OSError: DNS: no such name or address",
+        "/dns4/nowhere.example/tcp/1": "DNS: no such name or address: nowhere.example",
     }
 
 
@@ -188,7 +188,7 @@ async def test_a11_an_entry_that_leads_nowhere_does_not_spoil_the_others() -> No
     zone = txt("a.example", dead, f"/ip4/1.1.1.1/tcp/1/p2p/{PEER}")
     found = await resolved(Names(zone), f"/dnsaddr/a.example/p2p/{PEER}")
     assert texts(found) == [f"/ip4/1.1.1.1/tcp/1/p2p/{PEER}"]
-    assert causes(found) == {dead: "OSError: DNS: no such name or address"}
+    assert causes(found) == {dead: "DNS: no such name or address: dead.example"}
 
 
 # ---- bounds ------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ async def test_a12_slow_name_servers_hold_up_a_dial_only_so_long(
     found = await resolved(names, *asked)
     assert trio.current_time() - started == 15.0
     assert texts(found) == ["/ip4/9.9.9.9/tcp/1"]
-    assert causes(found)["/dns4/n0.example/tcp/1"] == "OSError: DNS: no such name or address"
+    assert causes(found)["/dns4/n0.example/tcp/1"].endswith("no such name or address: n0.example")
     assert causes(found)["/dns4/n3.example/tcp/1"] == "timed out"
     assert causes(found)["/dns4/n9.example/tcp/1"] == "timed out"
 

@@ -119,7 +119,7 @@ class Keeper:
             self._failures += 1
             pause = self._pause()
             if self._held is None:
-                host.publish(ReservationFailed(self.relay, describe(error), pause))
+                host.publish(ReservationFailed(self.relay, describe(error), pause, error))
             elif isinstance(error, RelayRefused):
                 self._lose(host, describe(error))
             else:
