@@ -11,7 +11,7 @@ import pytest
 import p2pnet
 
 
-@pytest.mark.parametrize("package", ["p2pnet"])
+@pytest.mark.parametrize("package", ["p2pnet", "p2pnet.testing"])
 def test_every_public_name_is_found_at_home(package: str) -> None:
     module = importlib.import_module(package)
     assert sorted(module.HOMES) == sorted(module.__all__)
