@@ -10,6 +10,7 @@ P2PError
 ├── AddressUnsupported     no transport of this host can use the address
 ├── NameNotFound           the DNS knows no address by that name
 ├── RelayRefused           a relay said no; .status is its word for it
+├── NoPunchAddress         one side has no public address to be punched at
 ├── PunchFailed            no attempt ended direct; .causes says why, one by one
 ├── LimitedConnection      only a relayed connection is there and the caller refused one
 ├── LimitExceeded          our own limit; .limit names it
@@ -115,6 +116,10 @@ class RelayRefused(P2PError):
         self.relay = relay
         self.status = status
         self.hint = hint
+
+
+class NoPunchAddress(P2PError):
+    """One side has no public address at which the other could punch."""
 
 
 class PunchFailed(P2PError):

@@ -224,6 +224,7 @@ class PunchAttemptFailed:
     peer_id: PeerId
     attempt: int
     reason: str
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from p2pnet.errors import (
     LimitExceeded,
     NameNotFound,
     NegotiationFailed,
+    NoPunchAddress,
     PeerIdMismatch,
     ProtocolError,
     RelayRefused,
@@ -128,13 +129,13 @@ class Cause(Enum):
     )
     NO_RELAY_SERVICE = "that peer does not serve as a relay", "use another relay"
     # Of hole punches.
-    BOTH_SYMMETRIC = (
-        "both NATs give another port for each destination: no port can be known in advance",
-        "one side must be given a forwarded port, or stay on the relay",
+    PEER_SYMMETRIC = (
+        "the peer's NAT seems to give another port for each destination",
+        "the peer should forward its port or let its router map it; the relay goes on working",
     )
-    SYMMETRIC_AND_STRICT = (
-        "one NAT gives another port for each destination, the other lets in known ports only",
-        "one side must be given a forwarded port, or stay on the relay",
+    OWN_SYMMETRIC = (
+        "this host's NAT gives another port for each destination, so its port cannot be known",
+        "forward the listen port or let the router map it; the relay goes on working",
     )
     NO_DCUTR = "the peer does not speak DCUtR", "it has to be made with it"
     NO_PUNCH_ADDRESS = (
@@ -191,6 +192,7 @@ BY_KIND: tuple[tuple[type[BaseException], Cause], ...] = (
     (SecurityError, Cause.NOT_SECURE),
     (NegotiationFailed, Cause.NOTHING_IN_COMMON),
     (ProtocolError, Cause.MISBEHAVES),
+    (NoPunchAddress, Cause.NO_PUNCH_ADDRESS),
     (NameNotFound, Cause.NAME_NOT_FOUND),
     (AddressUnsupported, Cause.UNSUPPORTED),
     (LimitExceeded, Cause.OWN_LIMIT),

@@ -168,5 +168,10 @@ class Advertising:
             self._beliefs.moved()
         self._clock_lead = lead
 
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """The IP addresses of this machine, as of the last look."""
+        return self._beliefs.interfaces
+
     def punch_addresses(self) -> tuple[Multiaddr, ...]:
         return self._beliefs.punch_addresses()

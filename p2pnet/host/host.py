@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import trio
 
+from p2pnet.connectivity.explain import Explanation
 from p2pnet.connectivity.known import KnownAddress
 from p2pnet.connectivity.nat import NatClass
 from p2pnet.core.addresses import Multiaddr, components, parse, peer_id_of, tcp_endpoint
@@ -25,6 +26,7 @@ from p2pnet.events import DialFailed, Reachability
 from p2pnet.host.advertising import Advertising
 from p2pnet.host.apart import build_upgrader, swarm_apart
 from p2pnet.host.config import HostConfig
+from p2pnet.host.explaining import Explaining
 from p2pnet.interfaces import (
     AddressFinder,
     Apart,
@@ -73,6 +75,7 @@ class Host:
         self._advertising = Advertising(
             config, peer_id=self._peer_id, swarm=self._swarm, bus=self._bus, env=env
         )
+        self._explaining = Explaining(self._swarm, self._advertising, self._bus)
         self._dials = JoinedDials(self._dial)
         self._finders: list[AddressFinder] = []
         self._protocols: Watch[tuple[str, ...]] = Watch(())
@@ -117,6 +120,14 @@ class Host:
     def peers(self) -> Peerstore:
         """What is known of other peers."""
         return self._swarm.peers
+
+    def explain(self, target: Target | None = None) -> Explanation:
+        """Say how a peer is reached, or why not, and what would help; or so of this host itself.
+
+        Raises:
+            ValueError: if the target names no peer.
+        """
+        return self._explaining.explain(None if target is None else read_target(target)[0])
 
     def punch_addresses(self) -> tuple[Multiaddr, ...]:
         """Return the direct addresses of this host worth dialling in a hole punch."""
@@ -320,6 +331,7 @@ class Host:
         # is let in before the services are there.
         listeners = await self._listen()
         await services.start(self._advertising.run)
+        await services.start(self._explaining.run)
         for _, service in self._services:
             await services.start(self._run_service, service)
         for listener in listeners:

@@ -203,7 +203,7 @@ class Initiator:
                 return attempt, await self._attempt(peer_id, attempt, upgrade)
             except EXPECTED as error:
                 causes.append(error)
-                self._host.publish(PunchAttemptFailed(peer_id, attempt, describe(error)))
+                self._host.publish(PunchAttemptFailed(peer_id, attempt, describe(error), error))
             if isinstance(causes[-1], NegotiationFailed) or self._relayed(peer_id) is None:
                 break
         raise PunchFailed(peer_id, causes)

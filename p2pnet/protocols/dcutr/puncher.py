@@ -18,6 +18,7 @@ from p2pnet.errors import (
     DialError,
     EventsMissed,
     FailedAttempt,
+    NoPunchAddress,
     P2PError,
     PunchFailed,
     describe,
@@ -85,7 +86,7 @@ class Puncher:
         with self._host.subscribe(AddressObserved, AddressesChanged) as news:
             while not (found := self.candidates()):
                 if trio.current_time() >= deadline:
-                    raise P2PError("no peer has told this host a public address of its own")
+                    raise NoPunchAddress("no peer has told this host a public address of its own")
                 with trio.move_on_after(RECHECK_INTERVAL):
                     try:
                         await anext(news)
@@ -135,7 +136,7 @@ class Puncher:
         """
         places = self.targets(peer_id, punch.addresses)
         if not places:
-            raise P2PError("the peer offered no public address")
+            raise NoPunchAddress("the peer offered no public address")
         self._host.publish(PunchStarted(peer_id, attempt, initiator, places, punch.round_trip))
         effort = Effort(
             punch.at,

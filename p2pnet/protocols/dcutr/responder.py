@@ -79,7 +79,7 @@ class Responder:
                 punch = await respond(channel_on(stream), ours, trio.current_time)
                 await stream.aclose()
         except EXPECTED as error:
-            self._failed(answer, describe(error))
+            self._failed(answer, describe(error), error)
             raise
         nursery.start_soon(self._punch, answer, punch)
 
@@ -108,7 +108,7 @@ class Responder:
             try:
                 direct = await self._puncher.punch(peer_id, punch, answer.attempt, initiator=False)
             except EXPECTED as error:
-                self._failed(answer, describe(error))
+                self._failed(answer, describe(error), error)
                 raise
             finally:
                 if self._punching.get(peer_id) is scope:
@@ -119,9 +119,9 @@ class Responder:
         if scope.cancelled_caught:
             self._failed(answer, "the peer began another attempt")
 
-    def _failed(self, answer: Answer, reason: str) -> None:
+    def _failed(self, answer: Answer, reason: str, error: BaseException | None = None) -> None:
         reasons = answer.conversations.reasons
         reasons.append(reason)
-        self._host.publish(PunchAttemptFailed(answer.peer_id, answer.attempt, reason))
+        self._host.publish(PunchAttemptFailed(answer.peer_id, answer.attempt, reason, error))
         if answer.attempt == self._attempts:
             self._host.publish(PunchGivenUp(answer.peer_id, tuple(reasons)))
