@@ -249,6 +249,13 @@ def test_who_may_map_for_others_may_list_and_delete_theirs() -> None:
     router = crowded(PortMapConfig(igd_version=2, any_host=True))
     everything = router.call("GetListOfPortMappings", in_range(1, 65_535, count=0, manage=1))
     assert listed(everything) == ["5001", "5002", "5003", "5004"]
+    own = router.call("GetListOfPortMappings", in_range(1, 65_535, count=0, manage=0))
+    assert listed(own) == ["5001", "5002", "5003"]
+
+
+def test_who_may_not_map_for_others_sees_none_of_theirs() -> None:
+    found = crowded(SECOND).call("GetListOfPortMappings", in_range(1, 65_535, count=0, manage=1))
+    assert listed(found) == ["5001", "5002", "5003"]
 
 
 # ---- the faults of real routers ----------------------------------------------------------

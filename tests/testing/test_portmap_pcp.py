@@ -118,6 +118,13 @@ def test_another_version_is_answered_with_version_2(version: int) -> None:
     assert (answer.opcode, answer.result, answer.seconds) == (1, UNSUPP_VERSION, LONG)
 
 
+def test_what_was_not_understood_is_copied_where_the_answer_has_reserved_bits() -> None:
+    body = bytes(range(24))
+    request = bytes([1, 1]) + body[2:]
+    assert Router().ask(request).reserved == body[12:]
+    assert Router().ask(b"\x02\x01" + body[2:] + b"odd").reserved == body[12:]
+
+
 def test_a_short_request_of_another_version_is_padded() -> None:
     data = Router().server.receive(b"\0\0", Endpoint(ANN, 1), 0.0)
     assert data is not None
