@@ -72,8 +72,14 @@ async def test_the_three_programs_meet_by_peer_id() -> None:
             assert (await read_line(relay)).startswith("CircuitOpened(")
 
 
+async def test_the_simulated_homes_meet_as_printed() -> None:
+    program = [sys.executable, "-c", PROGRAMS["two_homes"]]
+    done = await trio.run_process(program, capture_stdout=True)
+    assert done.stdout.startswith(b"direct: <Connection")
+
+
 def test_each_program_is_short() -> None:
-    assert set(PROGRAMS) == {"echo_server", "echo_client", "relay"}
+    assert set(PROGRAMS) == {"echo_server", "echo_client", "relay", "two_homes"}
     for name, source in PROGRAMS.items():
         lines = [line for line in source.splitlines() if line.strip()]
         assert len(lines) <= 17, name
