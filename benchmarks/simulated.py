@@ -115,44 +115,43 @@ async def churn(hosts: int, homes: int, hours: float, seed: int) -> dict[str, fl
 
 
 async def crowd(hosts: int, relays: int, seed: int) -> dict[str, float]:
-    """Let a crowd reserve at a few relays, and each host call another over them."""
+    """Let a crowd reserve at a few relays, and each host call another that has the same one."""
     tally = Tally()
     async with World(seed) as world:
         config = replace(presets.relay(), security=[Insecure()])
         between = [await world.host(config, f"relay {n}", link=LINK) for n in range(relays)]
-        machines: list[Machine] = []
+        machines = [
+            world.machine(
+                f"host {number}",
+                at=world.home("port-restricted", f"home {number}", link=LINK),
+                families=IPV4_ONLY,
+            )
+            for number in range(hosts)
+        ]
 
         async def join(number: int) -> None:
-            own = between[number % relays].address
-            config = replace(presets.edge(relays=[own]), security=[Insecure()])
-            home = world.home("port-restricted", f"home {number}", link=LINK)
-            machine = await world.host(config, f"host {number}", at=home, families=IPV4_ONLY)
-            machine.host.handle(ECHO, echo)
-            machines.append(machine)
+            own = presets.edge(relays=[between[number % relays].address])
+            await world.start(machines[number], replace(own, security=[Insecure()]))
+            machines[number].host.handle(ECHO, echo)
 
         async with trio.open_nursery() as nursery:
             for number in range(hosts):
                 nursery.start_soon(join, number)
         await trio.sleep(10)
         resident = psutil.Process().memory_info().rss
+        pairs = [(machine, machines[(n + relays) % hosts]) for n, machine in enumerate(machines)]
         async with trio.open_nursery() as nursery:
-            for number, machine in enumerate(machines):
-                nursery.start_soon(tally.call, machine, machines[(number + 1) % hosts])
+            for caller, called in pairs:
+                nursery.start_soon(tally.call, caller, called)
         await trio.sleep(30)
         ended, packets = trio.current_time(), world.trace.packets
-        direct = sum(
-            not connection.is_relayed
-            for number, machine in enumerate(machines)
-            for connection in machine.host.connections(machines[(number + 1) % hosts].host.peer_id)[
-                :1
-            ]
-        )
+        best = [a.host.connections(b.host.peer_id)[:1] for a, b in pairs]
     return {
         "virtual_hours": round(ended / HOUR, 4),
         "packets": packets,
         "calls": tally.calls,
         "calls_failed": tally.failed,
-        "calls_direct": direct,
+        "calls_direct": sum(not connection.is_relayed for found in best for connection in found),
         "resident_mb_when_joined": resident // 2**20,
     }
 
