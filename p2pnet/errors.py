@@ -2,13 +2,18 @@
 
 P2PError
 ├── ProtocolError          the remote broke a rule of a spec
+│   └── ClocksDiffer       what it granted is over already: one of the two clocks is wrong
 ├── SecurityError          the handshake failed
 │   ├── PeerIdMismatch     another peer answered than the one asked for
+│   ├── HandshakeCut       the remote hung up before the handshake was over
 │   └── StreamTampered     a secured stream was changed on its way; also a trio.BrokenResourceError
 ├── NegotiationFailed      no protocol in common
 ├── DialError              no address of the peer worked; .attempts says why, one by one
 ├── AddressUnsupported     no transport of this host can use the address
+│   ├── AddressMisleads    it leads to another peer, or to this host itself
+│   └── NotARelay          the relay in it serves none
 ├── NameNotFound           the DNS knows no address by that name
+├── NameServersSilent      no name server gave an answer
 ├── RelayRefused           a relay said no; .status is its word for it
 ├── NoPunchAddress         one side has no public address to be punched at
 ├── PunchFailed            no attempt ended direct; .causes says why, one by one
@@ -16,6 +21,7 @@ P2PError
 ├── LimitExceeded          our own limit; .limit names it
 ├── EventsMissed           a subscriber was too slow; .count are gone
 ├── ConnectionLost         also a trio.BrokenResourceError
+│   └── PeerSilent         the peer answers no more
 └── StreamReset            also a trio.BrokenResourceError
 
 Misuse by the caller is ValueError, TypeError or trio.ClosedResourceError; time running out
@@ -43,8 +49,16 @@ class ProtocolError(P2PError):
         self.reason = reason
 
 
+class ClocksDiffer(ProtocolError):
+    """What the remote grants is over by our clock: one of the two is wrong."""
+
+
 class SecurityError(P2PError):
     """The remote could not prove who it is, or the channel to it was tampered with."""
+
+
+class HandshakeCut(SecurityError):
+    """The remote hung up before the handshake was over."""
 
 
 class PeerIdMismatch(SecurityError):
@@ -100,12 +114,29 @@ class AddressUnsupported(P2PError):
         self.reason = reason
 
 
+class AddressMisleads(AddressUnsupported):
+    """The address leads to another peer than the one it is dialled for, or to this host itself."""
+
+
+class NotARelay(AddressUnsupported):
+    """The peer that should relay does not serve as one."""
+
+
 class NameNotFound(P2PError):
     """The DNS knows no address by that name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"DNS: no such name or address: {name}")
         self.name = name
+
+
+class NameServersSilent(P2PError):
+    """No name server gave an answer about the name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"no answer about {name}: {reason}")
+        self.name = name
+        self.reason = reason
 
 
 class RelayRefused(P2PError):
@@ -162,6 +193,10 @@ class EventsMissed(P2PError):
 
 class ConnectionLost(P2PError, trio.BrokenResourceError):
     """The connection ended; everything on it is gone."""
+
+
+class PeerSilent(ConnectionLost):
+    """The peer answers no more: it was switched off, or the network between is gone."""
 
 
 class StreamReset(P2PError, trio.BrokenResourceError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from p2pnet.core.addresses import Multiaddr
@@ -61,6 +61,8 @@ class DialFailed:
 class ConnectionClosed:
     connection: ConnectionRef
     reason: str
+    error: BaseException | None = field(default=None, compare=False)
+    """What ended it; None if this host closed it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class LiveConnection:
         self.is_closed = False
         self.opened_at = trio.current_time()
         self.closing_reason = ""
+        self.failure: P2PError | None = None
+        """What ended it; None while it lives, and if this host closed it."""
 
     def __repr__(self) -> str:
         kind = "relayed" if self.is_relayed else "direct"
@@ -110,14 +112,17 @@ class LiveConnection:
             async with trio.open_nursery() as handlers:
                 try:
                     await self._capable.run(partial(self._accept, handlers))
+                    self.failure = ConnectionLost(reason)
                 except P2PError as error:
-                    reason = describe(error)
+                    reason, self.failure = describe(error), error
                     log_stopped(logger, f"{self!r}", error, expected=logging.DEBUG)
                 finally:
                     self.is_closed = True
                     handlers.cancel_scope.cancel()
         finally:
             await close_at_once(self._capable)
+        if self.closing_reason:
+            self.failure = None
         return self.closing_reason or reason
 
     def _accept(self, handlers: trio.Nursery, muxed: MuxedStream) -> None:

@@ -17,7 +17,7 @@ from p2pnet.core.addresses import (
     with_host,
 )
 from p2pnet.core.env import Network, RecordKind
-from p2pnet.errors import FailedAttempt, LimitExceeded, NameNotFound
+from p2pnet.errors import FailedAttempt, LimitExceeded, NameNotFound, NameServersSilent
 
 MAX_LOOKUPS = 32
 MAX_DEPTH = 4
@@ -79,7 +79,7 @@ async def resolve_one(
             resolved = await resolve_dnsaddr(address, named[1], network, found, depth=depth)
         else:
             resolved = await resolve_host(address, named, network, found)
-    except (OSError, LimitExceeded) as error:
+    except (NameServersSilent, LimitExceeded) as error:
         found.failed.append(FailedAttempt(address, error))
         return []
     if not resolved:
@@ -97,7 +97,7 @@ async def resolve_host(
     for record in KINDS[kind]:
         try:
             ips += await lookup(name, record, network, found)
-        except (OSError, LimitExceeded) as error:
+        except (NameServersSilent, LimitExceeded) as error:
             errors.append(error)
     if errors and not ips:
         raise errors[0]
@@ -126,7 +126,10 @@ async def lookup(
     found.lookups += 1
     if found.lookups > MAX_LOOKUPS:  # A12
         raise LimitExceeded("MAX_LOOKUPS", MAX_LOOKUPS, "DNS look-ups for one dial")
-    return await network.lookup(name, record)
+    try:
+        return await network.lookup(name, record)
+    except OSError as error:
+        raise NameServersSilent(name, str(error)) from None
 
 
 def read_entry(text: str) -> Multiaddr | None:

@@ -22,7 +22,7 @@ from p2pnet.core.framing import FrameDecoder, encode_frame
 from p2pnet.core.keys import PublicKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import bare_exceptions
-from p2pnet.errors import PeerIdMismatch, ProtocolError, SecurityError
+from p2pnet.errors import HandshakeCut, PeerIdMismatch, ProtocolError, SecurityError
 from p2pnet.interfaces import Kit, Role, Secured
 from p2pnet.pb import plaintext_pb2 as pb
 
@@ -110,6 +110,6 @@ async def receive_exchange(stream: trio.abc.ReceiveStream) -> Exchange:
     while (frame := decoder.next_frame()) is None:
         data = await stream.receive_some(decoder.wanted())
         if not data:
-            raise SecurityError("the remote hung up during the plaintext handshake")
+            raise HandshakeCut("the remote hung up during the plaintext handshake")
         decoder.feed(bytes(data))
     return Exchange.decode_untrusted(frame)

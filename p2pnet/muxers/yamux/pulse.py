@@ -7,7 +7,7 @@ idle --- nothing heard for ``interval`` ---> ping sent --- nothing for ``timeout
 
 from __future__ import annotations
 
-from p2pnet.errors import ConnectionLost, ProtocolError
+from p2pnet.errors import PeerSilent, ProtocolError
 from p2pnet.muxers.yamux.messages import ACK, MAX_UINT32, PING, PROTOCOL_ID, SYN
 from p2pnet.muxers.yamux.outgoing import Outgoing
 
@@ -56,12 +56,12 @@ class Pulse:
         """Ask for a sign of life (Y12).
 
         Raises:
-            ConnectionLost: if there was none since the last time it was asked for.
+            PeerSilent: if there was none since the last time it was asked for.
         """
         if now < self.deadline():
             return
         if self._asked_at is not None and self._heard_at <= self._asked_at:
-            raise ConnectionLost(f"no sign of life within {self._timeout:g} s of a ping")
+            raise PeerSilent(f"no sign of life within {self._timeout:g} s of a ping")
         self._ask(now)
 
     def measure(self, now: float) -> None:

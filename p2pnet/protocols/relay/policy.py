@@ -26,7 +26,7 @@ from p2pnet.core.addresses import (
     without_peer,
 )
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import ProtocolError
+from p2pnet.errors import ClocksDiffer
 from p2pnet.interfaces import CircuitLimit
 from p2pnet.protocols.relay.dialogue import Refusal
 from p2pnet.protocols.relay.messages import HOP, Limit, Reservation, Status
@@ -249,7 +249,7 @@ def lifetime(expire: int, wall: float) -> float:
     seconds = expire - wall
     if seconds < -MAX_SKEW_SECONDS:
         ago = min(-seconds, MAX_RESERVATION_SECONDS)
-        raise ProtocolError(HOP, f"reservation that expired {ago:.0f} s ago: is a clock wrong?")
+        raise ClocksDiffer(HOP, f"reservation that expired {ago:.0f} s ago: is a clock wrong?")
     if seconds <= 0:
         return SKEWED_SECONDS
     return min(max(seconds, MIN_RESERVATION_SECONDS), MAX_RESERVATION_SECONDS)

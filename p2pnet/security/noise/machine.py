@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from p2pnet.core.keys import PrivateKey, PublicKey
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import PeerIdMismatch, ProtocolError, SecurityError
+from p2pnet.errors import HandshakeCut, PeerIdMismatch, ProtocolError, SecurityError
 from p2pnet.interfaces import Role
 from p2pnet.security.noise.cipher import (
     LENGTH,
@@ -222,7 +222,7 @@ class HandshakeMachine:
         if len(data) > self.wanted():
             raise ValueError(f"{len(data)} bytes read where {self.wanted()} were wanted")
         if not data:
-            raise SecurityError("the remote hung up during the Noise handshake")
+            raise HandshakeCut("the remote hung up during the Noise handshake")
         self._buffer += data
         length = self._length()
         if length is None or len(self._buffer) < LENGTH_BYTES + length:
