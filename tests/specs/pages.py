@@ -16,6 +16,7 @@ RULE = re.compile(r"^- \*\*([A-Z]{1,2}\d+)\*\* ", re.MULTILINE)
 LETTERS = {
     "addresses": "A",
     "autonat": "AN",
+    "autonat-v1": "AO",
     "cli": "C",
     "connections": "S",
     "dcutr": "D",
