@@ -12,7 +12,7 @@ from p2pnet.core import varint
 from p2pnet.core.env import Env
 from p2pnet.core.keys import KeyType, PrivateKey
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import PeerIdMismatch, ProtocolError, SecurityError
+from p2pnet.errors import HandshakeCut, PeerIdMismatch, ProtocolError, SecurityError
 from p2pnet.interfaces import Kit, Role
 from p2pnet.negotiation.upgrader import LayeredUpgrader
 from p2pnet.testing.insecure import MAX_EXCHANGE_BYTES, Exchange, Insecure, InsecureSecurity
@@ -82,15 +82,15 @@ async def test_another_peer_than_expected_is_refused() -> None:
 @pytest.mark.parametrize(
     ("said", "error"),
     [
-        (b"", SecurityError),
-        (ON_THE_WIRE[:-1], SecurityError),
+        (b"", HandshakeCut),
+        (ON_THE_WIRE[:-1], HandshakeCut),
         (b"\x00", ProtocolError),
         (b"\xff" * 9, ProtocolError),
         (b"\xce\x00", ProtocolError),
         (b"\x28" + EXCHANGE[:40], ProtocolError),
         (b"\x26" + EXCHANGE[40:], ProtocolError),
         (b"\x05" + b"\x0a\x01\x00\x12\x00", ProtocolError),
-        (b"GET / HTTP/1.1\r\n\r\n", SecurityError),
+        (b"GET / HTTP/1.1\r\n\r\n", HandshakeCut),
         # A key, and the name of another.
         (b"\x4e\x0a\x26" + OTHER.to_bytes() + EXCHANGE[40:], SecurityError),
     ],
