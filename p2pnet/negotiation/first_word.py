@@ -1,0 +1,59 @@
+"""Tells by the first word on a connection which role the remote plays. Rule: specs/dcutr.md (D15).
+
+A dialer begins with the header of multistream and a proposal. A listener waits for them, or
+begins with the header alone, and then waits.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from p2pnet.interfaces import Role
+from p2pnet.negotiation.machine import HEADER_LINE, WHOLE_GREETING
+
+
+async def role_left(
+    stream: trio.abc.HalfCloseableStream, patience: float
+) -> tuple[trio.abc.HalfCloseableStream, Role]:
+    """Listen for up to ``patience`` seconds; return the role that the remote leaves to us.
+
+    From then on the stream returned takes the place of ``stream``: it has what was heard.
+    What is no header is the dialer's fault, as ever: whoever listens next will say so.
+    """
+    heard = bytearray()
+    with trio.move_on_after(patience):
+        while HEADER_LINE.startswith(heard):
+            data = await stream.receive_some(WHOLE_GREETING - len(heard))
+            if not data:
+                break
+            heard += data
+        return RewoundStream(stream, heard), Role.LISTENER
+    return RewoundStream(stream, heard), Role.DIALER
+
+
+class RewoundStream(trio.abc.HalfCloseableStream):
+    """A stream of which some bytes were received already, and are received again."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, heard: bytes | bytearray) -> None:
+        self._stream = stream
+        self._heard = bytes(heard)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self._heard:
+            return await self._stream.receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        size = len(self._heard) if max_bytes is None else max_bytes
+        taken, self._heard = self._heard[:size], self._heard[size:]
+        return taken
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
