@@ -169,8 +169,11 @@ class PendingConnection(Protocol):
     @property
     def remote_address(self) -> Multiaddr: ...
 
-    async def upgrade(self) -> CapableConnection:
-        """Do the handshakes. Whoever calls sets the deadline; on any error it is closed."""
+    async def upgrade(self, *, patience: float | None = None) -> CapableConnection:
+        """Do the handshakes, as listener, or with ``patience`` as ``Upgrader.upgrade`` says.
+
+        Whoever calls sets the deadline; on any error it is closed.
+        """
         ...
 
     async def aclose(self) -> None: ...
@@ -233,8 +236,11 @@ class Upgrader(Protocol):
         *,
         ends: Ends,
         expected: PeerId | None = None,
+        patience: float | None = None,
     ) -> CapableConnection:
         """Do the handshakes; the stream is closed on any error.
+
+        A listener turns dialer if the remote proposes nothing for ``patience`` seconds.
 
         Raises:
             PeerIdMismatch, SecurityError, NegotiationFailed, ProtocolError: see there.
@@ -270,7 +276,7 @@ class Connection(Protocol):
     def remote_address(self) -> Multiaddr: ...
     @property
     def is_inbound(self) -> bool:
-        """True if the peer opened it (after a hole punch: if it plays the dialer)."""
+        """True if it arrived here, or was dialled here for a peer that plays the dialer."""
         ...
 
     @property
@@ -335,6 +341,10 @@ Target = PeerId | Multiaddr | str
 
 AddressFinder = Callable[[PeerId], Sequence[Multiaddr]]
 """Guesses where a peer may be: a relay client answers with circuits through its relays."""
+
+
+Observer = Callable[["Connection"], Awaitable[Multiaddr | None]]
+"""Asks the peer at the other end at which address it sees a connection of ours."""
 
 
 class PeerBook(Protocol):
@@ -460,8 +470,29 @@ class ServiceHost(Protocol):
         """Ask this too for addresses of a peer, whenever one is dialled."""
         ...
 
+    def add_observer(self, observer: Observer) -> None:
+        """Let ``observe`` ask by this."""
+        ...
+
+    async def observe(self, connection: Connection) -> Multiaddr | None:
+        """Ask a peer where it sees a connection, also one of a swarm apart; None if it can't.
+
+        Raises:
+            ConnectionLost, NegotiationFailed, ProtocolError, trio.TooSlowError: see identify.
+        """
+        ...
+
     def accept(self, pending: PendingConnection) -> None:
         """Take in a connection that arrived through a service (a circuit)."""
+        ...
+
+    def expect_listeners(
+        self, addresses: Sequence[Multiaddr], *, patience: float
+    ) -> AbstractContextManager[None]:
+        """Be the dialer of those who arrive from these IPs and propose nothing, in this block.
+
+        ``patience`` is how many seconds an arrival may take to speak. For hole punches.
+        """
         ...
 
     def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:

@@ -34,6 +34,7 @@ from p2pnet.interfaces import (
     Kit,
     LimitedUse,
     Listener,
+    Observer,
     Part,
     PendingConnection,
     Role,
@@ -78,6 +79,7 @@ class Host:
         self._explaining = Explaining(self._swarm, self._advertising, self._bus)
         self._dials = JoinedDials(self._dial)
         self._finders: list[AddressFinder] = []
+        self._observers: list[Observer] = []
         self._protocols: Watch[tuple[str, ...]] = Watch(())
         self._stopping = trio.Event()
         self._tasks: trio.Nursery | None = None
@@ -287,9 +289,26 @@ class Host:
         """Ask this too for addresses of a peer, whenever one is dialled."""
         self._finders.append(finder)
 
+    def add_observer(self, observer: Observer) -> None:
+        """Let ``observe`` ask by this."""
+        self._observers.append(observer)
+
+    async def observe(self, connection: Connection) -> Multiaddr | None:
+        """Ask a peer where it sees a connection of this host; None if it cannot be asked."""
+        await trio.lowlevel.checkpoint()
+        for observer in self._observers:
+            return await observer(connection)
+        return None
+
     def accept(self, pending: PendingConnection) -> None:
         """Take in a connection that arrived through a service."""
         self._swarm.accept(pending)
+
+    def expect_listeners(
+        self, addresses: Sequence[Multiaddr], *, patience: float
+    ) -> AbstractContextManager[None]:
+        """Be the dialer of those who arrive from these IPs and are silent; for hole punches."""
+        return self._swarm.expected.during(addresses, patience)
 
     def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
         """Run a swarm on ports of its own, for as long as the block lasts.

@@ -30,6 +30,7 @@ from p2pnet.interfaces import (
     Security,
 )
 from p2pnet.negotiation.driver import LazyStream, handle_one, select_one
+from p2pnet.negotiation.first_word import role_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class LayeredUpgrader:
         *,
         ends: Ends,
         expected: PeerId | None = None,
+        patience: float | None = None,
     ) -> UpgradedConnection:
         """See Upgrader.upgrade. The caller sets the deadline.
 
@@ -81,6 +83,8 @@ class LayeredUpgrader:
             trio.BrokenResourceError: if the stream breaks; StreamReset, if it just ends.
         """
         try:
+            if role is Role.LISTENER and patience is not None:
+                stream, role = await role_left(stream, patience)  # D15
             security, secured = await self._secure(stream, role, expected)
             muxers = {muxer.protocol_id: muxer for muxer in self.muxers}
             muxer = secured.muxer or await agree(secured.stream, role, [*muxers])

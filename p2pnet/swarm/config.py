@@ -40,6 +40,8 @@ class SwarmConfig:
     """After DNS names were resolved."""
     max_backoffs: int = 4096
     """Addresses remembered for having failed."""
+    max_expected: int = 64
+    """Hole punches at a time whose peers may arrive and be silent."""
     max_peers: int = 4096
     """Peers of which addresses or protocols are remembered."""
     max_addresses_per_peer: int = 64

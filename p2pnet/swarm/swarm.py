@@ -18,6 +18,7 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary, close_at_once
 from p2pnet.core.watch import Watch
 from p2pnet.errors import (
+    AddressMisleads,
     AddressUnsupported,
     DialError,
     FailedAttempt,
@@ -37,6 +38,7 @@ from p2pnet.swarm.backoff import Backoff
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.connection import LiveConnection
 from p2pnet.swarm.dialer import race
+from p2pnet.swarm.expecting import ExpectedListeners
 from p2pnet.swarm.peerstore import Peerstore
 from p2pnet.swarm.ranking import Attempt, rank
 from p2pnet.swarm.resolver import resolve
@@ -76,6 +78,7 @@ class Swarm:
         self._tasks: trio.Nursery | None = None
         self.peers = Peerstore(config, trio.current_time)
         self.handlers: dict[str, StreamHandler] = {}
+        self.expected = ExpectedListeners(config.max_expected)
         self.changes = Watch(0)
         """Counts openings and closings of connections, for who waits for either."""
 
@@ -147,10 +150,11 @@ class Swarm:
         self, pending: PendingConnection, number: int, scope: trio.CancelScope
     ) -> None:
         what = f"inbound connection from {pending.remote_address}"
+        patience = self.expected.patience(pending.remote_address)  # D15
         with boundary(logger, what), scope:
             try:
                 with trio.fail_after(self._config.upgrade_timeout):
-                    capable = await pending.upgrade()
+                    capable = await pending.upgrade(patience=patience)
             except BaseException:
                 await close_at_once(pending)
                 raise
@@ -230,7 +234,7 @@ class Swarm:
             reason = await connection.run()
         finally:
             del self._connections[connection.ref.number]
-            self._bus.publish(ConnectionClosed(connection.ref, reason))
+            self._bus.publish(ConnectionClosed(connection.ref, reason, connection.failure))
             self.changes.set(self.changes.value + 1)
             logger.debug("%r ended: %s", connection, reason)
 
@@ -319,12 +323,10 @@ class Swarm:
             endpoint = tcp_endpoint(address)
             if peer_id_of(full) not in (None, peer_id):
                 failed.append(
-                    FailedAttempt(full, AddressUnsupported(full, "it leads to another peer"))
+                    FailedAttempt(full, AddressMisleads(full, "it leads to another peer"))
                 )
             elif endpoint is not None and endpoint in own:
-                failed.append(
-                    FailedAttempt(address, AddressUnsupported(address, "our own address"))
-                )
+                failed.append(FailedAttempt(address, AddressMisleads(address, "our own address")))
             elif self._transport_for(address) is None:
                 failed.append(FailedAttempt(address, AddressUnsupported(address)))
             else:

@@ -127,9 +127,11 @@ class TcpPending:
         self._upgrader = upgrader
         self.remote_address = from_endpoint(stream.remote)
 
-    async def upgrade(self) -> CapableConnection:
+    async def upgrade(self, *, patience: float | None = None) -> CapableConnection:
         ends = Ends(from_endpoint(self._stream.local), self.remote_address)
-        return await self._upgrader.upgrade(self._stream, Role.LISTENER, ends=ends)
+        return await self._upgrader.upgrade(
+            self._stream, Role.LISTENER, ends=ends, patience=patience
+        )
 
     async def aclose(self) -> None:
         await trio.aclose_forcefully(self._stream)

@@ -1,4 +1,4 @@
-"""From a raw stream to a capable connection, and what it costs in flights: M6, N9."""
+"""From a raw stream to a capable connection, and what it costs in flights: M6, N9, D15."""
 
 from __future__ import annotations
 
@@ -318,3 +318,75 @@ async def test_a_deadline_closes_the_raw_stream(
         with trio.fail_after(15):
             await upgrader(role).upgrade(meeting.wires[role], role, ends=ENDS)
     assert meeting.wires[role].is_closed
+
+
+async def test_of_two_listeners_the_one_whose_patience_ends_is_the_dialer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """D15."""
+    meeting = Meeting()
+    done: dict[Role, UpgradedConnection] = {}
+    began = trio.current_time()
+
+    async def listen(end: Role, patience: float | None) -> None:
+        done[end] = await upgrader(end).upgrade(
+            meeting.wires[end], Role.LISTENER, ends=ENDS, patience=patience
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen, Role.DIALER, 0.2)
+        nursery.start_soon(listen, Role.LISTENER, None)
+    assert trio.current_time() - began == pytest.approx(0.2)
+    for role, other in ((Role.DIALER, Role.LISTENER), (Role.LISTENER, Role.DIALER)):
+        assert done[role].peer_id == IDS[other]
+        muxed = done[role].muxed
+        assert isinstance(muxed, FakeMuxed)
+        assert muxed.role is role
+
+
+@pytest.mark.parametrize("patient", list(Role))
+async def test_a_listener_with_patience_lets_a_dialer_be_one_without_delay(
+    autojump_clock: trio.testing.MockClock, patient: Role
+) -> None:
+    """D15: And a dialer needs none."""
+    meeting = Meeting()
+    roles = []
+    began = trio.current_time()
+
+    async def take(role: Role) -> None:
+        connection = await upgrader(role).upgrade(
+            meeting.wires[role], role, ends=ENDS, patience=0.2 if role is patient else None
+        )
+        assert isinstance(connection.muxed, FakeMuxed)
+        assert connection.muxed.role is role
+        roles.append(role)
+
+    async with trio.open_nursery() as nursery:
+        for role in Role:
+            nursery.start_soon(take, role)
+    assert set(roles) == set(Role)
+    assert trio.current_time() == began
+
+
+async def test_a_listener_that_hangs_up_while_we_are_patient_has_broken_no_rule() -> None:
+    """D15 M11."""
+    meeting = Meeting()
+    await meeting.wires[Role.DIALER].aclose()
+    with pytest.raises(StreamReset):
+        await upgrader(Role.LISTENER).upgrade(
+            meeting.wires[Role.LISTENER], Role.LISTENER, ends=ENDS, patience=0.2
+        )
+    assert meeting.wires[Role.LISTENER].is_closed
+
+
+async def test_patience_does_not_outlast_the_deadline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """D15."""
+    meeting = Meeting()
+    with pytest.raises(trio.TooSlowError):
+        with trio.fail_after(15):
+            await upgrader(Role.LISTENER).upgrade(
+                meeting.wires[Role.LISTENER], Role.LISTENER, ends=ENDS, patience=60.0
+            )
+    assert meeting.wires[Role.LISTENER].is_closed

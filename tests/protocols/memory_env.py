@@ -42,5 +42,6 @@ class NoUpgrader:
         *,
         ends: Ends,
         expected: PeerId | None = None,
+        patience: float | None = None,
     ) -> CapableConnection:
         raise NotImplementedError

@@ -7,8 +7,8 @@ goes to whatever function a test put in its place. Nothing is negotiated or encr
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from operator import ne
@@ -37,6 +37,7 @@ from p2pnet.interfaces import (
     Connection,
     Kit,
     LimitedUse,
+    Observer,
     PendingConnection,
     Role,
     Service,
@@ -243,6 +244,8 @@ class MemoryHost:
         self.published: list[object] = []
         self.punchable: tuple[Multiaddr, ...] = ()
         self.dials: list[Dial] = []
+        self.expected: list[tuple[frozenset[str], float]] = []
+        """From where peers that listen may arrive now, and how long they may be silent."""
         self.on_dial: Callable[[Multiaddr, Role], Awaitable[Connection]] = refuse
         self._changed: Watch[int] = Watch(0)
 
@@ -337,8 +340,25 @@ class MemoryHost:
     def add_finder(self, finder: AddressFinder) -> None:
         raise NotImplementedError
 
+    def add_observer(self, observer: Observer) -> None:
+        pass
+
+    async def observe(self, connection: Connection) -> Multiaddr | None:
+        raise NotImplementedError
+
     def accept(self, pending: PendingConnection) -> None:
         raise NotImplementedError
+
+    @contextmanager
+    def expect_listeners(
+        self, addresses: Sequence[Multiaddr], *, patience: float
+    ) -> Iterator[None]:
+        expected = frozenset(map(str, addresses)), patience
+        self.expected.append(expected)
+        try:
+            yield
+        finally:
+            self.expected.remove(expected)
 
     def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
         raise NotImplementedError

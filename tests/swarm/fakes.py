@@ -155,9 +155,11 @@ class Arrival:
     def __init__(self, line: Line | None = None) -> None:
         self.remote_address = line.remote_address if line else parse("/ip4/8.8.8.8/tcp/1")
         self.is_closed = False
+        self.patience: list[float | None] = []
         self._line = line
 
-    async def upgrade(self) -> CapableConnection:
+    async def upgrade(self, *, patience: float | None = None) -> CapableConnection:
+        self.patience.append(patience)
         if self._line is None:
             await trio.sleep_forever()
             raise AssertionError

@@ -22,6 +22,7 @@ from p2pnet.swarm.swarm import Swarm
 from tests.swarm.fakes import ME, OTHER, PEER, THIRD, Arrival, Doorway, Line, NoNetwork, Wires, env
 
 A, B, C = (parse(f"/ip4/8.8.8.8/tcp/{n}") for n in (1, 2, 3))
+ELSEWHERE = parse("/ip4/8.8.4.4/tcp/1")
 CIRCUIT = parse(f"/ip4/9.9.9.9/tcp/1/p2p/{THIRD}/p2p-circuit")
 REFUSED = OSError("refused")
 NONE: frozenset[Multiaddr] = frozenset()
@@ -365,6 +366,28 @@ async def test_what_arrives_at_a_listener_is_taken_in() -> None:
         assert len(swarm.connections(PEER)) == 1
         assert swarm.listen_addresses == (A,)
     assert listener.is_closed
+
+
+async def test_only_who_arrives_from_an_expected_ip_is_listened_to_first() -> None:
+    """D15: Otherwise an arrival like any other (S7)."""
+    config = SwarmConfig(max_connections=2, high_connections=2, low_connections=1)
+    async with running(config=config) as swarm:
+        arrivals = [
+            Arrival(Line(PEER, A)),
+            Arrival(Line(OTHER, ELSEWHERE)),
+            Arrival(Line(THIRD, C)),
+        ]
+        with swarm.expected.during([B], 0.2):
+            for arrival in arrivals:
+                swarm.accept(arrival)
+                await wait_all_tasks_blocked()
+        assert [arrival.patience for arrival in arrivals] == [[0.2], [None], [0.2]]
+        assert [c.is_inbound for c in swarm.connections()] == [True, True]
+        assert swarm.connections(THIRD) == ()
+        after = Arrival(Line(PEER, A))
+        swarm.accept(after)
+        await wait_all_tasks_blocked()
+        assert after.patience == [None]
 
 
 async def test_an_address_of_no_transport_cannot_be_listened_at() -> None:

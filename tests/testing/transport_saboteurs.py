@@ -101,8 +101,9 @@ class Careless:
         *,
         ends: Ends,
         expected: PeerId | None = None,
+        patience: float | None = None,
     ) -> CapableConnection:
-        return await self._upgrader.upgrade(stream, role, ends=ends)
+        return await self._upgrader.upgrade(stream, role, ends=ends, patience=patience)
 
 
 class TakesAnybody(TcpTransport):
@@ -221,9 +222,9 @@ class StaysOpen(TcpPending):
 class StumblesOverSilence(TcpPending):
     """A remote that leaves without a word is an end of file."""
 
-    async def upgrade(self) -> CapableConnection:
+    async def upgrade(self, *, patience: float | None = None) -> CapableConnection:
         try:
-            return await super().upgrade()
+            return await super().upgrade(patience=patience)
         except StreamReset:
             raise EOFError("no more bytes") from None
 
@@ -231,8 +232,8 @@ class StumblesOverSilence(TcpPending):
 class MistakesItself(TcpPending):
     """Takes its own address for that of the remote."""
 
-    async def upgrade(self) -> CapableConnection:
-        connection = await super().upgrade()
+    async def upgrade(self, *, patience: float | None = None) -> CapableConnection:
+        connection = await super().upgrade(patience=patience)
         assert isinstance(connection, UpgradedConnection)
         return replace(connection, remote_address=connection.local_address)
 
@@ -255,8 +256,8 @@ class DamagedConnection(UpgradedConnection):
 
 
 class DamagesStreams(TcpPending):
-    async def upgrade(self) -> CapableConnection:
-        connection = await super().upgrade()
+    async def upgrade(self, *, patience: float | None = None) -> CapableConnection:
+        connection = await super().upgrade(patience=patience)
         assert isinstance(connection, UpgradedConnection)
         fields = {name: getattr(connection, name) for name in connection.__slots__}
         return DamagedConnection(**fields)

@@ -153,13 +153,14 @@ class Cables:
         raise OSError("no name servers")
 
 
+Asked = tuple[trio.abc.HalfCloseableStream, Role, Ends, PeerId | None, float | None]
+
+
 @dataclass
 class NoUpgrade:
     """An upgrader that only notes what it was given."""
 
-    asked: list[tuple[trio.abc.HalfCloseableStream, Role, Ends, PeerId | None]] = field(
-        default_factory=list
-    )
+    asked: list[Asked] = field(default_factory=list)
 
     async def upgrade(
         self,
@@ -168,8 +169,9 @@ class NoUpgrade:
         *,
         ends: Ends,
         expected: PeerId | None = None,
+        patience: float | None = None,
     ) -> CapableConnection:
-        self.asked.append((stream, role, ends, expected))
+        self.asked.append((stream, role, ends, expected, patience))
         await trio.aclose_forcefully(stream)
         raise ConnectionLost("that is all")
 
@@ -262,7 +264,7 @@ async def test_the_upgrader_gets_the_stream_and_both_its_ends() -> None:
         await dial(bench.build(), FAR4, role=Role.LISTENER)
     (asked,) = bench.upgrader.asked
     ends = Ends(parse("/ip4/10.0.0.1/tcp/50000"), parse("/ip4/8.8.8.8/tcp/1"))
-    assert asked[1:] == (Role.LISTENER, ends, PEER)
+    assert asked[1:] == (Role.LISTENER, ends, PEER, None)
 
 
 async def test_what_arrives_is_upgraded_by_whoever_takes_it() -> None:
@@ -271,10 +273,10 @@ async def test_what_arrives_is_upgraded_by_whoever_takes_it() -> None:
     pending = await listener.accept()
     assert pending.remote_address == parse("/ip4/8.8.8.8/tcp/1")
     with pytest.raises(ConnectionLost):
-        await pending.upgrade()
+        await pending.upgrade(patience=0.2)
     (asked,) = bench.upgrader.asked
     ends = Ends(parse("/ip4/0.0.0.0/tcp/4001"), parse("/ip4/8.8.8.8/tcp/1"))
-    assert asked == (bench.cables.doors[0].wire, Role.LISTENER, ends, None)
+    assert asked == (bench.cables.doors[0].wire, Role.LISTENER, ends, None, 0.2)
 
 
 async def test_what_arrives_can_be_sent_away() -> None:

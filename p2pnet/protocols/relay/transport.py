@@ -11,7 +11,7 @@ import trio
 
 from p2pnet.core.addresses import Multiaddr, circuit_address, circuit_of, with_peer
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import AddressUnsupported, NegotiationFailed
+from p2pnet.errors import AddressUnsupported, NegotiationFailed, NotARelay
 from p2pnet.interfaces import (
     CapableConnection,
     CircuitLimit,
@@ -65,7 +65,7 @@ class CircuitTransport:
         try:
             stream, limit = await open_circuit(connection, peer_id)
         except NegotiationFailed:
-            raise AddressUnsupported(address, "the relay in it is none: it serves no hop") from None
+            raise NotARelay(address, "the relay in it is none: it serves no hop") from None
         ends = ends_of(connection, limit)
         return await self._upgrader.upgrade(stream, role, ends=ends, expected=peer_id)
 
@@ -141,9 +141,13 @@ class PendingCircuit:
     def remote_address(self) -> Multiaddr:
         return self._ends.remote
 
-    async def upgrade(self) -> CapableConnection:
+    async def upgrade(self, *, patience: float | None = None) -> CapableConnection:
         return await self._upgrader.upgrade(
-            self._stream, Role.LISTENER, ends=self._ends, expected=self._caller
+            self._stream,
+            Role.LISTENER,
+            ends=self._ends,
+            expected=self._caller,
+            patience=patience,
         )
 
     async def aclose(self) -> None:

@@ -50,12 +50,15 @@ class Turncoat:
         *,
         ends: Ends,
         expected: PeerId | None = None,
+        patience: float | None = None,
     ) -> UpgradedConnection:
         self.asked += 1
         if self.is_silent:
             await say_nothing(stream)
         role = other(role) if self.is_swapped else role
-        return await self._upgrader.upgrade(stream, role, ends=ends, expected=expected)
+        return await self._upgrader.upgrade(
+            stream, role, ends=ends, expected=expected, patience=patience
+        )
 
 
 async def say_nothing(stream: trio.abc.AsyncResource) -> None:

@@ -40,6 +40,7 @@ from p2pnet.interfaces import (
     Kit,
     LimitedUse,
     MuxedStream,
+    Observer,
     PendingConnection,
     Role,
     Service,
@@ -371,6 +372,12 @@ class FakeHost:
     def add_finder(self, finder: AddressFinder) -> None:
         self.finders.append(finder)
 
+    def add_observer(self, observer: Observer) -> None:
+        pass
+
+    async def observe(self, connection: Connection) -> Multiaddr | None:
+        raise NotImplementedError
+
     def accept(self, pending: PendingConnection) -> None:
         self.pending.append(pending.remote_address)
         self.net.nursery.start_soon(self._upgrade, pending)
@@ -381,6 +388,11 @@ class FakeHost:
         except EXPECTED as error:
             self.refused.append(error)
             await pending.aclose()
+
+    def expect_listeners(
+        self, addresses: Sequence[Multiaddr], *, patience: float
+    ) -> AbstractContextManager[None]:
+        raise NotImplementedError
 
     def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
         raise NotImplementedError
@@ -447,6 +459,7 @@ class FakeUpgrader:
         *,
         ends: Ends,
         expected: PeerId | None = None,
+        patience: float | None = None,
     ) -> FakeCapable:
         try:
             mine = self.peer_id.to_bytes()
