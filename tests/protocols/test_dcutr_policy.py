@@ -17,6 +17,7 @@ from p2pnet.protocols.dcutr.policy import (
     gives_way,
     longest_pause,
     offered,
+    patience,
     role_of,
     targets,
 )
@@ -102,6 +103,13 @@ def test_pauses_last_a_round_trip_at_most_within_bounds() -> None:
     assert longest_pause(0.2, 0.01) == 0.2
     assert longest_pause(0.0, 0.01) == 0.01
     assert longest_pause(60.0, 0.01) == 5.0
+
+
+def test_a_dialer_has_a_round_trip_to_show_itself_within_bounds() -> None:
+    """D15."""
+    assert patience(0.3) == 0.3
+    assert patience(0.0) == 0.1
+    assert patience(60.0) == 1.0
 
 
 def test_of_two_that_initiate_one_gives_way() -> None:

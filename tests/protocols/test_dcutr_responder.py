@@ -11,8 +11,8 @@ from p2pnet.errors import LimitExceeded, P2PError, ProtocolError, StreamReset
 from p2pnet.events import PunchStarted
 from p2pnet.interfaces import Role
 from p2pnet.protocols.dcutr import DCUtR
-from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
-from p2pnet.protocols.dcutr.policy import CONVERSATION_GAP
+from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect, Sync
+from p2pnet.protocols.dcutr.policy import ASSUMED_ROUND_TRIP, CONVERSATION_GAP
 from p2pnet.protocols.dcutr.puncher import channel_on
 from tests.protocols.dcutr_pair import BOB, RELAY, Pair
 from tests.protocols.memory_world import MemoryConnection, MemoryWorld
@@ -194,6 +194,53 @@ async def test_a_responder_without_an_address_resets(autojump_clock: MockClock, 
     assert pair.failures(pair.alice) == [
         (1, "no peer has told this host a public address of its own")
     ]
+
+
+async def test_a_peer_whose_dial_arrives_here_and_is_silent_is_expected_from_connect_on(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D15: Its SYN may overtake SYNC, on which the round trip depends."""
+    stream = await call(pair).other_end.open_stream(PROTOCOL_ID)
+    channel = channel_on(stream)
+    await trio.sleep(1)
+    assert pair.alice.expected == []
+    await channel.send(Connect((parse(BOB),)))
+    await channel.receive()
+    assert pair.alice.expected == [(frozenset([BOB]), ASSUMED_ROUND_TRIP)]
+    await trio.sleep(0.3)
+    await channel.send(Sync())
+    await trio.sleep(1)
+    assert pair.alice.expected == [(frozenset([BOB]), pytest.approx(0.3))]
+    pair.direct()
+    await trio.sleep(1)
+    assert pair.alice.expected == []
+
+
+async def test_nobody_is_expected_any_more_after_an_attempt_failed_or_another_began(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D15."""
+    relayed = call(pair)
+    await pair.converse(relayed)
+    await trio.sleep(1)
+    await pair.converse(relayed)
+    await trio.sleep(1)
+    assert len(pair.alice.expected) == 1
+    await trio.sleep(10)
+    assert pair.alice.expected == []
+
+
+async def test_a_conversation_that_breaks_off_leaves_nobody_expected(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D15."""
+    stream = await call(pair).other_end.open_stream(PROTOCOL_ID)
+    await channel_on(stream).send(Connect((parse(BOB),)))
+    await trio.sleep(1)
+    assert len(pair.alice.expected) == 1
+    stream.reset()
+    await trio.sleep(1)
+    assert pair.alice.expected == []
 
 
 # ---- both initiate ---------------------------------------------------------------------------

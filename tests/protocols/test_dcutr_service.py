@@ -324,6 +324,21 @@ async def test_three_attempts_fail_and_the_roles_change_on_the_third(
     assert not relayed.is_closed
 
 
+async def test_who_is_to_be_the_dialer_expects_that_the_peer_arrives_and_is_silent(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D9 D15: The responder in the first two attempts, the initiator in the third."""
+    await pair.start()
+    pair.call()
+    round_trip = pytest.approx(2 * LATENCY)
+    of_bob, of_alice = ((frozenset([place]), round_trip) for place in (BOB, ALICE))
+    for expected in (([of_bob], []), ([of_bob], []), ([], [of_alice])):
+        await trio.sleep(8)
+        assert (pair.alice.expected, pair.bob.expected) == expected
+        await trio.sleep(3.3)
+    assert (pair.alice.expected, pair.bob.expected) == ([], [])
+
+
 async def test_after_a_rest_it_is_tried_again_while_the_peer_is_relayed(
     autojump_clock: MockClock, pair: Pair
 ) -> None:

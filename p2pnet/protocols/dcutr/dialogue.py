@@ -61,13 +61,22 @@ async def initiate(
     return Punch(theirs, at=now() + min(round_trip / 2, MAX_WAIT), round_trip=round_trip)
 
 
-async def respond(channel: Channel, ours: tuple[Multiaddr, ...], now: Callable[[], float]) -> Punch:
+async def respond(
+    channel: Channel,
+    ours: tuple[Multiaddr, ...],
+    now: Callable[[], float],
+    *,
+    offered: Callable[[tuple[Multiaddr, ...]], None] = lambda addresses: None,
+) -> Punch:
     """Play the side that called over the relay (D4).
+
+    ``offered`` is told the remote's addresses as soon as they are here.
 
     Raises:
         ProtocolError: if the remote breaks a rule.
     """
     theirs = await receive_connect(channel)
+    offered(theirs)
     sent = now()
     await channel.send(Connect(ours))
     match await channel.receive():

@@ -21,6 +21,10 @@ MAX_TARGETS = 8
 MAX_TARGET_IPS = 4
 SWAPPED_ATTEMPT = 3
 MAX_PAUSE = 5.0
+SHORTEST_PATIENCE = 0.1
+LONGEST_PATIENCE = 1.0
+ASSUMED_ROUND_TRIP = 0.5
+"""Seconds; what the responder takes it for until SYNC tells."""
 CONVERSATION_GAP = 45.0
 """Seconds: a conversation that begins so long after the one before is a first attempt again."""
 
@@ -69,6 +73,15 @@ def role_of(attempt: int, *, initiator: bool) -> Role:
 def longest_pause(round_trip: float, shortest: float) -> float:
     """Bound the random pause before a refused dial is repeated: a round trip (D10)."""
     return min(max(round_trip, shortest), MAX_PAUSE)
+
+
+def patience(round_trip: float) -> float:
+    """Tell how many seconds the peer's end may take to show that it is a dialer (D15).
+
+    A dialer's first word comes right behind its ACK, so this is for jitter only; and the
+    round trip is what the peer makes us believe.
+    """
+    return min(max(round_trip, SHORTEST_PATIENCE), LONGEST_PATIENCE)
 
 
 def gives_way(own_id: PeerId, peer_id: PeerId) -> bool:

@@ -1,11 +1,12 @@
 """What both sides of a hole punch do: know their own addresses, and dial together.
 
-Rules: specs/dcutr.md (D6 to D11).
+Rules: specs/dcutr.md (D6 to D11, D15).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import trio
@@ -34,7 +35,7 @@ from p2pnet.protocols.dcutr.messages import (
     decode_untrusted,
     encode_message,
 )
-from p2pnet.protocols.dcutr.policy import longest_pause, offered, role_of, targets
+from p2pnet.protocols.dcutr.policy import longest_pause, offered, patience, role_of, targets
 
 RECHECK_INTERVAL = 0.25
 """Seconds; what a peer observed counts a moment after the event that tells of it."""
@@ -128,7 +129,7 @@ class Puncher:
     async def punch(
         self, peer_id: PeerId, punch: Punch, attempt: int, *, initiator: bool
     ) -> Connection:
-        """Dial until there is a direct connection, whichever side opened it (D9, D10, D11).
+        """Dial until there is a direct connection, whichever side opened it (D9, D10, D11, D15).
 
         Raises:
             P2PError: if there is nobody to dial.
@@ -144,7 +145,10 @@ class Puncher:
             longest_pause(punch.round_trip, self._bounds.shortest_pause),
         )
         direct = None
-        with trio.move_on_at(punch.at + self._bounds.punch_timeout) as limit:
+        with (
+            self.expecting(places, effort.role, punch.round_trip),
+            trio.move_on_at(punch.at + self._bounds.punch_timeout) as limit,
+        ):
             async with trio.open_nursery() as nursery:
                 for place in places:
                     nursery.start_soon(self._keep_dialling, peer_id, place, effort)
@@ -156,6 +160,14 @@ class Puncher:
         if direct is not None:
             return direct
         raise PunchFailed(peer_id, [cause_of(place, effort) for place in places])
+
+    def expecting(
+        self, places: Sequence[Multiaddr], role: Role, round_trip: float
+    ) -> AbstractContextManager[None]:
+        """Speak first on what the peer's own dials become here, if that is our role (D15)."""
+        if role is Role.LISTENER:
+            return nullcontext()
+        return self._host.expect_listeners(places, patience=patience(round_trip))
 
     async def _keep_dialling(self, peer_id: PeerId, place: Multiaddr, effort: Effort) -> None:
         """Dial one address; when refused, again, after a random pause (D10).

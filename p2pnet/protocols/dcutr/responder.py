@@ -1,15 +1,17 @@
 """The side that called over a relay: answers, and dials when it is told to.
 
-Rules: specs/dcutr.md (D2, D9, D12, D13).
+Rules: specs/dcutr.md (D2, D9, D12, D13, D15).
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import trio
 
+from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, boundary
 from p2pnet.errors import LimitExceeded, P2PError, ProtocolError, describe
@@ -18,7 +20,7 @@ from p2pnet.interfaces import ServiceHost, Stream
 from p2pnet.protocols.dcutr.dialogue import Punch, respond
 from p2pnet.protocols.dcutr.initiator import Initiator
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
-from p2pnet.protocols.dcutr.policy import Conversations
+from p2pnet.protocols.dcutr.policy import ASSUMED_ROUND_TRIP, Conversations, role_of
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on
 
 logger = logging.getLogger("p2pnet.dcutr")
@@ -76,12 +78,25 @@ class Responder:
             # D8: the initiator's clock runs while we wait, but without addresses it is in vain.
             ours = await self._puncher.wait_addresses()
             with trio.fail_after(self._exchange_timeout):
-                punch = await respond(channel_on(stream), ours, trio.current_time)
-                await stream.aclose()
+                punch = await self._converse(answer, stream, ours)
         except EXPECTED as error:
             self._failed(answer, describe(error), error)
             raise
         nursery.start_soon(self._punch, answer, punch)
+
+    async def _converse(self, answer: Answer, stream: Stream, ours: tuple[Multiaddr, ...]) -> Punch:
+        with ExitStack() as until_sync:
+
+            def expect(theirs: tuple[Multiaddr, ...]) -> None:
+                # D15: should SYNC be late, the peer's SYN may be here before.
+                places = self._puncher.targets(answer.peer_id, theirs)
+                role = role_of(answer.attempt, initiator=False)
+                until_sync.enter_context(self._puncher.expecting(places, role, ASSUMED_ROUND_TRIP))
+
+            channel = channel_on(stream)
+            punch = await respond(channel, ours, trio.current_time, offered=expect)
+            await stream.aclose()
+            return punch
 
     def _admit(self, stream: Stream) -> Answer:
         relayed, peer_id = stream.connection, stream.peer_id
