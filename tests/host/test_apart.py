@@ -64,3 +64,16 @@ async def test_nothing_is_left_of_it_and_it_can_fail(world: World) -> None:
     with pytest.raises(DialError):
         async with alice.host.apart(stranger=True) as apart:
             await apart.dial(bob.host.peer_id, parse(f"/ip4/{bob.addresses[0]}/tcp/1"))
+
+
+async def test_a_peer_tells_where_it_sees_a_port_apart(world: World) -> None:
+    home = world.home("port-restricted-random")
+    alice = await world.host(presets.minimal(listen=[LISTEN]), "alice", at=home)
+    bob = await world.host(presets.minimal(listen=[LISTEN]), "bob")
+    async with alice.host.apart(stranger=False) as apart:
+        await apart.listen(parse("/ip4/0.0.0.0/tcp/4444"))
+        connection = await apart.dial(bob.host.peer_id, parse(listening(bob)))
+        seen = await alice.host.observe(connection)
+        (at_bob,) = bob.host.connections()
+        assert seen == at_bob.remote_address
+        assert "192.168" not in str(seen)

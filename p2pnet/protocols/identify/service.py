@@ -132,6 +132,7 @@ class IdentifyService:
         with host.subscribe(*KINDS) as events:
             host.handle(IDENTIFY, self._tell)
             host.handle(PUSH, self._hear_push)
+            host.add_observer(self.observe)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._push_changes, basis_of(host))
                 self._catch_up(nursery)
@@ -221,6 +222,15 @@ class IdentifyService:
         if acquaintance.ended:
             raise ConnectionLost("the connection ended before the peer identified itself")
         raise P2PError(f"{connection.peer_id} did not identify itself: {acquaintance.failure}")
+
+    async def observe(self, connection: Connection) -> Multiaddr | None:
+        """Ask a peer where it sees a connection, and learn nothing else from its answer.
+
+        Raises:
+            ConnectionLost, NegotiationFailed, ProtocolError, trio.TooSlowError: if it fails.
+        """
+        message = await self._exchange(connection)
+        return read_observed(message, self._running.peer_id)
 
     async def _ask(self, connection: Connection, acquaintance: Acquaintance) -> None:
         with boundary(logger, f"identify of {connection.peer_id}"):
