@@ -27,6 +27,7 @@ LETTERS = {
     "noise": "N",
     "peer-id": "P",
     "ping": "PI",
+    "port-mapping": "PM",
     "quic": "Q",
     "reachability": "V",
     "relay": "R",
