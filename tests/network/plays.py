@@ -5,7 +5,8 @@ its steps are, these hold:
 
 - what a stream delivers is the beginning of what was sent, and all of it if it ends well;
 - no bound of a config is passed;
-- once all faults are over, each peer reaches each other one within ``RECOVERY_SECONDS``;
+- once all faults are over, each peer reaches each other one within ``RECOVERY_SECONDS``, and
+  in the end directly, where theory has it that a hole can be punched;
 - nothing is left when the world ends (that is the World's own check).
 """
 
@@ -32,15 +33,18 @@ from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.running import run
 from p2pnet.testing.sites import DUAL_STACK, IPV4_ONLY, IPV6, Router, Site
+from p2pnet.testing.theory import can_punch
 from p2pnet.testing.world import World
 from tests.network.scene import noise
 
 TRANSFER = "/p2pnet/transfer/1.0.0"
 NAME_BYTES = 8
 RECOVERY_SECONDS = 300.0
+DIRECT_SECONDS = 600.0
+"""Three rounds of hole punching and the rests between them, ``DCUtR.cool_down``, fit in."""
 ACTION_SECONDS = 60.0
 REST_SECONDS = 60.0
-PATIENCE_SECONDS = 7200.0
+PATIENCE_SECONDS = 10_000.0
 FAMILIES = {"4": IPV4_ONLY, "6": IPV6, "46": DUAL_STACK}
 QUALITIES = {
     "good": Quality(latency=0.01),
@@ -69,11 +73,19 @@ Step = tuple[str | int | float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A home: what kind, with which families of addresses, at the end of which link."""
+    """A home: what kind, with which families (a public one has both), and with which link."""
 
     kind: str
     families: str = "4"
     quality: str = "good"
+
+    @property
+    def has_ipv4(self) -> bool:
+        return "4" in self.families or not ALL_KINDS[self.kind].nats
+
+    @property
+    def has_ipv6(self) -> bool:
+        return "6" in self.families or not ALL_KINDS[self.kind].nats
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,7 @@ class Stage:
         self._homes = play.homes
         self._sites = [self._build_home(number, home) for number, home in enumerate(play.homes)]
         self._hosts = [self._build_host(number, home) for number, home in enumerate(play.hosts)]
+        self._home_of = list(play.hosts)
         self._relay = world.machine("relay", link=QUALITIES["good"])
         self._relay_places: tuple[str, ...] = ()
         self._sent: dict[bytes, bytes] = {}
@@ -137,14 +150,10 @@ class Stage:
         )
 
     def _build_host(self, number: int, home: int) -> Machine:
-        site, place = self._sites[home], self._homes[home]
-        is_public = site is self._world.internet
-        return self._world.machine(
-            f"host {number}",
-            at=site,
-            link=QUALITIES[place.quality if is_public else "good"],
-            families=FAMILIES[place.families] if is_public else DUAL_STACK,
-        )
+        # On the public internet the link of the home is that of the host.
+        is_public = self._sites[home] is self._world.internet
+        link = QUALITIES[self._homes[home].quality if is_public else "good"]
+        return self._world.machine(f"host {number}", at=self._sites[home], link=link)
 
     async def build(self) -> None:
         await self._start(self._relay)
@@ -267,9 +276,9 @@ class Stage:
             router.renumber()
 
     async def move(self, number: int, home: int) -> None:
-        site = self._sites[home % len(self._sites)]
-        if site is not self._host(number).site:
-            self._host(number).move(site, clock_jump=60)
+        if self._sites[home] is not self._host(number).site:
+            self._host(number).move(self._sites[home], clock_jump=60)
+        self._home_of[number] = home
 
     async def kill(self, number: int) -> None:
         await self._machine(number).power_off()
@@ -284,7 +293,7 @@ class Stage:
     # ---- what holds ----------------------------------------------------------------------
 
     async def recover(self) -> None:
-        """End all faults, and see that each peer reaches each other one."""
+        """End all faults, and see that each peer reaches each other one, directly if it can."""
         self._world.heal()
         for number in range(len(self._hosts) + 1):
             await self.uncut(number)
@@ -303,6 +312,28 @@ class Stage:
                     return
                 await trio.sleep(1)
         assert not patience.cancelled_caught, f"host {one} does not reach host {other} any more"
+        if self._can_be_direct(one, other):
+            await self._meet_directly(one, other)
+
+    def _can_be_direct(self, one: int, other: int) -> bool:
+        if self._home_of[one] == self._home_of[other]:
+            return False  # it takes a router that turns packets around
+        a, b = (self._homes[self._home_of[number]] for number in (one, other))
+        by_ipv6 = a.has_ipv6 and b.has_ipv6
+        by_ipv4 = a.has_ipv4 and b.has_ipv4
+        is_punched = can_punch(ALL_KINDS[a.kind], ALL_KINDS[b.kind], "tcp").direct
+        return by_ipv6 or (by_ipv4 and is_punched)
+
+    async def _meet_directly(self, one: int, other: int) -> None:
+        with trio.move_on_after(DIRECT_SECONDS) as patience:
+            while True:
+                with trio.move_on_after(60):
+                    await self._host(one).host.wait_direct(self._peer_id(other))
+                    return
+                # The relay has cut the circuit by now, or will soon: there has to be another.
+                with suppress(*FAILURES):
+                    await self._host(one).host.connect(self._peer_id(other))
+        assert not patience.cancelled_caught, f"host {one} is not direct to host {other} again"
 
     async def rest(self) -> None:
         """See that streams are forgotten once nobody uses them."""

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from p2pnet.testing.kinds import ALL_KINDS
-from tests.network.plays import FAMILIES, QUALITIES, Place, Play, Step, perform
+from tests.network.plays import DEEDS, EVENTS, FAMILIES, QUALITIES, Place, Play, Step, perform
 
 CAMPAIGN = os.environ.get("P2PNET_WORLD_EXAMPLES", "")
-EXAMPLES = int(CAMPAIGN or 15)
+EXAMPLES = int(CAMPAIGN or 20)
 MAX_HOSTS = 6
 MAX_STEPS = 20
 FOUND = json.loads(Path(__file__).with_name("seeds.json").read_text())
@@ -85,6 +85,10 @@ def test_data_is_whole_and_all_meet_again_whatever_happens(play: Play) -> None:
 @pytest.mark.parametrize("found", FOUND, ids=[entry["found"] for entry in FOUND])
 def test_found_once(found: dict[str, object]) -> None:
     perform(Play.from_json(json.dumps(found["play"])))
+
+
+def test_the_first_seed_has_each_kind_of_step() -> None:
+    assert {step[0] for step in FOUND[0]["play"]["steps"]} == {*DEEDS, *EVENTS}
 
 
 def test_a_play_is_the_same_each_time_and_after_a_way_through_json() -> None:
