@@ -70,11 +70,11 @@ def pairs(kinds: Sequence[str] = MATRIX_KINDS) -> list[tuple[str, str]]:
     return [(a, b) for a in kinds for b in kinds]
 
 
-def measure(a: str, b: str, *, seed: int) -> Measured:
+def measure(a: str, b: str, *, seed: int, link: Quality = LINK) -> Measured:
     """Run one cell over TCP, in virtual time."""
 
     async def cell() -> Measured:
-        return await run_cell(KINDS[a], KINDS[b], seed=seed)
+        return await run_cell(KINDS[a], KINDS[b], seed=seed, link=link)
 
     return run(cell)
 
@@ -84,13 +84,13 @@ def combined_sha256(cells: Sequence[Measured]) -> str:
     return hashlib.sha256("".join(cell.trace_sha256 for cell in cells).encode()).hexdigest()
 
 
-async def run_cell(a: Kind, b: Kind, *, seed: int) -> Measured:
+async def run_cell(a: Kind, b: Kind, *, seed: int, link: Quality = LINK) -> Measured:
     """Run one cell; needs virtual time."""
     async with World(seed) as world:
-        relay = await world.host(presets.relay(), "relay", link=LINK, families=IPV4_ONLY)
+        relay = await world.host(presets.relay(), "relay", link=link, families=IPV4_ONLY)
         config = presets.edge(relays=[relay.address])
-        alice = await put(world, "a", a, config)
-        bob = await put(world, "b", b, config)
+        alice = await put(world, "a", a, config, link)
+        bob = await put(world, "b", b, config, link)
         bob.host.handle(ECHO, echo)
         outcome = await meet(alice, bob)
     verdict = can_punch(a, b, "tcp")
@@ -99,11 +99,11 @@ async def run_cell(a: Kind, b: Kind, *, seed: int) -> Measured:
     return Measured(cell, world.trace.sha256)
 
 
-async def put(world: World, name: str, kind: Kind, config: HostConfig) -> Machine:
+async def put(world: World, name: str, kind: Kind, config: HostConfig, link: Quality) -> Machine:
     """Start a host at home; it is the home's link that takes its time."""
-    home = world.home(kind, f"home of {name}", link=LINK)
-    link = LINK if home is world.internet else Quality(latency=0.0)
-    return await world.host(config, name, at=home, link=link, families=IPV4_ONLY)
+    home = world.home(kind, f"home of {name}", link=link)
+    own = link if home is world.internet else Quality(latency=0.0)
+    return await world.host(config, name, at=home, link=own, families=IPV4_ONLY)
 
 
 async def meet(alice: Machine, bob: Machine) -> tuple[str, float | None, str]:

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.testing.__main__ import main
+from p2pnet.testing.links import Quality
 from p2pnet.testing.matrix import MATRIX_KINDS, Measured, combined_sha256, measure, pairs
 
 PAGE = Path(__file__).parents[2] / "docs" / "nat-matrix.md"
 SEED = 0
+SLOWEST = 5.0
+LISTENERS_MEET = [
+    (a, b)
+    for a in ("full-cone", "address-restricted")
+    for b in ("address-symmetric", "symmetric", "symmetric-sequential", "carrier-symmetric")
+]
+"""Pairs whose SYNs do not meet: what ``b`` dials ends at the listening socket of ``a``."""
 
 
 def test_the_matrix_has_every_pair_of_twelve_kinds() -> None:
@@ -32,9 +41,32 @@ def test_a_pair_gets_as_far_as_theory_allows_and_says_why_no_further(
     assert cell.outcome == cell.expected, cell
     if cell.outcome == "direct":
         assert cell.virtual_seconds is not None
-        assert cell.virtual_seconds < 30
+        assert cell.virtual_seconds < SLOWEST
     else:
         assert "no answer" in cell.reason or "refused" in cell.reason
+
+
+@pytest.mark.parametrize(("a", "b"), LISTENERS_MEET)
+def test_a_punch_that_ends_at_a_listening_socket_works_at_once(
+    measured: dict[tuple[str, str], Measured], a: str, b: str
+) -> None:
+    """D15."""
+    seconds = measured[a, b].cell.virtual_seconds
+    assert seconds is not None
+    assert seconds < 2
+
+
+@pytest.mark.parametrize("seed", [9, 12, 16])
+@pytest.mark.parametrize(("a", "b"), LISTENERS_MEET)
+def test_it_works_in_the_first_attempt_even_if_packets_are_late_or_lost(
+    a: str, b: str, seed: int
+) -> None:
+    """D15: Seeds among which are some where SYNC comes after the SYN."""
+    rough = Quality(latency=0.02, jitter=0.01, loss=0.02)
+    cell = measure(a, b, seed=seed, link=rough).cell
+    assert cell.outcome == "direct", cell
+    assert cell.virtual_seconds is not None
+    assert cell.virtual_seconds < DCUtR().punch_timeout
 
 
 def test_the_page_shows_what_is_measured(measured: dict[tuple[str, str], Measured]) -> None:
@@ -47,7 +79,7 @@ def test_the_page_shows_what_is_measured(measured: dict[tuple[str, str], Measure
     assert {pair: entry if entry == "relayed" else "direct" for pair, entry in shown.items()} == {
         pair: each.cell.outcome for pair, each in measured.items()
     }
-    assert all(float(entry) < 30 for entry in shown.values() if entry != "relayed")
+    assert all(float(entry) < SLOWEST for entry in shown.values() if entry != "relayed")
 
 
 def test_the_command_prints_a_line_a_cell_and_the_hash_of_all_packets(
