@@ -1,30 +1,42 @@
 """Why something cannot be done, in words, each with what to do about it. Pure.
 
-Rules: specs/reachability.md (V20, V21).
+Rules: specs/reachability.md (V20, V21, V23).
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import trio
 
+from p2pnet.core.addresses import Multiaddr, Scope, is_relayed, scope
 from p2pnet.errors import (
+    AddressMisleads,
     AddressUnsupported,
+    ClocksDiffer,
     ConnectionLost,
     DialError,
+    FailedAttempt,
+    HandshakeCut,
+    LimitedConnection,
     LimitExceeded,
     NameNotFound,
+    NameServersSilent,
     NegotiationFailed,
     NoPunchAddress,
+    NotARelay,
     PeerIdMismatch,
+    PeerSilent,
     ProtocolError,
+    PunchFailed,
     RelayRefused,
     SecurityError,
     StreamReset,
 )
+from p2pnet.swarm.backoff import BackingOff
 
 
 class Cause(Enum):
@@ -59,7 +71,7 @@ class Cause(Enum):
     )
     FIREWALL = (
         "a firewall lets nobody in who was not spoken to first",
-        "open the listen port in the firewall, for incoming TCP",
+        "to be punched to, nothing; to be dialled, open the listen port in it for incoming TCP",
     )
     CARRIER_NAT = (
         "the router's own outside address is a private one: the provider has a NAT, too",
@@ -70,10 +82,12 @@ class Cause(Enum):
         "see whether a firewall or another router stands in between",
     )
     NO_RELAY = "no relay is configured", "give this host the address of a relay"
+    RESERVING = "no relay has answered yet", "wait some seconds"
     NOT_TESTED = (
         "no peer could be asked to dial this host",
         "connect to peers that serve AutoNAT; public p2pnet and go-libp2p nodes do",
     )
+    TESTING = "peers are being asked to dial this host", "wait half a minute"
     # Of dialling somebody.
     NO_ADDRESS = (
         "no address of the peer is known, and it is behind no relay of this host",
@@ -95,11 +109,23 @@ class Cause(Enum):
     NAME_SERVERS = "no name server answered", "see whether this machine reaches the internet at all"
     UNSUPPORTED = (
         "no transport of this host can use the address",
-        "give a TCP address, or add the transport to the host's config",
+        "give a TCP address, such as /ip4/192.0.2.1/tcp/4001, or add the transport to the host",
+    )
+    MISLEADING = (
+        "the address leads to another peer, or to this host itself",
+        "ask for an address of the peer",
+    )
+    RESTING = (
+        "the address failed lately, and is left alone for a while",
+        "wait, or name the address, which dials it at once",
     )
     WRONG_PEER = (
         "another peer answered at that address",
-        "the peer has another key now, or the address is another's: ask for a new address",
+        "see whether the peer id is right: the peer has another key now, or another its address",
+    )
+    NOT_A_PEER = (
+        "something else than a peer answered there",
+        "see whether the port is right",
     )
     NOT_SECURE = (
         "the handshake failed: the other end could not prove who it is",
@@ -112,12 +138,17 @@ class Cause(Enum):
     MISBEHAVES = "the peer broke a rule of a protocol", "tell its makers, with the reason"
     HUNG_UP = "the peer hung up", "it may be full or leaving: try again later"
     OWN_LIMIT = "a limit of this host was reached", "raise it in the config, or close something"
+    LIMITED = (
+        "only a relayed connection to the peer is there, which is limited",
+        "wait for a direct one, or allow the use of the relayed one",
+    )
+    SYSTEM = "the operating system refused", "see the reason that it gives"
     # Of relays.
     NOT_RESERVED = (
         "the peer has no reservation at that relay",
         "see whether the peer runs, and whether it uses this relay",
     )
-    RELAY_FULL = "the relay has no room", "use another relay, or one with higher limits"
+    RELAY_FULL = "the relay has no room", "try again later, or another relay"
     RELAY_DENIES = "the relay denies its service to this host", "use another relay"
     RELAY_LOST_PEER = (
         "the relay could not reach the peer, though it has a reservation",
@@ -128,6 +159,10 @@ class Cause(Enum):
         "see whether it runs; give another one as well",
     )
     NO_RELAY_SERVICE = "that peer does not serve as a relay", "use another relay"
+    WRONG_CLOCK = (
+        "what the relay grants has expired already: its clock or that of this machine is wrong",
+        "set the clock",
+    )
     # Of hole punches.
     PEER_SYMMETRIC = (
         "the peer's NAT seems to give another port for each destination",
@@ -138,10 +173,12 @@ class Cause(Enum):
         "forward the listen port or let the router map it; the relay goes on working",
     )
     NO_DCUTR = "the peer does not speak DCUtR", "it has to be made with it"
+    NO_OWN_DCUTR = "this host does not speak DCUtR", "add DCUtR() to its services"
     NO_PUNCH_ADDRESS = (
         "one side does not know a public address of its own",
         "it has to be connected to a public peer that tells it",
     )
+    PUNCH_PENDING = "no hole punch has ended yet", "wait some seconds"
     PUNCH_UNANSWERED = (
         "none of the packets got through",
         "see what kind of NAT both have: p2pnet doctor",
@@ -182,46 +219,103 @@ BY_ERRNO = {
 BY_STATUS = {
     "NO_RESERVATION": Cause.NOT_RESERVED,
     "RESOURCE_LIMIT_EXCEEDED": Cause.RELAY_FULL,
-    "RESERVATION_REFUSED": Cause.RELAY_DENIES,
+    # By the words of the spec it may be a denial; every relay there is says it when it is full.
+    "RESERVATION_REFUSED": Cause.RELAY_FULL,
     "PERMISSION_DENIED": Cause.RELAY_DENIES,
     "CONNECTION_FAILED": Cause.RELAY_LOST_PEER,
+    "MALFORMED_MESSAGE": Cause.MISBEHAVES,
+    "UNEXPECTED_MESSAGE": Cause.MISBEHAVES,
 }
 
 BY_KIND: tuple[tuple[type[BaseException], Cause], ...] = (
     (PeerIdMismatch, Cause.WRONG_PEER),
+    (HandshakeCut, Cause.HUNG_UP),
     (SecurityError, Cause.NOT_SECURE),
     (NegotiationFailed, Cause.NOTHING_IN_COMMON),
+    (ClocksDiffer, Cause.WRONG_CLOCK),
     (ProtocolError, Cause.MISBEHAVES),
     (NoPunchAddress, Cause.NO_PUNCH_ADDRESS),
+    (PunchFailed, Cause.PUNCH_UNANSWERED),
     (NameNotFound, Cause.NAME_NOT_FOUND),
+    (NameServersSilent, Cause.NAME_SERVERS),
+    (AddressMisleads, Cause.MISLEADING),
+    (NotARelay, Cause.NO_RELAY_SERVICE),
     (AddressUnsupported, Cause.UNSUPPORTED),
+    (BackingOff, Cause.RESTING),
     (LimitExceeded, Cause.OWN_LIMIT),
+    (LimitedConnection, Cause.LIMITED),
+    (PeerSilent, Cause.NO_ANSWER),
     (ConnectionLost, Cause.HUNG_UP),
     (StreamReset, Cause.HUNG_UP),
     (trio.BrokenResourceError, Cause.HUNG_UP),
     (trio.TooSlowError, Cause.NO_ANSWER),
 )
+"""The special before the general."""
+
+MULTISTREAM = "/multistream/1.0.0"
+"""Whoever breaks the rules of the very first words is no peer."""
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Tell the cause behind an error of a dial or of a relay."""
-    if isinstance(error, RelayRefused):
-        return BY_STATUS.get(error.status, Cause.RELAY_DENIES)
-    if isinstance(error, DialError):
-        causes = [cause_of(attempt.cause) for attempt in error.attempts]
-        return weightiest(causes) if causes else Cause.NO_ADDRESS
+    """Tell the cause behind an error of a dial, of a relay or of a hole punch."""
+    match error:
+        case RelayRefused(status=status):
+            return BY_STATUS.get(status, Cause.RELAY_DENIES)
+        case DialError(attempts=attempts):
+            return weightiest(attempts) if attempts else Cause.NO_ADDRESS
+        case ProtocolError(protocol_id=protocol_id) if protocol_id == MULTISTREAM:
+            return Cause.NOT_A_PEER
     for kind, cause in BY_KIND:
         if isinstance(error, kind):
             return cause
     if isinstance(error, OSError):
-        return BY_ERRNO.get(error.errno or 0, Cause.NAME_SERVERS)
+        return BY_ERRNO.get(error.errno or 0, Cause.SYSTEM)
     return Cause.UNKNOWN
 
 
-UNTELLING = (Cause.UNSUPPORTED, Cause.NO_ROUTE, Cause.NO_ANSWER, Cause.REFUSED)
-"""What any of several addresses may fail with; the later ones say more."""
+def cause_of_attempt(attempt: FailedAttempt) -> Cause:
+    """Tell why one address did not work; a relay that cannot be dialled is another matter."""
+    if isinstance(attempt.cause, DialError) and is_circuit(attempt.address):
+        return Cause.RELAY_UNREACHABLE
+    return cause_of(attempt.cause)
 
 
-def weightiest(causes: list[Cause]) -> Cause:
-    """Choose the cause that says most, where several addresses failed."""
-    return max(causes, key=lambda cause: UNTELLING.index(cause) if cause in UNTELLING else 99)
+def is_circuit(address: object) -> bool:
+    return isinstance(address, Multiaddr) and is_relayed(address)
+
+
+def causes_below(error: BaseException) -> Iterator[Cause]:
+    """Tell the causes of all that was tried, also of the dials within a dial."""
+    if isinstance(error, DialError):
+        for attempt in error.attempts:
+            yield from causes_below(attempt.cause)
+    else:
+        yield cause_of(error)
+
+
+UNTELLING = (
+    Cause.MISLEADING,
+    Cause.RESTING,
+    Cause.UNSUPPORTED,
+    Cause.NO_ROUTE,
+    Cause.NO_ANSWER,
+    Cause.REFUSED,
+)
+"""What any of several addresses may fail with; the later ones say more, and all others most."""
+BY_SOMEBODY = (Cause.WRONG_PEER, Cause.NOT_A_PEER, Cause.NOTHING_IN_COMMON, Cause.NOT_SECURE)
+"""What somebody else fails with who has the private address in *our* network."""
+
+
+def weightiest(attempts: Sequence[FailedAttempt]) -> Cause:
+    """Choose the cause that says most, where several addresses failed (V21)."""
+    return max((weight(each) for each in attempts), key=lambda pair: pair[0])[1]
+
+
+def weight(attempt: FailedAttempt) -> tuple[int, Cause]:
+    cause, address = cause_of_attempt(attempt), attempt.address
+    if cause in UNTELLING:
+        return UNTELLING.index(cause), cause
+    is_private = isinstance(address, Multiaddr) and scope(address) is not Scope.PUBLIC
+    if is_private and cause in BY_SOMEBODY and not is_circuit(address):
+        return len(UNTELLING), cause
+    return len(UNTELLING) + 1, cause

@@ -7,33 +7,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
-from p2pnet.connectivity.causes import Cause, Finding, cause_of
+from p2pnet.connectivity.causes import Cause, Finding
 from p2pnet.connectivity.journal import Entry
 from p2pnet.connectivity.known import KnownAddress, Source
 from p2pnet.connectivity.nat import Mapping as NatMapping
 from p2pnet.connectivity.nat import NatClass
 from p2pnet.connectivity.verdict import Status
-from p2pnet.core.addresses import Multiaddr, Scope, ip_of, scope
+from p2pnet.core.addresses import (
+    Multiaddr,
+    Scope,
+    ip_of,
+    scope,
+    scope_of_ip,
+)
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import DialError
 from p2pnet.events import (
+    ConnectionClosed,
+    ConnectionOpened,
     ConnectionRef,
     DialFailed,
     PunchAttemptFailed,
     Reachability,
-    ReservationFailed,
 )
 
 DCUTR = "/libp2p/dcutr"
 TESTING = frozenset({"/libp2p/autonat/2/dial-request", "/libp2p/autonat/1.0.0"})
 """Who serves one of these can be asked to dial back."""
+PUNCH_SECONDS = 30.0
+"""In so many a peer that was called over a relay has begun to punch, if it can."""
+SILENCE = frozenset(
+    {Cause.NO_ANSWER, Cause.NAME_SERVERS, Cause.NO_ROUTE, Cause.RESTING, Cause.UNSUPPORTED}
+)
+"""What all dials end with on a machine that has lost its way to the internet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """What a host knows of itself."""
 
+    now: float
+    """Of trio's clock."""
     interfaces: tuple[str, ...]
     known: tuple[KnownAddress, ...]
     nat: NatClass
@@ -41,11 +56,16 @@ class Situation:
     connections: tuple[ConnectionRef, ...]
     testers: int
     """Connected peers that can be asked to dial back."""
+    speaks_dcutr: bool = True
+    can_punch: bool = True
+    """Is a public address known that a peer could punch at?"""
     has_relay: bool
     """Is there a reservation?"""
-    relay_failures: Mapping[PeerId, ReservationFailed] = field(default_factory=dict)
-    failed_dials: tuple[DialError, ...] = ()
-    """Those since the last connection was opened."""
+    wants_relay: bool = False
+    """Is a relay configured?"""
+    relay_failures: Mapping[PeerId, Finding] = field(default_factory=dict)
+    failures: tuple[Cause, ...] = ()
+    """Of the dials since the last connection was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +85,17 @@ class Explanation:
         """The cause to act upon; None if all is well."""
         return self.findings[0].cause if self.findings else None
 
+    @property
+    def remedy(self) -> str:
+        """The one thing to change that would help most; empty if all is well."""
+        return self.findings[0].cause.remedy if self.findings else ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.subject}: {self.state}"]
+        for finding in self.findings:
+            lines += [f"  {finding.cause.words}: {finding.detail}", f"    {finding.cause.remedy}"]
+        return "\n".join(lines)
+
 
 # ---- of this host ------------------------------------------------------------------------
 
@@ -82,76 +113,104 @@ def explain_host(situation: Situation) -> Explanation:
 
 
 def host_findings(situation: Situation) -> Iterator[Finding]:
+    """Go from what nothing works without to what only some peers notice (V20)."""
     yield from grounds(situation)
     if situation.reachability is not Reachability.PUBLIC:
+        yield from relay_failures(situation)
         yield from obstacles(situation)
-        yield from relay_findings(situation)
+        yield from missing_relay(situation)
+        yield from filters(situation)
+        yield from open_questions(situation)
 
 
 def grounds(situation: Situation) -> Iterator[Finding]:
     """What must be there before anything else can be."""
     own = [each.address for each in situation.known if each.source is Source.LISTENING]
-    outside = [ip for ip in situation.interfaces if not ip.startswith("127.") and ip != "::1"]
-    if not outside:
+    if not any(map(is_of_network, situation.interfaces)):
         yield Finding(Cause.NO_NETWORK, "no interface has an address but loopback")
-    elif not own:
+        return
+    if not own:
         yield Finding(Cause.NO_LISTENER, "it can dial, and not be dialled")
     elif all(scope(address) is Scope.LOOPBACK for address in own):
         yield Finding(Cause.LOOPBACK_ONLY, ", ".join(map(str, own)))
     if not situation.connections:
-        yield no_peers(situation)
+        yield from nobody(situation)
 
 
-def no_peers(situation: Situation) -> Finding:
-    errors = [attempt.cause for error in situation.failed_dials for attempt in error.attempts]
-    errors += [f.error for f in situation.relay_failures.values() if f.error is not None]
-    causes = {cause_of(error) for error in errors}
-    if causes and causes <= {Cause.NO_ANSWER, Cause.NAME_SERVERS, Cause.NO_ROUTE}:
-        return Finding(Cause.OFFLINE, f"{len(errors)} dials failed since the last that worked")
-    return Finding(Cause.NO_PEERS, "no connection is open")
+def is_of_network(ip: str) -> bool:
+    """Tell if an address is one with which anybody else could be reached."""
+    return scope_of_ip(ip_address(ip)) in (Scope.PUBLIC, Scope.PRIVATE)
+
+
+def nobody(situation: Situation) -> Iterator[Finding]:
+    """Say why no peer is connected; what is wrong with relays is told by itself."""
+    causes = set(situation.failures) - {Cause.RESTING, Cause.UNSUPPORTED}
+    if causes and causes <= SILENCE:
+        count = len(situation.failures)
+        yield Finding(Cause.OFFLINE, f"{count} dials failed since the last that worked")
+    elif (
+        situation.reachability is not Reachability.PUBLIC
+        and not situation.wants_relay
+        and not situation.relay_failures
+    ):
+        yield Finding(Cause.NO_PEERS, "no connection is open")
+
+
+def relay_failures(situation: Situation) -> Iterator[Finding]:
+    """What keeps this host from all of its relays."""
+    if situation.has_relay:
+        return
+    yield from situation.relay_failures.values()
+    if situation.wants_relay and not situation.relay_failures:
+        yield Finding(Cause.RESERVING, "it is being asked for a reservation")
 
 
 def obstacles(situation: Situation) -> Iterator[Finding]:
-    """What keeps strangers out."""
+    """What is in the way of hole punches, too, or of a mapping that somebody asked for."""
     for each in situation.known:
         if each.source is Source.MAPPED and scope(each.address) is not Scope.PUBLIC:
             yield Finding(Cause.CARRIER_NAT, f"the router forwards {each.address}")
-        elif each.source is Source.MAPPED and each.verdict.status is Status.UNREACHABLE:
+        elif each.source is Source.MAPPED and each.verdict.status in SHUT:
             yield Finding(Cause.MAPPING_USELESS, described(each))
-    yield from nat_findings(situation)
-    is_open = situation.connections and situation.reachability is Reachability.UNKNOWN
-    if is_open and not situation.testers:
-        yield Finding(Cause.NOT_TESTED, f"of {len(situation.connections)} connections, none")
+    if situation.nat.is_symmetric:
+        count = situation.nat.observers
+        yield Finding(Cause.SYMMETRIC_NAT, f"{count} networks see different ports")
 
 
-def nat_findings(situation: Situation) -> Iterator[Finding]:
-    nat = situation.nat
-    if nat.is_symmetric:
-        yield Finding(Cause.SYMMETRIC_NAT, f"{nat.observers} networks see different ports")
+SHUT = (Status.UNREACHABLE, Status.FILTERED)
+
+
+def missing_relay(situation: Situation) -> Iterator[Finding]:
+    is_private = situation.reachability is Reachability.PRIVATE
+    if is_private and not (situation.has_relay or situation.wants_relay):
+        yield Finding(Cause.NO_RELAY, "without one, only peers that this host dials can talk to it")
+
+
+def filters(situation: Situation) -> Iterator[Finding]:
+    """What keeps strangers out, and lets hole punches through."""
+    if situation.nat.is_symmetric:
         return
     for each in situation.known:
-        if each.verdict.status is Status.FILTERED:
+        if each.source is Source.MAPPED or each.verdict.status not in SHUT:
+            continue
+        is_own = str(ip_of(each.address)) in situation.interfaces
+        if is_own or situation.nat.mapping is NatMapping.NONE:
+            yield Finding(Cause.FIREWALL, described(each))
+        elif each.verdict.status is Status.FILTERED:
             yield Finding(Cause.FILTERED, described(each))
-            return
-        if each.verdict.status is Status.UNREACHABLE and each.source is not Source.MAPPED:
-            own = ip_of(each.address)
-            is_own = str(own) in situation.interfaces or nat.mapping is NatMapping.NONE
-            yield Finding(Cause.FIREWALL if is_own else Cause.NAT, described(each))
-            return
-
-
-def relay_findings(situation: Situation) -> Iterator[Finding]:
-    if situation.has_relay:
+        else:
+            yield Finding(Cause.NAT, described(each))
         return
-    for relay, failure in situation.relay_failures.items():
-        cause = Cause.UNKNOWN if failure.error is None else cause_of(failure.error)
-        if cause is Cause.NOTHING_IN_COMMON:
-            cause = Cause.NO_RELAY_SERVICE
-        elif isinstance(failure.error, DialError) or cause is Cause.NO_ANSWER:
-            cause = Cause.RELAY_UNREACHABLE
-        yield Finding(cause, f"relay {relay}: {failure.reason}")
-    if not situation.relay_failures:
-        yield Finding(Cause.NO_RELAY, "without one, only peers that this host dials can talk to it")
+
+
+def open_questions(situation: Situation) -> Iterator[Finding]:
+    """What is not known yet, and will be, or will never be."""
+    if not situation.connections or situation.reachability is not Reachability.UNKNOWN:
+        return
+    if situation.testers:
+        yield Finding(Cause.TESTING, f"{situation.testers} peers can be asked")
+    else:
+        yield Finding(Cause.NOT_TESTED, f"of {len(situation.connections)} connections, none")
 
 
 def described(known: KnownAddress) -> str:
@@ -183,35 +242,61 @@ def explain_peer(peer: Acquaintance, situation: Situation) -> Explanation:
     if peer.connections:
         state = f"connected over a relay, at {peer.connections[0].remote_address}"
         return Explanation(subject, state, (why_relayed(peer, situation),), story)
-    finding = why_not_connected(peer)
-    if finding is None:
+    last = last_word(peer.entries)
+    if last is None:
         return Explanation(subject, "not connected; nobody has tried to dial it", (), story)
-    return Explanation(subject, "not connected", (finding,), story)
+    if last.finding is None:
+        return Explanation(subject, "not connected; this host closed the connection", (), story)
+    return Explanation(subject, "not connected", (why_not(last, last.finding, situation),), story)
 
 
-def why_not_connected(peer: Acquaintance) -> Finding | None:
-    for entry in reversed(peer.entries):
-        match entry.event:
-            case DialFailed(error=error):
-                causes = [(cause_of(a.cause), str(a)) for a in error.attempts]
-                cause = cause_of(error)
-                return Finding(cause, next((text for c, text in causes if c is cause), error.hint))
-    return None
+def last_word(entries: Sequence[Entry]) -> Entry | None:
+    """Return what says why there is no connection; that an address rests says nothing (V21)."""
+    told = [e for e in entries if e.kind in (DialFailed, ConnectionClosed)]
+    resting = None
+    for entry in reversed(told):
+        if entry.finding is None or entry.finding.cause is not Cause.RESTING:
+            return entry
+        resting = resting or entry
+    return resting
+
+
+def why_not(last: Entry, finding: Finding, situation: Situation) -> Finding:
+    """Say who it is that did not answer within a circuit: its relay, or the peer behind it."""
+    if finding.cause is not Cause.NO_ANSWER or not last.relays:
+        return finding
+    connected = {ref.peer_id for ref in situation.connections if not ref.is_relayed}
+    reached = connected & set(last.relays)
+    return Finding(Cause.RELAY_LOST_PEER if reached else Cause.RELAY_UNREACHABLE, finding.detail)
 
 
 def why_relayed(peer: Acquaintance, situation: Situation) -> Finding:
     """Say why a relayed connection did not become a direct one (V22)."""
+    if not situation.speaks_dcutr:
+        return Finding(Cause.NO_OWN_DCUTR, "so nobody punches")
     if peer.protocols is not None and DCUTR not in peer.protocols:
         return Finding(Cause.NO_DCUTR, "identify does not name it")
-    failures = [e.event for e in peer.entries if isinstance(e.event, PunchAttemptFailed)]
+    failures = [entry for entry in peer.entries if entry.kind is PunchAttemptFailed]
     if not failures:
-        return Finding(Cause.UNKNOWN, "no hole punch has ended yet")
-    error, reason = failures[-1].error, failures[-1].reason
-    cause = Cause.PUNCH_UNANSWERED if error is None else cause_of(error)
-    if cause in (Cause.NO_PUNCH_ADDRESS, Cause.NOTHING_IN_COMMON, Cause.HUNG_UP):
-        return Finding(cause, reason)
+        return why_not_begun(peer, situation)
+    finding = failures[-1].finding or Finding(Cause.PUNCH_UNANSWERED, failures[-1].words)
+    if finding.cause is Cause.NOTHING_IN_COMMON:
+        return Finding(Cause.NO_DCUTR, finding.detail)
+    if finding.cause not in (Cause.PUNCH_UNANSWERED, Cause.NO_ANSWER, Cause.UNKNOWN):
+        return finding
     if situation.nat.is_symmetric:
-        return Finding(Cause.OWN_SYMMETRIC, reason)
+        return Finding(Cause.OWN_SYMMETRIC, finding.detail)
     if situation.nat.mapping in (NatMapping.ENDPOINT_INDEPENDENT, NatMapping.NONE):
-        return Finding(Cause.PEER_SYMMETRIC, reason)
-    return Finding(Cause.PUNCH_UNANSWERED, reason)
+        return Finding(Cause.PEER_SYMMETRIC, finding.detail)
+    return Finding(Cause.PUNCH_UNANSWERED, finding.detail)
+
+
+def why_not_begun(peer: Acquaintance, situation: Situation) -> Finding:
+    """Say why there was no hole punch: it is for the side that was called to begin."""
+    if not situation.can_punch:
+        return Finding(Cause.NO_PUNCH_ADDRESS, "nobody has told this host a public address")
+    opened = [e.time for e in peer.entries if e.kind is ConnectionOpened]
+    waits = peer.connections[0].is_inbound or not opened
+    if waits or situation.now - opened[-1] < PUNCH_SECONDS:
+        return Finding(Cause.PUNCH_PENDING, "the side that was called begins")
+    return Finding(Cause.NO_PUNCH_ADDRESS, "the peer, which was called, has not begun")

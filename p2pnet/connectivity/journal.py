@@ -1,5 +1,6 @@
 """What happened with each peer, as far as it explains something: bounded. Pure.
 
+Errors are read when they are noted, and not kept: each holds the frames it came through.
 Rules: specs/reachability.md (V23).
 """
 
@@ -8,8 +9,16 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from p2pnet.connectivity.causes import (
+    Cause,
+    Finding,
+    cause_of,
+    cause_of_attempt,
+    causes_below,
+)
+from p2pnet.core.addresses import Multiaddr, circuit_of, is_relayed
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import DialError
+from p2pnet.errors import DialError, describe
 from p2pnet.events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -25,7 +34,9 @@ from p2pnet.events import (
 
 MAX_PEERS = 1024
 MAX_ENTRIES = 32
-MAX_FAILED_DIALS = 32
+MAX_ATTEMPTS = 32
+"""Addresses of one failed dial that are told of."""
+MAX_SILENCES = 256
 
 Noted = (
     ConnectionClosed
@@ -58,10 +69,16 @@ class Entry:
     """One event, and when it was."""
 
     time: float
-    event: Noted
+    """Of trio's clock."""
+    kind: type[Noted]
+    words: str
+    finding: Finding | None = None
+    """What it shows to be wrong, if something; of a dial what says most (V21)."""
+    relays: tuple[PeerId, ...] = ()
+    """Of a dial: those over which it went, if the finding is about a circuit."""
 
     def __str__(self) -> str:
-        return f"{self.time:.3f} s: {words(self.event)}"
+        return f"{self.time:.3f} s: {self.words}"
 
 
 @dataclass(slots=True)
@@ -69,33 +86,33 @@ class Journal:
     """The newest events of the peers heard of last."""
 
     peers: OrderedDict[PeerId, deque[Entry]] = field(default_factory=OrderedDict)
-    relay_failures: dict[PeerId, ReservationFailed] = field(default_factory=dict)
-    reservations: dict[PeerId, ReservationAccepted] = field(default_factory=dict)
-    failed_dials: deque[DialError] = field(default_factory=lambda: deque(maxlen=MAX_FAILED_DIALS))
-    """Since the last connection was opened."""
+    relay_failures: dict[PeerId, Finding] = field(default_factory=dict)
+    reservations: set[PeerId] = field(default_factory=set)
+    failures: deque[Cause] = field(default_factory=lambda: deque(maxlen=MAX_SILENCES))
+    """Of all dials since the last connection was opened."""
 
     def note(self, event: Noted, now: float) -> None:
-        """Take an event; the peer heard of longest ago gives way at the limit."""
+        """Take an event; the peer heard of longest ago gives way at the limit (V23)."""
         peer_id = peer_of(event)
         entries = self.peers.setdefault(peer_id, deque(maxlen=MAX_ENTRIES))
         self.peers.move_to_end(peer_id)
-        entries.append(Entry(now, event))
+        entries.append(entry_of(event, now))
         while len(self.peers) > MAX_PEERS:
             gone, _ = self.peers.popitem(last=False)
             self.relay_failures.pop(gone, None)
-            self.reservations.pop(gone, None)
+            self.reservations.discard(gone)
         match event:
             case ReservationFailed(relay):
-                self.relay_failures[relay] = event
+                self.relay_failures[relay] = finding_of_relay(event)
             case ReservationAccepted(relay):
                 self.relay_failures.pop(relay, None)
-                self.reservations[relay] = event
+                self.reservations.add(relay)
             case ReservationLost(relay):
-                self.reservations.pop(relay, None)
+                self.reservations.discard(relay)
             case DialFailed(error=error):
-                self.failed_dials.append(error)
+                self.failures.extend(causes_below(error))
             case ConnectionOpened():
-                self.failed_dials.clear()
+                self.failures.clear()
 
     def entries(self, peer_id: PeerId) -> tuple[Entry, ...]:
         return tuple(self.peers.get(peer_id, ()))
@@ -117,6 +134,53 @@ def peer_of(event: Noted) -> PeerId:
             return peer_id
 
 
+# ---- what events show --------------------------------------------------------------------
+
+
+def entry_of(event: Noted, now: float) -> Entry:
+    match event:
+        case DialFailed(error=error):
+            finding, relays = finding_of_dial(error)
+            return Entry(now, type(event), words(event), finding, relays)
+        case ConnectionClosed(error=None) | PunchAttemptFailed(error=None):
+            return Entry(now, type(event), words(event))
+        case ConnectionClosed(_, reason, error) if error is not None:
+            finding = Finding(cause_of(error), f"{event.connection.remote_address}: {reason}")
+            return Entry(now, type(event), words(event), finding)
+        case PunchAttemptFailed(reason=reason, error=error) if error is not None:
+            return Entry(now, type(event), words(event), Finding(cause_of(error), reason))
+        case _:
+            return Entry(now, type(event), words(event))
+
+
+def finding_of_dial(error: DialError) -> tuple[Finding, tuple[PeerId, ...]]:
+    """Say why no address worked, by the one that says most (V21), and over which relays."""
+    cause = cause_of(error)
+    told = [each for each in error.attempts if cause_of_attempt(each) is cause]
+    relays = [relay for each in told if (relay := relay_of(each.address)) is not None]
+    detail = str(told[-1]) if told else error.hint or describe(error)
+    return Finding(cause, detail), tuple(relays)
+
+
+def relay_of(address: object) -> PeerId | None:
+    if isinstance(address, Multiaddr) and is_relayed(address):
+        return circuit_of(address).relay
+    return None
+
+
+def finding_of_relay(event: ReservationFailed) -> Finding:
+    """Say what keeps this host from a reservation."""
+    cause = Cause.UNKNOWN if event.error is None else cause_of(event.error)
+    if cause is Cause.NOTHING_IN_COMMON and not isinstance(event.error, DialError):
+        cause = Cause.NO_RELAY_SERVICE  # Only the hop protocol was proposed.
+    elif cause in (Cause.NO_ANSWER, Cause.REFUSED, Cause.RESTING, Cause.NO_ADDRESS):
+        cause = Cause.RELAY_UNREACHABLE
+    return Finding(cause, f"relay {event.relay}: {event.reason}")
+
+
+# ---- in words ----------------------------------------------------------------------------
+
+
 def words(event: Noted) -> str:
     """Say an event in words."""
     match event:
@@ -126,7 +190,7 @@ def words(event: Noted) -> str:
         case ConnectionClosed(ref, reason):
             return f"connection closed ({reason}): {ref.remote_address}"
         case DialFailed(error=error):
-            return str(error)
+            return words_of_dial(error)
         case PunchStarted(attempt=attempt, addresses=addresses):
             return f"hole punch {attempt} at {', '.join(map(str, addresses))}"
         case PunchAttemptFailed(attempt=attempt, reason=reason):
@@ -149,3 +213,10 @@ def further_words(event: Noted) -> str:
             return f"reservation lost: {reason}"
         case _:
             return type(event).__name__
+
+
+def words_of_dial(error: DialError) -> str:
+    told = [str(attempt) for attempt in error.attempts[:MAX_ATTEMPTS]]
+    if len(error.attempts) > MAX_ATTEMPTS:
+        told.append(f"and {len(error.attempts) - MAX_ATTEMPTS} more")
+    return f"dial failed: {'; '.join(told) or error.hint or describe(error)}"

@@ -56,6 +56,12 @@ class Subscription(Generic[E]):
             await self._arrived.wait()
         return self._events.popleft()
 
+    def take_waiting(self) -> tuple[E, ...]:
+        """Take what is unread, without waiting; a gap is left to whoever waits for the next."""
+        waiting = tuple(self._events)
+        self._events.clear()
+        return waiting
+
 
 class EventBus:
     """Hands each published event to every subscription that asked for its kind."""

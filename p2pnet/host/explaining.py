@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from p2pnet.connectivity.explain import (
+    DCUTR,
     TESTING,
     Acquaintance,
     Explanation,
@@ -12,34 +13,44 @@ from p2pnet.connectivity.explain import (
     explain_host,
     explain_peer,
 )
-from p2pnet.connectivity.journal import KINDS, Journal
-from p2pnet.core.bus import EventBus
+from p2pnet.connectivity.journal import KINDS, Journal, Noted
+from p2pnet.core.bus import EventBus, Subscription
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import EventsMissed
 from p2pnet.host.advertising import Advertising
+from p2pnet.host.config import HostConfig
+from p2pnet.protocols.relay import RelayClient
 from p2pnet.swarm.swarm import Swarm
 
 
 class Explaining:
     """Answers ``Host.explain``."""
 
-    def __init__(self, swarm: Swarm, advertising: Advertising, bus: EventBus) -> None:
+    def __init__(
+        self, config: HostConfig, *, swarm: Swarm, advertising: Advertising, bus: EventBus
+    ) -> None:
+        parts = [part for part in config.services if isinstance(part, RelayClient)]
+        self._wants_relay = any(part.relays for part in parts)
         self._swarm = swarm
         self._advertising = advertising
         self._bus = bus
         self._journal = Journal()
+        self._events: Subscription[Noted] | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with self._bus.subscribe(*KINDS, limit=4096) as events:
+        with self._bus.subscribe(*KINDS, limit=4096) as self._events:
             task_status.started()
             while True:
                 try:
-                    event = await anext(events)
+                    event = await anext(self._events)
                 except EventsMissed:
                     continue  # The journal has a gap, then.
                 self._journal.note(event, trio.current_time())
 
     def explain(self, peer_id: PeerId | None) -> Explanation:
+        # Who asks right after a failure must not be told that nothing has happened yet.
+        for event in () if self._events is None else self._events.take_waiting():
+            self._journal.note(event, trio.current_time())
         situation = self._situation()
         if peer_id is None:
             return explain_host(situation)
@@ -56,13 +67,17 @@ class Explaining:
         refs = tuple(connection.ref for connection in self._swarm.connections())
         spoken = {ref.peer_id: self._swarm.peers.protocols(ref.peer_id) or () for ref in refs}
         return Situation(
+            now=trio.current_time(),
             interfaces=self._advertising.interfaces,
             known=self._advertising.known.value,
             nat=self._advertising.nat.value,
             reachability=self._advertising.reachability.value,
             connections=refs,
             testers=sum(not TESTING.isdisjoint(protocols) for protocols in spoken.values()),
+            speaks_dcutr=DCUTR in self._swarm.handlers,
+            can_punch=bool(self._advertising.punch_addresses()),
             has_relay=bool(self._journal.reservations),
-            relay_failures=self._journal.relay_failures,
-            failed_dials=tuple(self._journal.failed_dials),
+            wants_relay=self._wants_relay,
+            relay_failures=dict(self._journal.relay_failures),
+            failures=tuple(self._journal.failures),
         )

@@ -76,7 +76,9 @@ class Host:
         self._advertising = Advertising(
             config, peer_id=self._peer_id, swarm=self._swarm, bus=self._bus, env=env
         )
-        self._explaining = Explaining(self._swarm, self._advertising, self._bus)
+        self._explaining = Explaining(
+            config, swarm=self._swarm, advertising=self._advertising, bus=self._bus
+        )
         self._dials = JoinedDials(self._dial)
         self._finders: list[AddressFinder] = []
         self._observers: list[Observer] = []

@@ -10,7 +10,7 @@ from typing import assert_never
 import trio
 
 from p2pnet.core.tasks import bare_exceptions
-from p2pnet.errors import ConnectionLost, P2PError, ProtocolError, SecurityError
+from p2pnet.errors import ConnectionLost, P2PError, PeerSilent, ProtocolError, SecurityError
 from p2pnet.interfaces import Kit, MuxedStream, Role
 from p2pnet.muxers.yamux.limits import Limits
 from p2pnet.muxers.yamux.machine import (
@@ -115,7 +115,7 @@ class YamuxConnection:
 
     def _fail(self, error: Exception) -> None:
         # Tampering is told as what it is, though for those who use the streams all is just lost.
-        if isinstance(error, ProtocolError | SecurityError):
+        if isinstance(error, ProtocolError | SecurityError | PeerSilent):
             self._failure = error
         else:
             self._failure = ConnectionLost(str(error) or "the stream below broke")
