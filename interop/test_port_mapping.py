@@ -1,0 +1,72 @@
+"""miniupnpd, a router's program, maps a port for a host in each protocol, in network namespaces."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interop.conftest import unavailable
+from interop.natlab.port_map_trial import MINIUPNPD, OUTSIDE, PATIENCE
+from p2pnet.demo.namespaces import How, check_support, reexec_command
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 180
+
+
+@pytest.fixture(autouse=True)
+def peers() -> None:
+    """Need no peers: the other side is a router."""
+
+
+@pytest.fixture(scope="module")
+def how() -> How:
+    support = check_support()
+    if support.how is None:
+        unavailable("; ".join(support.missing))
+        raise AssertionError
+    if not Path(MINIUPNPD).exists():
+        unavailable("miniupnpd is not installed: apt install miniupnpd-nftables")
+    version = subprocess.run([MINIUPNPD, "--version"], capture_output=True, text=True, check=True)
+    if "nftables" not in version.stdout:
+        unavailable("this miniupnpd does not use nftables: apt install miniupnpd-nftables")
+    return support.how
+
+
+@pytest.mark.parametrize(
+    ("words", "protocol"),
+    [
+        (["pcp"], "pcp"),
+        (["nat-pmp"], "nat-pmp"),
+        (["upnp"], "upnp"),
+        (["upnp", "-1"], "upnp"),
+        (["upnp", "nat-pmp", "pcp"], "pcp"),
+    ],
+    ids=["pcp", "nat-pmp", "upnp-igd-2", "upnp-igd-1", "all"],
+)
+def test_miniupnpd_maps_a_port_forgets_it_and_removes_it(
+    how: How, words: list[str], protocol: str
+) -> None:
+    argv = [sys.executable, "-m", "interop.natlab.port_map_trial", *words]
+    done = subprocess.run(
+        reexec_command(argv, how=how),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert (seen["event"], seen["protocol"]) == ("mapped", protocol)
+    assert seen["address"].startswith(f"/ip4/{OUTSIDE}/tcp/4001/p2p/")
+    assert seen["reached"] is True
+    assert seen["forwards"] == 1
+    assert seen["reached_without_router"] is False
+    assert seen["seconds_until_back"] < PATIENCE
+    assert seen["seconds_to_close"] < 3.0
+    assert seen["forwards_at_the_end"] == []
+    assert seen["reached_at_the_end"] is False
