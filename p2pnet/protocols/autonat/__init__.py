@@ -2,3 +2,8 @@
 
 Rules: specs/autonat.md.
 """
+
+from p2pnet.protocols.autonat.client import AutoNAT, AutoNATService
+from p2pnet.protocols.autonat.server import AutoNATServer, AutoNATServerService
+
+__all__ = ["AutoNAT", "AutoNATServer", "AutoNATServerService", "AutoNATService"]

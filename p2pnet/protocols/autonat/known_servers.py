@@ -1,0 +1,62 @@
+"""Which connected peers can be asked to dial this host. Rules: specs/autonat.md (AN25)."""
+
+from __future__ import annotations
+
+from p2pnet.core.addresses import Multiaddr, Scope, ip_of, scope, tcp_endpoint
+from p2pnet.core.peer_id import PeerId
+from p2pnet.interfaces import Connection, ServiceHost
+from p2pnet.protocols.autonat.messages import DIAL_REQUEST
+from p2pnet.protocols.autonat.policy import network_of
+from p2pnet.protocols.autonat.schedule import Server
+
+PUBLIC = frozenset({Scope.PUBLIC})
+ANY = frozenset({Scope.PUBLIC, Scope.PRIVATE, Scope.LOOPBACK})
+
+
+class KnownServers:
+    """Looks at the connections of a host."""
+
+    def __init__(self, host: ServiceHost, *, allow_private: bool) -> None:
+        self._host = host
+        self.scopes = ANY if allow_private else PUBLIC
+
+    def connection(self, peer_id: PeerId) -> Connection | None:
+        """Return the connection on which to ask a peer.
+
+        One that this host opened, if there is one: on others, rust-libp2p does not serve.
+        """
+        usable = [c for c in self._host.connections(peer_id) if self._is_usable(c)]
+        return min(usable, key=lambda c: c.is_inbound, default=None)
+
+    def _is_usable(self, connection: Connection) -> bool:
+        if connection.is_relayed or connection.is_limited or connection.is_closed:
+            return False
+        # Somebody behind the same NAT as we are cannot tell what comes through it.
+        remote = connection.remote_address
+        return ip_of(remote) is not None and scope(remote) in self.scopes
+
+    def all(self) -> tuple[Server, ...]:
+        """Return who can be asked now."""
+        peers = dict.fromkeys(connection.peer_id for connection in self._host.connections())
+        found = []
+        for peer_id in peers:
+            if DIAL_REQUEST not in (self._host.peers.protocols(peer_id) or ()):
+                continue
+            connection = self.connection(peer_id)
+            if connection is not None:
+                remote = connection.remote_address
+                ip = ip_of(remote)
+                is_ipv6 = ip is not None and ip.version == 6
+                found.append(Server(peer_id, network_of(remote), is_ipv6))
+        return tuple(found)
+
+    def place(self, peer_id: PeerId) -> Multiaddr | None:
+        """Return where a server can be dialled, at the IP address that it is connected from."""
+        connection = self.connection(peer_id)
+        if connection is None:
+            return None
+        if not connection.is_inbound:
+            return connection.remote_address
+        ip = ip_of(connection.remote_address)
+        told = self._host.peers.addresses(peer_id)
+        return next((a for a in told if tcp_endpoint(a) is not None and ip_of(a) == ip), None)

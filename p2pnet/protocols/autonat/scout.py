@@ -1,0 +1,124 @@
+"""Learns how the NAT filters, by a port that has spoken to one server only.
+
+Rules: specs/autonat.md (AN30 to AN32). Three servers at three networks give three ports::
+
+    port 1 --- speaks to A ---> A, dial it!   gets through unless the NAT filters by port
+                                B, dial it!   gets through if the NAT lets strangers in
+    port 2 --- speaks to B ---> B, and C
+    port 3 --- speaks to C ---> C, and A
+
+At which address a port is seen outside is learnt from the server that it speaks to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr, parse, scope, tcp_endpoint, without_peer
+from p2pnet.core.peer_id import PeerId
+from p2pnet.core.tasks import boundary
+from p2pnet.errors import P2PError
+from p2pnet.events import FilteringTested
+from p2pnet.interfaces import Apart, Connection, ServiceHost
+from p2pnet.protocols.autonat.asking import Asker
+from p2pnet.protocols.autonat.known_servers import KnownServers
+from p2pnet.protocols.autonat.policy import Outcome
+from p2pnet.protocols.autonat.schedule import Server
+
+logger = logging.getLogger("p2pnet.autonat")
+
+ANYWHERE_4 = parse("/ip4/0.0.0.0/tcp/0")
+ANYWHERE_6 = parse("/ip6/::/tcp/0")
+ENOUGH = 3
+"""Networks whose servers are asked in a round."""
+TRANSPORT = "tcp"
+
+Rate = Callable[[Server, Outcome], None]
+
+
+class Scout:
+    """Tests the filtering, a round at a time."""
+
+    def __init__(
+        self,
+        host: ServiceHost,
+        asker: Asker,
+        servers: KnownServers,
+        *,
+        timeout: float,
+    ) -> None:
+        self._host = host
+        self._asker = asker
+        self._servers = servers
+        self._timeout = timeout
+        self._told = 0
+        self._turns: dict[PeerId, trio.Lock] = {}
+
+    async def explore(self, servers: Sequence[Server], rate: Rate) -> bool:
+        """Run a round with servers of different networks; False if nothing came of it."""
+        before = self._told
+        self._turns = {server.peer_id: trio.Lock() for server in servers}
+        async with trio.open_nursery() as nursery:
+            for number, server in enumerate(servers):
+                stranger = servers[(number + 1) % len(servers)]
+                nursery.start_soon(self._explore_port, server, stranger, rate)
+        return self._told > before
+
+    async def _explore_port(self, server: Server, stranger: Server, rate: Rate) -> None:
+        """Test one port, which speaks to ``server`` alone (AN31)."""
+        with boundary(logger, f"filtering test with {server.peer_id}"):
+            async with self._host.apart(stranger=False) as apart:
+                with trio.fail_after(self._timeout):
+                    connection, outside = await self._open_port(apart, server)
+                ask = partial(self._ask, outside=outside, rate=rate)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(ask, server, connection)
+                    other = self._servers.connection(stranger.peer_id)
+                    if other is not None and stranger != server:
+                        nursery.start_soon(partial(ask, by_stranger=True), stranger, other)
+
+    async def _open_port(self, apart: Apart, server: Server) -> tuple[Connection, Multiaddr]:
+        """Open a port and connect from it; return also where the server sees it.
+
+        Raises:
+            P2PError: if that cannot be.
+        """
+        place = self._servers.place(server.peer_id)
+        if place is None:
+            raise P2PError("nobody knows where to dial the server")
+        listening = await apart.listen(ANYWHERE_6 if server.is_ipv6 else ANYWHERE_4)
+        connection = await apart.dial(server.peer_id, place)
+        if port_of(connection.local_address) != port_of(listening):
+            raise P2PError("the dial has not left from the port that it was to leave from")
+        seen = await self._host.observe(connection)
+        outside = None if seen is None else without_peer(seen)
+        if outside is None or scope(outside) not in self._servers.scopes or not port_of(outside):
+            raise P2PError(f"the server sees this host at {outside}")
+        return connection, outside
+
+    async def _ask(
+        self,
+        server: Server,
+        connection: Connection,
+        *,
+        outside: Multiaddr,
+        rate: Rate,
+        by_stranger: bool = False,
+    ) -> None:
+        async with self._turns[server.peer_id]:
+            # AN32: never paid for, as it was a peer who named the address.
+            outcome = await self._asker.test(connection, outside, pays=False)
+        rate(server, outcome)
+        if outcome in (Outcome.REACHED, Outcome.NOT_REACHED):
+            self._told += 1
+            reached = outcome is Outcome.REACHED
+            self._host.publish(FilteringTested(TRANSPORT, by_stranger, reached, server.peer_id))
+
+
+def port_of(address: Multiaddr) -> int | None:
+    endpoint = tcp_endpoint(address)
+    return None if endpoint is None else endpoint.port
