@@ -11,6 +11,7 @@ from p2pnet.core.lazy import lazily
 
 if TYPE_CHECKING:
     from p2pnet import errors, events, interfaces, presets
+    from p2pnet.connectivity.portmap import PortMapping
     from p2pnet.core.addresses import Multiaddr
     from p2pnet.core.env import Env
     from p2pnet.core.keys import PrivateKey, PublicKey
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from p2pnet.host.opening import open_host
     from p2pnet.interfaces import Connection, Stream
     from p2pnet.muxers.yamux import Yamux
+    from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
+    from p2pnet.protocols.autonat_v1 import AutoNATv1, AutoNATv1Server
     from p2pnet.protocols.dcutr import DCUtR
     from p2pnet.protocols.identify import Identify
     from p2pnet.protocols.ping import Ping
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
     from p2pnet.transports.tcp import TCP
 
 HOMES = {
+    "PortMapping": "p2pnet.connectivity.portmap",
+    "AutoNATv1Server": "p2pnet.protocols.autonat_v1",
+    "AutoNATv1": "p2pnet.protocols.autonat_v1",
+    "AutoNATServer": "p2pnet.protocols.autonat",
+    "AutoNAT": "p2pnet.protocols.autonat",
     "TCP": "p2pnet.transports.tcp",
     "Connection": "p2pnet.interfaces",
     "DCUtR": "p2pnet.protocols.dcutr",
@@ -60,6 +68,10 @@ HOMES = {
 
 __all__ = [
     "TCP",
+    "AutoNAT",
+    "AutoNATServer",
+    "AutoNATv1",
+    "AutoNATv1Server",
     "Connection",
     "DCUtR",
     "Env",
@@ -70,6 +82,7 @@ __all__ = [
     "Noise",
     "PeerId",
     "Ping",
+    "PortMapping",
     "PrivateKey",
     "PublicKey",
     "Reachability",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from p2pnet.connectivity.portmap import PortMapping
 from p2pnet.core.keys import PrivateKey
 from p2pnet.host.config import HostConfig
 from p2pnet.interfaces import Part, Service
 from p2pnet.muxers.yamux import Yamux
+from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
+from p2pnet.protocols.autonat_v1 import AutoNATv1, AutoNATv1Server
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.identify import Identify
 from p2pnet.protocols.ping import Ping
@@ -24,15 +27,26 @@ def edge(
     key: PrivateKey | None = None,
     listen: Sequence[str] = ANYWHERE,
     relays: Sequence[str] = (),
+    port_mapping: bool = True,
     services: Sequence[Part[Service]] = (),
 ) -> HostConfig:
     """Describe a peer that sits anywhere, behind a NAT for example.
 
     It keeps a reservation at each of ``relays`` (multiaddrs that end in ``/p2p``), can be
     reached and reaches others through them, and turns relayed connections into direct ones.
-    ``services`` are added to its own.
+    It has its peers test who can dial it, and with ``port_mapping`` asks its router to forward
+    its ports. ``services`` are added to its own.
     """
-    own: list[Part[Service]] = [Identify(), Ping(), RelayClient(relays=tuple(relays)), DCUtR()]
+    own: list[Part[Service]] = [
+        Identify(),
+        Ping(),
+        RelayClient(relays=tuple(relays)),
+        DCUtR(),
+        AutoNAT(),
+        AutoNATv1(),
+    ]
+    if port_mapping:
+        own.append(PortMapping())
     return HostConfig(
         key=key,
         listen=listen,
@@ -50,8 +64,18 @@ def relay(
     limits: RelayServer | None = None,
     services: Sequence[Part[Service]] = (),
 ) -> HostConfig:
-    """Describe a peer that others can dial, and that carries circuits for those they cannot."""
-    own: list[Part[Service]] = [Identify(), Ping(), limits or RelayServer()]
+    """Describe a peer that others can dial, and that carries circuits for those they cannot.
+
+    It dials back those who want to know if they can be dialled, and has itself tested, too.
+    """
+    own: list[Part[Service]] = [
+        Identify(),
+        Ping(),
+        limits or RelayServer(),
+        AutoNAT(),
+        AutoNATServer(),
+        AutoNATv1Server(),
+    ]
     return HostConfig(
         key=key,
         listen=listen,

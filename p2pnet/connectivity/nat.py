@@ -117,10 +117,13 @@ def latest_ports(told: Iterable[Observation]) -> set[int]:
 
 
 def step_of(ports: list[int]) -> int | None:
-    """Return by how much the port grows from one mapping to the next, if always by as much (V5)."""
-    steps = {later - earlier for earlier, later in pairwise(ports)}
-    steps.discard(0)
-    return steps.pop() if len(steps) == 1 and len(ports) > 2 else None
+    """Return the distance from one mapping's port to the next one's, if it is always the same (V5).
+
+    In the order of the ports: who dials many at once hears from them in any order.
+    """
+    distinct = sorted(set(ports))
+    steps = {later - earlier for earlier, later in pairwise(distinct)}
+    return steps.pop() if len(steps) == 1 and len(distinct) > 2 else None
 
 
 @dataclass(slots=True)

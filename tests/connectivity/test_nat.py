@@ -75,6 +75,7 @@ def test_v4_a_nat_may_have_several_addresses() -> None:
 
 def test_v5_ports_in_order_have_a_step() -> None:
     assert mapping_of(words(700, 702, 704), [HOME]).port_step == 2
+    assert mapping_of(words(704, 700, 702), [HOME]).port_step == 2
     assert mapping_of(words(700, 702, 705), [HOME]).port_step is None
     assert mapping_of(words(700, 702), [HOME]).port_step is None
 
