@@ -10,7 +10,15 @@ import trio
 
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, log_stopped
-from p2pnet.errors import AddressUnsupported, DialError, LimitExceeded, describe
+from p2pnet.errors import (
+    AddressUnsupported,
+    DialError,
+    LimitExceeded,
+    NegotiationFailed,
+    ProtocolError,
+    SecurityError,
+    describe,
+)
 from p2pnet.interfaces import Connection, ServiceHost
 from p2pnet.protocols.autonat.channels import dial_back_channel
 from p2pnet.protocols.autonat.dialogue import deliver
@@ -50,8 +58,18 @@ class Bounds:
     dial_back: float
 
 
-async def dial_back(host: ServiceHost, dial: Dial, bounds: Bounds) -> DialResponse:
-    """Dial as a stranger, once, and say the nonce; return what to tell the client (AN14, AN15)."""
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """What came of it."""
+
+    response: DialResponse
+    """What to tell the client."""
+    found_another: bool = False
+    """Somebody is there, who is not the client."""
+
+
+async def dial_back(host: ServiceHost, dial: Dial, bounds: Bounds) -> Dialled:
+    """Dial as a stranger, once, and say the nonce (AN14, AN15)."""
     try:
         async with host.apart(stranger=True) as apart:
             with trio.fail_after(bounds.dial):
@@ -60,12 +78,12 @@ async def dial_back(host: ServiceHost, dial: Dial, bounds: Bounds) -> DialRespon
     except (DialError, trio.TooSlowError) as error:
         logger.debug("dial of %s for %s: %s", dial.choice.address, dial.client, describe(error))
         if is_our_fault(error):
-            return DialResponse(Status.E_INTERNAL_ERROR)
-        return told(dial, DialStatus.E_DIAL_ERROR)
+            return Dialled(DialResponse(Status.E_INTERNAL_ERROR))
+        return told(dial, DialStatus.E_DIAL_ERROR, found_another=is_another(error))
 
 
-def told(dial: Dial, status: DialStatus) -> DialResponse:
-    return DialResponse(Status.OK, dial.choice.index, status)
+def told(dial: Dial, status: DialStatus, *, found_another: bool = False) -> Dialled:
+    return Dialled(DialResponse(Status.OK, dial.choice.index, status), found_another)
 
 
 async def say(connection: Connection, nonce: int, seconds: float) -> DialStatus:
@@ -86,13 +104,20 @@ async def say(connection: Connection, nonce: int, seconds: float) -> DialStatus:
     return DialStatus.OK
 
 
-def is_our_fault(error: Exception) -> bool:
+def causes_of(error: DialError | trio.TooSlowError) -> list[BaseException]:
+    return [a.cause for a in error.attempts] if isinstance(error, DialError) else [error]
+
+
+def is_our_fault(error: DialError | trio.TooSlowError) -> bool:
     """Tell if a dial failed for what is the matter here, not there."""
-    if not isinstance(error, DialError):
-        return False
-    causes = [attempt.cause for attempt in error.attempts]
     return any(
         isinstance(cause, AddressUnsupported | LimitExceeded)
         or (isinstance(cause, OSError) and cause.errno in OUR_FAULTS)
-        for cause in causes
+        for cause in causes_of(error)
     )
+
+
+def is_another(error: DialError | trio.TooSlowError) -> bool:
+    """Tell if a dial failed because somebody else answered."""
+    wrong = SecurityError | NegotiationFailed | ProtocolError
+    return any(isinstance(cause, wrong) for cause in causes_of(error))

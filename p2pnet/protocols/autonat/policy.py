@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -177,6 +177,27 @@ class Budget:
             return "per_target"
         self._foreign.append((now, target))
         return None
+
+
+class Others:
+    """Addresses at which somebody else than the client was found, for an hour (AN13)."""
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._until: OrderedDict[Multiaddr, float] = OrderedDict()
+
+    def note(self, address: Multiaddr, now: float) -> None:
+        self._until[address] = now + HOUR
+        self._until.move_to_end(address)
+        if len(self._until) > self._maximum:
+            self._until.popitem(last=False)
+
+    def forget(self, address: Multiaddr) -> None:
+        """Take that the client was found there after all."""
+        self._until.pop(address, None)
+
+    def includes(self, address: Multiaddr, now: float) -> bool:
+        return self._until.get(address, now) > now
 
 
 # ---- the client --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from functools import partial
 
 import trio
 
-from p2pnet.core.addresses import is_relayed
+from p2pnet.core.addresses import Multiaddr, is_relayed
 from p2pnet.interfaces import Connection, Kit, ServiceHost, Stream
 from p2pnet.protocols.autonat.channels import request_channel
 from p2pnet.protocols.autonat.dialling import Bounds, Dial, dial_back
@@ -29,6 +29,7 @@ from p2pnet.protocols.autonat.policy import (
     Budget,
     Choice,
     Limits,
+    Others,
     Place,
     choose,
     is_foreign,
@@ -68,6 +69,8 @@ class AutoNATServer:
     """... of a foreign IP address; if it fails, the answer waits for just as long."""
     dial_back_timeout: float = 5.0
     """Seconds to say the nonce and have it acknowledged."""
+    max_others: int = 1024
+    """Endpoints remembered at which somebody else than the client was found."""
     allow_private: bool = False
     """Dial private and loopback addresses too: for tests, and networks of one's own."""
 
@@ -89,6 +92,7 @@ class AutoNATServerService:
     def __init__(self, config: AutoNATServer, kit: Kit) -> None:
         self._config = config
         self._env = kit.env
+        self._others = Others(config.max_others)
         self._budget = Budget(
             Limits(
                 per_minute=config.max_per_minute,
@@ -145,7 +149,7 @@ class AutoNATServerService:
                 return DialResponse(Status.E_INTERNAL_ERROR)
             if choice is None:
                 return DialResponse(Status.E_DIAL_REFUSED)
-            if not is_foreign(choice.address, stream.connection.remote_address):
+            if not self._must_pay(choice.address, stream.connection):
                 dial = self._dial
             elif limit := self._charge(choice):
                 logger.debug("rejected a request of %s: %s", stream.peer_id, limit)
@@ -165,6 +169,12 @@ class AutoNATServerService:
         interfaces = self._env.network.interface_addresses()
         return place_of(interfaces, known, allow_private=self._config.allow_private)
 
+    def _must_pay(self, address: Multiaddr, connection: Connection) -> bool:
+        """Tell if a third party may be at an address, or is known to be (AN13)."""
+        return is_foreign(address, connection.remote_address) or self._others.includes(
+            address, trio.current_time()
+        )
+
     def _charge(self, choice: Choice) -> str | None:
         """Count a dial of somebody else; or say why it is not to be (AN11)."""
         return self._budget.begin_foreign(network_of(choice.address), trio.current_time())
@@ -172,7 +182,7 @@ class AutoNATServerService:
     # ---- dials ---------------------------------------------------------------------------
 
     async def _dial(self, host: ServiceHost, dial: Dial) -> DialResponse:
-        return await dial_back(host, dial, self._bounds(self._config.dial_timeout))
+        return await self._dial_within(host, dial, self._config.dial_timeout)
 
     async def _dial_foreign(self, host: ServiceHost, dial: Dial) -> DialResponse:
         """Dial an IP address that may be a third party's.
@@ -183,10 +193,16 @@ class AutoNATServerService:
         await trio.sleep(self._env.jitter(0.0, self._config.longest_pause))
         seconds = self._config.foreign_dial_timeout
         ends_at = trio.current_time() + seconds
-        response = await dial_back(host, dial, self._bounds(seconds))
+        response = await self._dial_within(host, dial, seconds)
         if response.dial_status != DialStatus.OK:
             await trio.sleep_until(ends_at)
         return response
 
-    def _bounds(self, dial_timeout: float) -> Bounds:
-        return Bounds(dial_timeout, self._config.dial_back_timeout)
+    async def _dial_within(self, host: ServiceHost, dial: Dial, seconds: float) -> DialResponse:
+        bounds = Bounds(seconds, self._config.dial_back_timeout)
+        dialled = await dial_back(host, dial, bounds)
+        if dialled.found_another:
+            self._others.note(dial.choice.address, trio.current_time())
+        elif dialled.response.dial_status == DialStatus.OK:
+            self._others.forget(dial.choice.address)
+        return dialled.response

@@ -7,7 +7,7 @@ import pytest
 from p2pnet.core.addresses import parse
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
-from p2pnet.protocols.autonat.policy import Budget, Limits, Place, Purse, choose, place_of
+from p2pnet.protocols.autonat.policy import Budget, Limits, Others, Place, Purse, choose, place_of
 
 PEERS = [
     PeerId.from_public_key(PrivateKey.from_seed(bytes([seed]) * 32).public_key) for seed in range(8)
@@ -129,3 +129,19 @@ def test_in_a_network_of_ones_own_private_addresses_are_dialled() -> None:
         assert choose([parse(text)], PEERS[0], place)
         assert choose([parse(text)], PEERS[0], Place()) is None
     assert choose([parse("/ip4/224.0.0.1/tcp/1")], PEERS[0], place) is None
+
+
+def test_where_another_was_found_is_remembered_for_an_hour() -> None:
+    """AN13."""
+    others = Others(2)
+    first, second, third = (parse(f"/ip4/11.0.0.1/tcp/{port}") for port in (1, 2, 3))
+    others.note(first, 0.0)
+    others.note(second, 0.0)
+    assert others.includes(first, 3599.0)
+    assert not others.includes(first, 3600.0)
+    others.note(first, 1.0)
+    others.note(third, 1.0)
+    assert [others.includes(each, 2.0) for each in (first, second, third)] == [True, False, True]
+    others.forget(third)
+    others.forget(second)
+    assert not others.includes(third, 2.0)

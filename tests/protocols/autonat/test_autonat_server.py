@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from p2pnet import presets
-from p2pnet.core.addresses import parse
+from p2pnet.core.addresses import Endpoint, parse
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.autonat import AutoNATServer
 from p2pnet.protocols.autonat.channels import request_channel
@@ -160,6 +160,26 @@ async def test_a_server_that_is_out_of_sockets_blames_itself(
     await client.machine.host.connect(machine.address)
     network.looks = not fails_while_asked
     assert await client.ask(machine, client.address) == INTERNAL
+
+
+async def test_where_another_peer_was_found_the_next_dial_is_paid_for(world: World) -> None:
+    """AN13: though it is at the client's IP address; until the client is found there."""
+    server = await put_server(world, "server", QUICK)
+    home = world.home("full-cone", "home", link=NEAR)
+    machine = await world.host(peer(), "client", at=home, families=IPV4_ONLY)
+    other = await world.host(peer(), "other", at=home, families=IPV4_ONLY)
+    client, nat = Player(machine), world.routers["home"].nat
+    outside = f"/ip4/{world.routers['home'].outside_addresses[0]}/tcp/99"
+    paid = []
+    for target in (other, other, machine, machine):
+        inside = Endpoint(target.addresses[0], 4001)
+        nat.unmap_port("tcp", 99)
+        await trio.sleep(300)  # What came in by it goes on for some time.
+        assert nat.map_port("tcp", inside, 99, seconds=600, now=trio.current_time())
+        client.paid = 0
+        response = await client.ask(server, outside)
+        paid.append((client.paid > 0, response.dial_status == DialStatus.OK))
+    assert paid == [(False, False), (True, False), (True, True), (False, True)]
 
 
 # ---- whom it serves ----------------------------------------------------------------------
