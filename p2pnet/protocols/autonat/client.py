@@ -212,6 +212,9 @@ class Trials:
                 event: Heard | None = await anext(events)
             except EventsMissed:
                 event = None
+                self._servers.forget_closed()
+            if isinstance(event, PeerIdentified | ConnectionClosed):
+                self._servers.hear(event)
             if event is None or isinstance(event, AddressesChanged):
                 self._restart_if_moved()
             self._look_again_at = trio.current_time() + self._config.settle_seconds

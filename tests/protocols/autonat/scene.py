@@ -251,6 +251,19 @@ def lie_of_fresh_ports(server: Machine, told: Multiaddr | None) -> None:
     server.host.handle(IDENTIFY, answer)
 
 
+def say_so_on_inbound_connections_only(server: Machine) -> None:
+    """Let a server say that it is one as rust-libp2p does, whose handlers go by connection."""
+
+    async def answer(stream: Stream) -> None:
+        protocols = (DIAL_REQUEST,) if stream.connection.is_inbound else ()
+        observed = encode(stream.connection.remote_address)
+        message = IdentifyMessage(protocols=protocols, observed_address=observed)
+        await stream.send_all(frames(message))
+
+    server.host.unhandle(IDENTIFY)
+    server.host.handle(IDENTIFY, answer)
+
+
 class Sockless:
     """A network in which nobody can dial any more."""
 

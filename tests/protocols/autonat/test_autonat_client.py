@@ -9,12 +9,14 @@ import trio
 
 from p2pnet.core.addresses import parse
 from p2pnet.events import PortMappingLost
+from p2pnet.interfaces import Connection
 from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
 from p2pnet.protocols.autonat.messages import (
     DIAL_BACK,
     DialStatus,
     Status,
 )
+from p2pnet.protocols.identify import Identify
 from p2pnet.testing.sites import IPV4_ONLY
 from p2pnet.testing.world import World
 from tests.protocols.autonat.scene import (
@@ -32,6 +34,7 @@ from tests.protocols.autonat.scene import (
     put_servers,
     results,
     say_nonce,
+    say_so_on_inbound_connections_only,
 )
 
 OK, REACHED = Status.OK, DialStatus.OK
@@ -242,6 +245,27 @@ async def test_rust_which_tests_the_last_address_is_understood(world: World) -> 
 
     server, _ = await put_liar(world, "rust", play)
     assert results(await heard_from(await put_client(world), server, seconds=20))[:1] == [True]
+
+
+async def test_rust_which_says_less_on_connections_that_it_has_dialled_is_still_a_server(
+    world: World,
+) -> None:
+    """AN25: it dials back under its own name, and there it does not say that it serves."""
+    kept: list[Connection] = []
+
+    async def play(request: Request) -> None:
+        host = request.machine.host
+        kept.append(await host.dial(request.stream.peer_id, [request.address], any_port=True))
+        await host.service(Identify).wait_identified(kept[-1])
+        assert await say_nonce(kept[-1], request.nonce)
+        await request.answer(OK, REACHED)
+
+    server, asked = await put_liar(world, "rust", play)
+    say_so_on_inbound_connections_only(server)
+    heard = await heard_from(await put_client(world, part=NO_SCOUT), server)
+    assert results(heard) == [True] * 4
+    assert len(asked) == 4
+    assert not any(connection.is_closed for connection in kept)
 
 
 async def test_a_server_in_our_own_network_is_not_asked(world: World) -> None:
