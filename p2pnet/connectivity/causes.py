@@ -299,6 +299,7 @@ UNTELLING = (
     Cause.UNSUPPORTED,
     Cause.NO_ROUTE,
     Cause.NO_ANSWER,
+    Cause.RELAY_UNREACHABLE,
     Cause.REFUSED,
 )
 """What any of several addresses may fail with; the later ones say more, and all others most."""

@@ -20,7 +20,6 @@ from p2pnet.core.addresses import (
     Scope,
     ip_of,
     scope,
-    scope_of_ip,
 )
 from p2pnet.core.peer_id import PeerId
 from p2pnet.events import (
@@ -137,9 +136,10 @@ def grounds(situation: Situation) -> Iterator[Finding]:
         yield from nobody(situation)
 
 
-def is_of_network(ip: str) -> bool:
+def is_of_network(text: str) -> bool:
     """Tell if an address is one with which anybody else could be reached."""
-    return scope_of_ip(ip_address(ip)) in (Scope.PUBLIC, Scope.PRIVATE)
+    ip = ip_address(text)
+    return not (ip.is_loopback or ip.is_link_local)
 
 
 def nobody(situation: Situation) -> Iterator[Finding]:
@@ -167,11 +167,14 @@ def relay_failures(situation: Situation) -> Iterator[Finding]:
 
 def obstacles(situation: Situation) -> Iterator[Finding]:
     """What is in the way of hole punches, too, or of a mapping that somebody asked for."""
-    for each in situation.known:
-        if each.source is Source.MAPPED and scope(each.address) is not Scope.PUBLIC:
+    mapped = [each for each in situation.known if each.source is Source.MAPPED]
+    for each in mapped:
+        if scope(each.address) is not Scope.PUBLIC:
             yield Finding(Cause.CARRIER_NAT, f"the router forwards {each.address}")
-        elif each.source is Source.MAPPED and each.verdict.status in SHUT:
+        elif each.verdict.status in SHUT:
             yield Finding(Cause.MAPPING_USELESS, described(each))
+        elif situation.testers and situation.reachability is Reachability.PRIVATE:
+            yield Finding(Cause.TESTING, f"at {each.address}, which the router forwards")
     if situation.nat.is_symmetric:
         count = situation.nat.observers
         yield Finding(Cause.SYMMETRIC_NAT, f"{count} networks see different ports")
@@ -208,7 +211,7 @@ def open_questions(situation: Situation) -> Iterator[Finding]:
     if not situation.connections or situation.reachability is not Reachability.UNKNOWN:
         return
     if situation.testers:
-        yield Finding(Cause.TESTING, f"{situation.testers} peers can be asked")
+        yield Finding(Cause.TESTING, f"by {situation.testers} peers that can")
     else:
         yield Finding(Cause.NOT_TESTED, f"of {len(situation.connections)} connections, none")
 
@@ -238,7 +241,9 @@ def explain_peer(peer: Acquaintance, situation: Situation) -> Explanation:
     direct = [ref for ref in peer.connections if not ref.is_relayed]
     subject = f"peer {peer.peer_id}"
     if direct:
-        return Explanation(subject, f"connected directly, at {direct[0].remote_address}", (), story)
+        state = f"connected directly, at {direct[0].remote_address}"
+        failure = situation.relay_failures.get(peer.peer_id)
+        return Explanation(subject, state, () if failure is None else (failure,), story)
     if peer.connections:
         state = f"connected over a relay, at {peer.connections[0].remote_address}"
         return Explanation(subject, state, (why_relayed(peer, situation),), story)

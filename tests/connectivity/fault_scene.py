@@ -1,4 +1,4 @@
-"""What the faults share: who is in their worlds, and evidence about the addresses of a host."""
+"""What the faults share: who is in their worlds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from p2pnet.core.addresses import (
     Multiaddr,
     from_endpoint,
     is_relayed,
-    tcp_endpoint,
     with_peer,
 )
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import DialError
-from p2pnet.events import AddressTested, FilteringTested
 from p2pnet.host.config import HostConfig
 from p2pnet.interfaces import Part, Service
+from p2pnet.protocols.autonat import AutoNATServer
 from p2pnet.protocols.relay import RelayServer
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
@@ -72,7 +71,20 @@ def bare(config: HostConfig, *services: Part[Service], without: Sequence[str] = 
 async def put_relay(
     world: World, name: str = "relay", limits: RelayServer | None = None
 ) -> Machine:
+    """Put a relay that tests nobody."""
     return await world.host(bare(presets.relay(limits=limits)), name, link=NEAR)
+
+
+async def put_testing_relays(world: World) -> list[Machine]:
+    """Put as many relays that dial back as it takes to learn all about a NAT."""
+    config = presets.relay()
+    return [await world.host(config, f"relay {number}", link=NEAR) for number in range(3)]
+
+
+async def put_tester(world: World, name: str) -> Machine:
+    """Put a public peer that dials back, and is no relay."""
+    config = presets.minimal(listen=presets.RELAY_PORTS)
+    return await world.host(bare(config, AutoNATServer()), name, link=NEAR)
 
 
 async def put_public(
@@ -91,9 +103,10 @@ async def put_edge(
     families: Families = DUAL_STACK,
     config: HostConfig | None = None,
 ) -> Machine:
+    """Put a peer at home; without a recipe, one that neither tests nor maps anything."""
     site = world.home(at, f"home of {name}", link=NEAR) if isinstance(at, str) else at
     link = NEAR if site is world.internet else INSTANT
-    config = bare(config or presets.edge(relays=[relay.address for relay in relays]))
+    config = config or bare(presets.edge(relays=[relay.address for relay in relays]))
     return await world.host(config, name, at=site, link=link, families=families)
 
 
@@ -120,41 +133,6 @@ def tell(machine: Machine, peer: PeerId, *endpoints: Endpoint) -> None:
 def place(address: str) -> str:
     """Return an address without its peer."""
     return address.rpartition("/p2p/")[0]
-
-
-# ---- evidence ----------------------------------------------------------------------------
-
-
-async def examine(world: World, machine: Machine, servers: Sequence[Machine]) -> None:
-    """Dial what could be dialled, as AutoNAT's servers do, and publish what comes of it."""
-    await trio.sleep(1.0)
-    stranger = world.machine(f"stranger of {machine.name}", link=NEAR)
-    for address in machine.host.punch_addresses():
-        for server in servers:
-            reached = await gets_through(server, address)
-            at = from_endpoint(Endpoint(server.addresses[0], 4001))
-            tested = AddressTested(address, reached, server.host.peer_id, at, "test")
-            machine.host.publish(tested)
-        contacted = await gets_through(servers[0], address)
-        strange = await gets_through(stranger, address)
-        for by_stranger, reached in ((False, contacted), (True, strange)):
-            server_id = servers[0].host.peer_id
-            machine.host.publish(FilteringTested("tcp", by_stranger, reached, server_id))
-    await trio.sleep(1.0)
-
-
-async def gets_through(machine: Machine, address: Multiaddr) -> bool:
-    """Tell if a connection from a fresh port comes to be."""
-    endpoint = tcp_endpoint(address)
-    assert endpoint is not None
-    with trio.move_on_after(5.0):
-        try:
-            stream = await machine.env.network.dial_tcp(endpoint)
-        except OSError:
-            return False
-        await stream.aclose()
-        return True
-    return False
 
 
 def full(address: Multiaddr | str, peer: PeerId) -> str:

@@ -10,29 +10,31 @@ from p2pnet import presets
 from p2pnet.connectivity.causes import Cause
 from p2pnet.connectivity.explain import Explanation
 from p2pnet.core.addresses import Endpoint, from_endpoint
-from p2pnet.events import PortMapped
 from p2pnet.interfaces import Kit, ServiceHost, Stream
 from p2pnet.protocols.relay import RelayServer
 from p2pnet.protocols.relay.channels import hop_channel
 from p2pnet.protocols.relay.messages import HOP, HopStatus, Status
-from p2pnet.testing.kinds import CARRIER, PORT_RESTRICTED
+from p2pnet.testing.kinds import KINDS, PORT_RESTRICTED
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.nat import Dependence, NatKind
-from p2pnet.testing.sites import CARRIER_LAN, IPV6, Families, Router, RouterSetup
+from p2pnet.testing.sites import CARRIER_LAN, IPV6, Families, RouterSetup, Site
 from p2pnet.testing.world import World
 from tests.connectivity.fault_scene import (
     bare,
-    examine,
     fault,
     full,
     place,
     put_edge,
     put_public,
     put_relay,
+    put_tester,
+    put_testing_relays,
     reserved,
 )
 
 PORT = "/ip4/0.0.0.0/tcp/4001"
+TESTED = 60.0
+"""Seconds in which peers have found out who can dial a host."""
 LONG = 120.0
 """Seconds in which a dead connection is noticed, and a dial or two fail."""
 
@@ -48,7 +50,7 @@ async def no_network(world: World) -> Explanation:
 
 @fault(Cause.NO_NETWORK)
 async def network_lost(world: World) -> Explanation:
-    config = presets.edge(relays=[ipv6_address(await put_relay(world))])
+    config = bare(presets.edge(relays=[ipv6_address(await put_relay(world))]))
     machine = await put_edge(world, "edge", families=IPV6, config=config)
     await reserved(machine)
     machine.move(world.home("port-restricted"))
@@ -59,7 +61,7 @@ async def network_lost(world: World) -> Explanation:
 @fault(Cause.NO_LISTENER)
 async def listens_nowhere(world: World) -> Explanation:
     relay = await put_relay(world)
-    config = presets.edge(listen=[], relays=[relay.address])
+    config = bare(presets.edge(listen=[], relays=[relay.address]))
     machine = await put_edge(world, "edge", config=config)
     await reserved(machine)
     return machine.host.explain()
@@ -68,7 +70,7 @@ async def listens_nowhere(world: World) -> Explanation:
 @fault(Cause.LOOPBACK_ONLY)
 async def listens_on_loopback_only(world: World) -> Explanation:
     relay = await put_relay(world)
-    config = presets.edge(listen=["/ip4/127.0.0.1/tcp/0"], relays=[relay.address])
+    config = bare(presets.edge(listen=["/ip4/127.0.0.1/tcp/0"], relays=[relay.address]))
     machine = await put_edge(world, "edge", config=config)
     await reserved(machine)
     return machine.host.explain()
@@ -106,12 +108,13 @@ async def link_cut_before_the_start(world: World) -> Explanation:
 # ---- NATs and firewalls ------------------------------------------------------------------
 
 
-async def behind(world: World, kind: str) -> Explanation:
-    """Explain a host in a home, with a relay and everything else that it needs."""
-    servers = [await put_relay(world, f"relay {number}") for number in range(3)]
-    machine = await put_edge(world, "edge", *servers, at=kind)
+async def behind(world: World, home: Site | str, *, seconds: float = TESTED) -> Explanation:
+    """Explain a host in a home, with relays and everything else that it needs."""
+    relays = [relay.address for relay in await put_testing_relays(world)]
+    config = presets.edge(listen=[PORT], relays=relays)
+    machine = await put_edge(world, "edge", at=home, config=config)
     await reserved(machine)
-    await examine(world, machine, servers)
+    await trio.sleep(seconds)
     return machine.host.explain()
 
 
@@ -153,21 +156,17 @@ async def firewall(world: World) -> Explanation:
 @fault(Cause.FIREWALL)
 async def firewall_that_filters_addresses(world: World) -> Explanation:
     kind = NatKind(translates=False, filtering=Dependence.ADDRESS)
-    servers = [await put_relay(world, f"relay {number}") for number in range(3)]
-    machine = await put_edge(world, "edge", *servers, at=world.router("firewall", kind))
-    await reserved(machine)
-    await examine(world, machine, servers)
-    return machine.host.explain()
+    return await behind(world, world.router("firewall", kind))
 
 
 @fault(Cause.FIREWALL)
 async def firewall_of_ipv6(world: World) -> Explanation:
-    servers = [await put_relay(world, f"relay {number}") for number in range(3)]
+    relays = [ipv6_address(relay) for relay in await put_testing_relays(world)]
     home = world.home("full-cone", families=Families(ipv4=False, ipv6=True))
-    config = presets.edge(relays=[ipv6_address(server) for server in servers])
+    config = presets.edge(relays=relays)
     machine = await put_edge(world, "edge", at=home, families=IPV6, config=config)
     await reserved(machine)
-    await examine(world, machine, servers)
+    await trio.sleep(TESTED)
     return machine.host.explain()
 
 
@@ -176,35 +175,32 @@ def ipv6_address(machine: Machine) -> str:
     return full(from_endpoint(Endpoint(host, 4001)), machine.host.peer_id)
 
 
+MAPS = RouterSetup(port_mapping=("upnp", "nat-pmp", "pcp"))
+
+
 @fault(Cause.CARRIER_NAT)
 async def carrier_nat_behind_a_router_that_maps(world: World) -> Explanation:
-    carrier = world.router("carrier", CARRIER, setup=RouterSetup(lan=CARRIER_LAN))
-    return await mapped(world, world.router("home", PORT_RESTRICTED, behind=carrier))
+    setup = RouterSetup(lan=CARRIER_LAN)
+    carrier = world.router("carrier", PORT_RESTRICTED, setup=setup)
+    home = world.router("home", PORT_RESTRICTED, behind=carrier, setup=MAPS)
+    return await behind(world, home)
 
 
 @fault(Cause.MAPPING_USELESS)
 async def firewall_behind_a_router_that_maps(world: World) -> Explanation:
     strict = NatKind(translates=False, filtering=Dependence.ADDRESS_AND_PORT)
     outer = world.router("firewall of the provider", strict)
-    return await mapped(world, world.router("home", PORT_RESTRICTED, behind=outer))
+    return await behind(world, world.router("home", PORT_RESTRICTED, behind=outer, setup=MAPS))
 
 
-async def mapped(world: World, router: Router) -> Explanation:
-    """Explain a host whose router forwards its port."""
-    servers = [await put_relay(world, f"relay {number}") for number in range(3)]
-    relays = [server.address for server in servers]
-    config = presets.edge(listen=[PORT], relays=relays)
-    machine = await put_edge(world, "edge", at=router, config=config)
-    await reserved(machine)
-    inside = Endpoint(machine.addresses[0], 4001)
-    router.nat.map_port("tcp", inside, 5001, seconds=None, now=trio.current_time())
-    outside = Endpoint(router.outside_addresses[0], 5001)
-    event = PortMapped("upnp", from_endpoint(inside), from_endpoint(outside), 3600.0)
-    machine.host.publish(event)
-    await examine(world, machine, servers)
-    explanation = machine.host.explain()
-    router.nat.unmap_port("tcp", 5001)
-    return explanation
+@fault(Cause.MAPPING_USELESS)
+async def symmetric_nat_that_maps_behind_a_firewall(world: World) -> Explanation:
+    strict = NatKind(translates=False, filtering=Dependence.ADDRESS_AND_PORT)
+    outer = world.router("firewall of the provider", strict)
+    symmetric = KINDS["symmetric"].nats[0]
+    home = world.router("home", symmetric, behind=outer, setup=MAPS)
+    # The port that it gave each of them is tested first.
+    return await behind(world, home, seconds=3 * TESTED)
 
 
 @fault(Cause.NOT_TESTED)
@@ -220,13 +216,11 @@ async def nobody_can_test(world: World) -> Explanation:
 
 async def restricted(world: World, *relays: str) -> Machine:
     """Put a host that needs a relay, and three public peers who can tell it that."""
-    servers = [await put_public(world, f"public {number}") for number in range(3)]
-    machine = await put_edge(
-        world, "edge", at="port-restricted", config=presets.edge(relays=relays)
-    )
-    for server in servers:
-        await machine.host.connect(server.address)
-    await examine(world, machine, servers)
+    testers = [await put_tester(world, f"tester {number}") for number in range(3)]
+    config = presets.edge(relays=relays)
+    machine = await put_edge(world, "edge", at="port-restricted", config=config)
+    for tester in testers:
+        await machine.host.connect(tester.address)
     await trio.sleep(LONG)
     return machine
 
