@@ -118,3 +118,16 @@ async def test_a_cancelled_reader_loses_no_event() -> None:
             await anext(events)
         assert scope.cancelled_caught
         assert await read(events, 1) == [1]
+
+
+async def test_what_waits_can_be_taken_without_waiting_and_a_gap_is_told_later() -> None:
+    bus = EventBus()
+    with bus.subscribe(Rain, limit=2) as rain:
+        assert rain.take_waiting() == ()
+        for number in range(3):
+            bus.publish(Rain(number))
+        assert rain.take_waiting() == (Rain(0), Rain(1))
+        with pytest.raises(EventsMissed):
+            await anext(rain)
+        bus.publish(Rain(4))
+        assert await anext(rain) == Rain(4)

@@ -1,0 +1,238 @@
+"""Explanations of made-up situations, beside the table of faults. Rules V20 to V22."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from p2pnet.connectivity.causes import Cause, Finding
+from p2pnet.connectivity.explain import (
+    PUNCH_SECONDS,
+    Acquaintance,
+    Explanation,
+    Situation,
+    explain_host,
+    explain_peer,
+)
+from p2pnet.connectivity.journal import Entry, Noted
+from p2pnet.connectivity.known import KnownAddress, Source
+from p2pnet.connectivity.nat import Mapping, NatClass
+from p2pnet.connectivity.verdict import Status, Verdict
+from p2pnet.core.addresses import parse
+from p2pnet.core.keys import PrivateKey
+from p2pnet.core.peer_id import PeerId
+from p2pnet.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnectionRef,
+    DialFailed,
+    PunchAttemptFailed,
+    Reachability,
+)
+
+ONE, RELAY = (
+    PeerId.from_public_key(PrivateKey.from_seed(bytes([n]) * 32).public_key) for n in (1, 2)
+)
+HERE, THERE = parse("/ip4/192.168.1.2/tcp/4001"), parse("/ip4/8.8.8.8/tcp/1")
+OUTSIDE = parse("/ip4/5.5.5.5/tcp/4001")
+DIRECT = ConnectionRef(1, ONE, HERE, THERE, is_inbound=False, is_relayed=False)
+RELAYED = replace(DIRECT, number=2, is_relayed=True)
+
+
+def known(address: object, source: Source, status: Status = Status.UNKNOWN) -> KnownAddress:
+    return KnownAddress(parse(str(address)), source, Verdict(status), True, "")
+
+
+SOUND = Situation(
+    now=1000.0,
+    interfaces=("127.0.0.1", "192.168.1.2"),
+    known=(known(HERE, Source.LISTENING),),
+    nat=NatClass(Mapping.ENDPOINT_INDEPENDENT, observers=3),
+    reachability=Reachability.UNKNOWN,
+    connections=(DIRECT,),
+    testers=0,
+    has_relay=True,
+)
+
+
+def causes(situation: Situation) -> list[Cause]:
+    return [finding.cause for finding in explain_host(situation).findings]
+
+
+# ---- the host ----------------------------------------------------------------------------
+
+
+def test_of_a_public_host_only_its_grounds_are_looked_at() -> None:
+    public = replace(SOUND, reachability=Reachability.PUBLIC, has_relay=False, connections=())
+    explanation = explain_host(public)
+    assert (explanation.cause, explanation.remedy) == (None, "")
+    assert str(explanation) == "this host: strangers can dial this host"
+
+
+def test_an_address_that_reaches_nobody_is_no_network() -> None:
+    for ip in ("127.0.0.1", "::1", "169.254.3.4", "fe80::1"):
+        assert causes(replace(SOUND, interfaces=(ip,)))[0] is Cause.NO_NETWORK
+    assert Cause.NO_NETWORK not in causes(replace(SOUND, interfaces=("192.0.2.2",)))
+
+
+def test_while_a_test_or_a_reservation_is_under_way_that_is_said() -> None:
+    """V20."""
+    assert causes(replace(SOUND, testers=2)) == [Cause.TESTING]
+    assert causes(SOUND) == [Cause.NOT_TESTED]
+    waiting = replace(SOUND, has_relay=False, wants_relay=True, testers=2)
+    assert causes(waiting) == [Cause.RESERVING, Cause.TESTING]
+
+
+def test_a_forwarded_port_is_tested_before_a_symmetric_nat_is_blamed() -> None:
+    """V20."""
+    symmetric = replace(
+        SOUND,
+        nat=NatClass(Mapping.DEPENDENT, observers=3),
+        reachability=Reachability.PRIVATE,
+        known=(*SOUND.known, known(OUTSIDE, Source.MAPPED)),
+        testers=2,
+    )
+    assert causes(symmetric) == [Cause.TESTING, Cause.SYMMETRIC_NAT]
+    in_vain = known(OUTSIDE, Source.MAPPED, Status.UNREACHABLE)
+    useless = replace(symmetric, known=(*SOUND.known, in_vain))
+    assert causes(useless) == [Cause.MAPPING_USELESS, Cause.SYMMETRIC_NAT]
+
+
+def test_a_missing_relay_comes_before_what_hole_punches_get_through() -> None:
+    """V20."""
+    private = replace(
+        SOUND,
+        reachability=Reachability.PRIVATE,
+        known=(*SOUND.known, known(OUTSIDE, Source.OBSERVED, Status.UNREACHABLE)),
+        has_relay=False,
+    )
+    assert causes(private) == [Cause.NO_RELAY, Cause.NAT]
+    assert causes(replace(private, has_relay=True)) == [Cause.NAT]
+    full = {RELAY: Finding(Cause.RELAY_FULL, "full")}
+    assert causes(replace(private, wants_relay=True, relay_failures=full)) == [
+        Cause.RELAY_FULL,
+        Cause.NAT,
+    ]
+
+
+def test_silence_is_offline_and_a_refusal_is_not() -> None:
+    """V20."""
+    alone = replace(SOUND, connections=(), has_relay=False, wants_relay=True)
+    down = {RELAY: Finding(Cause.RELAY_UNREACHABLE, "no answer")}
+    silent = replace(alone, relay_failures=down, failures=(Cause.NO_ANSWER, Cause.NAME_SERVERS))
+    assert causes(silent) == [Cause.OFFLINE, Cause.RELAY_UNREACHABLE]
+    refused = replace(silent, failures=(Cause.NO_ANSWER, Cause.REFUSED))
+    assert causes(refused) == [Cause.RELAY_UNREACHABLE]
+    resting = replace(silent, failures=(Cause.RESTING,))
+    assert causes(resting) == [Cause.RELAY_UNREACHABLE]
+
+
+# ---- a peer ------------------------------------------------------------------------------
+
+
+def entry(
+    kind: type[Noted],
+    cause: Cause | None = None,
+    *,
+    time: float = 1.0,
+    relays: tuple[PeerId, ...] = (),
+) -> Entry:
+    return Entry(time, kind, "words", cause and Finding(cause, "detail"), relays)
+
+
+def peer(*entries: Entry, connections: tuple[ConnectionRef, ...] = ()) -> Acquaintance:
+    return Acquaintance(
+        peer_id=ONE,
+        addresses=(),
+        protocols=frozenset({"/libp2p/dcutr"}),
+        connections=connections,
+        entries=entries,
+    )
+
+
+def explained(*entries: Entry, situation: Situation = SOUND) -> Explanation:
+    return explain_peer(peer(*entries), situation)
+
+
+def test_a_peer_that_nobody_dialled_has_no_fault() -> None:
+    assert explained().state == "not connected; nobody has tried to dial it"
+    closed = explained(entry(ConnectionOpened), entry(ConnectionClosed))
+    assert closed.state == "not connected; this host closed the connection"
+    assert closed.cause is None
+
+
+def test_the_last_word_counts_but_for_a_rest() -> None:
+    """V21."""
+    lost, refused = entry(ConnectionClosed, Cause.HUNG_UP), entry(DialFailed, Cause.REFUSED)
+    resting = entry(DialFailed, Cause.RESTING)
+    assert explained(refused, lost).cause is Cause.HUNG_UP
+    assert explained(lost, refused).cause is Cause.REFUSED
+    assert explained(refused, resting, resting).cause is Cause.REFUSED
+    assert explained(resting).cause is Cause.RESTING
+
+
+def test_an_unanswered_circuit_is_the_fault_of_the_relay_if_that_is_not_connected() -> None:
+    """V21."""
+    silent = entry(DialFailed, Cause.NO_ANSWER, relays=(RELAY,))
+    assert explained(silent).cause is Cause.RELAY_UNREACHABLE
+    connected = replace(SOUND, connections=(replace(DIRECT, peer_id=RELAY),))
+    assert explained(silent, situation=connected).cause is Cause.RELAY_LOST_PEER
+    over_another = replace(SOUND, connections=(replace(RELAYED, peer_id=RELAY),))
+    assert explained(silent, situation=over_another).cause is Cause.RELAY_UNREACHABLE
+
+
+def test_a_connected_relay_that_refuses_is_told_as_such() -> None:
+    full = replace(SOUND, relay_failures={ONE: Finding(Cause.RELAY_FULL, "full")})
+    assert explain_peer(peer(connections=(DIRECT,)), full).cause is Cause.RELAY_FULL
+    well = explain_peer(peer(connections=(DIRECT, RELAYED)), SOUND)
+    assert (well.cause, well.state) == (None, f"connected directly, at {THERE}")
+
+
+def relayed(*entries: Entry, situation: Situation = SOUND, inbound: bool = False) -> Cause | None:
+    ref = replace(RELAYED, is_inbound=inbound)
+    return explain_peer(peer(*entries, connections=(ref,)), situation).cause
+
+
+def test_a_hole_punch_that_has_not_begun_is_waited_for() -> None:
+    """V22."""
+    opened = entry(ConnectionOpened, time=SOUND.now - 1)
+    assert relayed(opened) is Cause.PUNCH_PENDING
+    long_ago = entry(ConnectionOpened, time=SOUND.now - PUNCH_SECONDS)
+    assert relayed(long_ago) is Cause.NO_PUNCH_ADDRESS
+    assert relayed(long_ago, inbound=True) is Cause.PUNCH_PENDING
+    assert relayed(opened, situation=replace(SOUND, can_punch=False)) is Cause.NO_PUNCH_ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("mapping", "cause"),
+    [
+        (Mapping.DEPENDENT, Cause.OWN_SYMMETRIC),
+        (Mapping.ENDPOINT_INDEPENDENT, Cause.PEER_SYMMETRIC),
+        (Mapping.NONE, Cause.PEER_SYMMETRIC),
+        (Mapping.UNKNOWN, Cause.PUNCH_UNANSWERED),
+    ],
+)
+def test_an_unanswered_punch_is_blamed_on_a_nat_as_far_as_one_is_known(
+    mapping: Mapping, cause: Cause
+) -> None:
+    """V22."""
+    situation = replace(SOUND, nat=NatClass(mapping))
+    assert relayed(entry(PunchAttemptFailed), situation=situation) is cause
+    unanswered = entry(PunchAttemptFailed, Cause.PUNCH_UNANSWERED)
+    assert relayed(unanswered, situation=situation) is cause
+
+
+def test_what_else_fails_a_punch_is_told_as_it_is() -> None:
+    """V22."""
+    assert relayed(entry(PunchAttemptFailed, Cause.NOTHING_IN_COMMON)) is Cause.NO_DCUTR
+    assert relayed(entry(PunchAttemptFailed, Cause.MISBEHAVES)) is Cause.MISBEHAVES
+    assert relayed(situation=replace(SOUND, speaks_dcutr=False)) is Cause.NO_OWN_DCUTR
+
+
+def test_an_explanation_reads_as_cause_and_remedy() -> None:
+    told = str(explained(entry(DialFailed, Cause.REFUSED)))
+    assert told.splitlines()[1:] == [
+        "  nobody listens at that port: detail",
+        "    see whether the peer runs, and whether the port is right",
+    ]
