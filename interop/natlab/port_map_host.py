@@ -65,7 +65,8 @@ async def be_at_home(*protocols: str) -> None:
         await trio.to_thread.run_sync(sys.stdin.read)
 
 
-async def dial(address: str) -> None:
+async def dial(*addresses: str) -> None:
+    (address,) = addresses
     async with open_host(presets.minimal()) as host:
         try:
             with trio.fail_after(DIAL_SECONDS):
@@ -79,7 +80,4 @@ async def dial(address: str) -> None:
 
 if __name__ == "__main__":
     role, *words = sys.argv[1:]
-    if role == "home":
-        trio.run(be_at_home, *words)
-    else:
-        trio.run(dial, *words)
+    trio.run(be_at_home if role == "home" else dial, *words)

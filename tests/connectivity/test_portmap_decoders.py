@@ -134,6 +134,30 @@ def test_a_refusal_of_nat_pmp_lasts_or_passes(code: int, lasting: bool) -> None:
     assert str(code) in answer.reason or nat_pmp.Result(code).name in answer.reason
 
 
+@pytest.mark.parametrize(
+    ("decode", "data", "error"),
+    [
+        (nat_pmp.decode_untrusted, struct.pack("!BBHI", 0, 130, 1, 9), NotSpoken),
+        (nat_pmp.decode_untrusted, struct.pack("!BBH", 0, 130, 0), ProtocolError),
+        (nat_pmp.decode_untrusted, struct.pack("!BBHI", 0, 128, 0, 9), ProtocolError),
+        (nat_pmp.decode_untrusted, struct.pack("!BBHIII", 0, 131, 0, 9, 0, 0), ProtocolError),
+        (nat_pmp.decode_untrusted, b"\0\x80" + bytes(1099), ProtocolError),
+        (pcp.decode_untrusted, struct.pack("!BBBBII12x", 2, 129, 0, 1, 9, 9), NotSpoken),
+        (pcp.decode_untrusted, struct.pack("!BBBBII12x", 2, 129, 0, 0, 9, 9), ProtocolError),
+        (pcp.decode_untrusted, struct.pack("!BBBBII12x", 2, 130, 0, 0, 9, 9), ProtocolError),
+        (pcp.decode_untrusted, struct.pack("!BBBBII48x", 2, 129, 0, 0, 9, 9), ProtocolError),
+        (pcp.decode_untrusted, b"\2\1" + bytes(22), ProtocolError),
+        (pcp.decode_untrusted, b"\2\x80" + bytes(1102), ProtocolError),
+    ],
+)
+def test_answers_that_are_none_are_told_from_other_protocols(
+    decode: Callable[[bytes], object], data: bytes, error: type[Exception]
+) -> None:
+    """PM1, PM2."""
+    with pytest.raises(error):
+        decode(data)
+
+
 @pytest.mark.parametrize(("told", "believed"), [(0, 30), (100, 100), (2**32 - 1, 3600)])
 def test_a_refusal_of_pcp_is_believed_within_bounds(told: int, believed: int) -> None:
     """PM11."""
@@ -166,6 +190,18 @@ def test_an_address_at_which_nobody_can_be_is_none(text: str) -> None:
 def test_private_addresses_count(text: str) -> None:
     """PM6."""
     assert read_outside_address(text) == text.strip()
+
+
+@pytest.mark.parametrize(
+    "first", ["HTTP/1.1 404 Not Found", "NOTIFY * HTTP/1.1", "HTTP/1.1", "HTTP/1.1 2OO OK"]
+)
+def test_a_search_is_answered_with_success_or_not_at_all(first: str) -> None:
+    """PM13."""
+    rest = f"\r\nST: {ssdp.TARGETS[0]}\r\nLOCATION: http://{ROUTER}/\r\n\r\n"
+    assert ssdp.decode_untrusted(("HTTP/1.1 200 OK" + rest).encode(), ROUTER)
+    for data in ((first + rest).encode(), b"HTTP/1.1 200 OK" + rest.encode() + bytes(2048)):
+        with pytest.raises(ProtocolError):
+            ssdp.decode_untrusted(data, ROUTER)
 
 
 # ---- HTTP --------------------------------------------------------------------------------

@@ -196,6 +196,22 @@ async def test_at_the_end_nothing_of_another_is_deleted(world: World) -> None:
         assert not puppet.called("DeletePortMapping")
 
 
+@pytest.mark.parametrize("code", [606, 714])
+async def test_a_deletion_that_is_refused_keeps_nobody_from_closing(
+    world: World, code: int
+) -> None:
+    """PM22."""
+    router = bare_router(world)
+    mine = {"NewInternalClient": "192.168.1.2", "NewInternalPort": "4001"}
+    act = gateway(DeletePortMapping=code, GetSpecificPortMappingEntry=mine)
+    puppet = Puppet(network_of(router), router.address, act)
+    async with pulled(puppet):
+        alice, diary = await put_host(world, router, mapping=UPNP)
+        await diary.next()
+        await alice.stop()
+        assert len(puppet.called("DeletePortMapping")) == 1
+
+
 async def test_a_gateway_that_answers_byte_by_byte_is_not_waited_for(world: World) -> None:
     """PM15: five seconds are for all of an answer."""
     router = bare_router(world)
@@ -384,3 +400,40 @@ async def test_questions_are_asked_one_after_the_other(world: World) -> None:
         assert asked in (0, 1)
     await alice.stop()
     assert not forwards(router)
+
+
+async def test_a_gateway_whose_pages_make_no_sense_is_reported_and_not_used(world: World) -> None:
+    """PM16, PM17."""
+    router = bare_router(world)
+    puppet = Puppet(network_of(router), router.address, gateway(), service="urn:other:1")
+    async with pulled(puppet):
+        alice, diary = await put_host(world, router, mapping=UPNP)
+        await trio.sleep(15)
+        (report,) = service_of(alice).routers
+        assert "without a service that maps ports" in report.detail
+        assert not diary.entries
+        await alice.stop()
+
+
+async def test_a_gateway_that_begins_to_talk_nonsense_is_given_up(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PM11, PM18: and the log is not flooded."""
+    sane = True
+
+    def act(action: str, arguments: Values) -> Values:
+        return gateway()(action, arguments) if sane else {"<nonsense": ""}
+
+    router = bare_router(world)
+    puppet = Puppet(network_of(router), router.address, act)
+    async with pulled(puppet):
+        alice, diary = await put_host(world, router, mapping=UPNP)
+        await diary.next()
+        sane = False
+        await diary.next(within=120)
+        assert "not well-formed" in diary.lost[0].reason
+        await trio.sleep(600)
+        assert len(diary.entries) == 2
+        await alice.stop()
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert 0 < len(warnings) < 10

@@ -26,17 +26,16 @@ from p2pnet.connectivity.portmap.schedule import Jitter
 from p2pnet.connectivity.portmap.searching import Spoken
 from p2pnet.connectivity.portmap.site import Site
 from p2pnet.core.addresses import Endpoint
-from p2pnet.core.complaints import complain
 from p2pnet.core.tasks import EXPECTED
-from p2pnet.errors import ProtocolError, describe
+from p2pnet.errors import describe
 from p2pnet.events import PortMapped, PortMappingLost
 
 logger = logging.getLogger("p2pnet.portmap")
 
 SECONDS_FOR_BETTER = 0.5
 """How long a protocol that was found waits for one that is preferred."""
-SILENCE_SECONDS = 30.0
-"""How long a protocol is left alone whose answers stay away, unless it is found again."""
+SILENCE_SECONDS, LONGEST_SILENCE_SECONDS = 30.0, 300.0
+"""How long a protocol is left alone whose answers stay away; twice as long each time (PM11)."""
 ANY_ADDRESS = "0.0.0.0"
 
 
@@ -76,7 +75,11 @@ class Keeper:
         self._site = site
         self._keeping = keeping
         self._wanted = Endpoint(ANY_ADDRESS, target.inside.port)
+        self._restarts = site.restarts.value
+        """How often the router came up, as far as that was heeded."""
         self._shunned: dict[ProtocolName, Shun] = {}
+        self._failures: dict[ProtocolName, tuple[RouterClient, int]] = {}
+        """The last client that did not help, and how many in a row did not."""
         self._asked: dict[ProtocolName, None] = {}
         """In what protocols the router may hold a mapping."""
 
@@ -86,6 +89,7 @@ class Keeper:
             await self._site.found.wait_for(bool)
             await trio.sleep(SECONDS_FOR_BETTER)
             while True:
+                await self._begin_anew_after_restart()
                 protocol = self._next_protocol()
                 if protocol is None:
                     await self._wait()
@@ -108,14 +112,19 @@ class Keeper:
             return -math.inf
         return shun.until
 
-    async def _wait(self) -> None:
-        """Wait until a protocol may be tried again, or one is found, or the router came up."""
-        found, restarts = self._site.found.value, self._site.restarts.value
-
-        async def wait_for_restart() -> None:
-            await self._site.restarts.wait_for(partial(ne, restarts))
+    async def _begin_anew_after_restart(self) -> None:
+        """Shun nothing any longer if the router came up: somebody may have changed its settings."""
+        if self._restarts != self._site.restarts.value:
+            self._restarts = self._site.restarts.value
             await trio.sleep(self._keeping.jitter(0.0, RECOVERY_DELAY))
             self._shunned.clear()
+
+    async def _wait(self) -> None:
+        """Wait until a protocol may be tried again, or one is found, or the router came up."""
+        found = self._site.found.value
+
+        async def wait_for_restart() -> None:
+            await self._site.restarts.wait_for(partial(ne, self._restarts))
             waiting.cancel_scope.cancel()
 
         with trio.move_on_at(min(map(self._shunned_until, found), default=math.inf)):
@@ -129,9 +138,8 @@ class Keeper:
     async def _hold(self, protocol: ProtocolName) -> str:
         """Ask whenever that is due, until it fails; return why."""
         lease = Lease(self._keeping.check_interval, self._keeping.jitter)
-        seen = self._site.restarts.value
         while True:
-            seen = await self._wait_until_due(lease, seen)
+            await self._wait_until_due(lease)
             lease.asks(trio.current_time())
             client = self._site.client(protocol)
             self._asked[protocol] = None
@@ -143,21 +151,20 @@ class Keeper:
                 self._shun(protocol, seconds_of(error))
                 return str(error)
             except EXPECTED as error:
-                self._note(error)
+                self._site.note(error)
                 self._site.search_again()
                 if lease.unanswered(trio.current_time()):
-                    self._shun(protocol, SILENCE_SECONDS, client)
+                    self._shun_silent(client)
                     return describe(error)
             else:
                 self._take(protocol, lease, grant)
 
-    async def _wait_until_due(self, lease: Lease, seen: int) -> int:
-        """Wait, less long if the router was restarted; return how often it was, as of now."""
+    async def _wait_until_due(self, lease: Lease) -> None:
+        """Wait; less long if the router was restarted."""
         while trio.current_time() < lease.due:
             with trio.move_on_at(lease.due):
-                seen = await self._site.restarts.wait_for(partial(ne, seen))
+                self._restarts = await self._site.restarts.wait_for(partial(ne, self._restarts))
                 lease.nudge(trio.current_time())
-        return seen
 
     async def _ask(self, client: RouterClient, lease: Lease) -> Grant:
         wish = self._wish(self._keeping.lifetime)
@@ -170,6 +177,7 @@ class Keeper:
 
     def _take(self, protocol: ProtocolName, lease: Lease, grant: Grant) -> None:
         is_news = lease.granted(grant, trio.current_time())
+        self._failures.pop(protocol, None)
         if grant.epoch is not None:
             self._site.hear_epoch(protocol, grant.epoch)
         if not is_news:
@@ -197,12 +205,13 @@ class Keeper:
     ) -> None:
         self._shunned[protocol] = Shun(trio.current_time() + seconds, client)
 
-    def _note(self, error: Exception) -> None:
-        gateway = self._site.place.gateway
-        if isinstance(error, ProtocolError):
-            complain(logger, f"router {gateway}: {error}")
-        else:
-            logger.debug("router %s: %s", gateway, describe(error))
+    def _shun_silent(self, client: RouterClient) -> None:
+        """Leave a protocol alone until it is found again; if that was in vain before, longer."""
+        last, failures = self._failures.get(client.protocol, (None, 0))
+        failures += last is not client
+        self._failures[client.protocol] = client, failures
+        seconds = min(SILENCE_SECONDS * 2 ** min(failures - 1, 8), LONGEST_SILENCE_SECONDS)
+        self._shun(client.protocol, seconds, client if failures == 1 else None)
 
     # ---- in the end ----------------------------------------------------------------------
 
@@ -217,7 +226,7 @@ class Keeper:
         try:
             await self._site.client(protocol).unmap(self._wish(0))
         except EXPECTED as error:
-            self._note(error)
+            self._site.note(error)
 
 
 def seconds_of(error: Refused | NotSpoken) -> float:

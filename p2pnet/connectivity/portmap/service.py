@@ -53,7 +53,7 @@ class PortMapping:
     check_interval: float = 45.0
     """Seconds after which a router is asked at the latest whether it has forgotten a mapping."""
     search_interval: float = 300.0
-    """Seconds between searches while no router maps anything."""
+    """Seconds between searches, at most, while no router maps anything."""
     look_interval: float = 30.0
     """Seconds between looks at the interfaces and routers of this machine."""
     close_seconds: float = 2.0

@@ -3,7 +3,7 @@
 Theory of operation: all protocols are searched at the same time. What is found stands in
 ``found``, the preferred protocol first; the keepers of the ports (``keeper``) wait for it. The
 search is repeated when a keeper finds that its router is gone, when the router announces
-itself, and every ``search_interval`` as long as no port is mapped::
+itself, and as long as no port is mapped, ever more rarely, up to every ``search_interval``::
 
     search --found--> ports are mapped ---- gone, announced ----.
        ^  `-- nothing, or all refuse -- search_interval -----.  |
@@ -65,9 +65,11 @@ class Site:
         self._wanted = trio.Event()
         self._epochs = {protocol: EpochOf(protocol) for protocol in protocols}
         self._nudged_at = -math.inf
+        self._noted = ""
 
     async def run(self) -> None:
         """Search, and search again, until cancelled."""
+        patience = SHORTEST_SEARCH_INTERVAL
         while True:
             self._wanted = trio.Event()
             began = trio.current_time()
@@ -75,15 +77,20 @@ class Site:
                 for protocol in self._protocols:
                     nursery.start_soon(self._look_for, protocol)
             await trio.sleep_until(began + SHORTEST_SEARCH_INTERVAL)
-            await self._wait_until_wanted()
+            if await self._is_wanted(began + patience):
+                patience = SHORTEST_SEARCH_INTERVAL
+            else:
+                patience = min(2 * patience, self._search_interval)
 
-    async def _wait_until_wanted(self) -> None:
+    async def _is_wanted(self, time: float) -> bool:
+        """Wait until a search is wanted, or for a time and as long as ports are mapped then."""
         while True:
-            with trio.move_on_after(self._search_interval):
+            with trio.move_on_at(time):
                 await self._wanted.wait()
-                return
+                return True
             if not self.mapped:
-                return
+                return False
+            time = trio.current_time() + self._search_interval
 
     async def _look_for(self, protocol: ProtocolName) -> None:
         finding: Finding = "the search took too long"
@@ -101,12 +108,18 @@ class Site:
     async def _search(self, protocol: ProtocolName) -> Finding:
         try:
             return await self._speaking.look_for(protocol, self.place)
-        except ProtocolError as error:
-            complain(logger, f"router {self.place.gateway}: {error}")
-            return str(error)
         except EXPECTED as error:
-            logger.debug("%s at %s: %s", protocol, self.place.gateway, error)
+            self.note(error)
             return describe(error)
+
+    def note(self, error: Exception) -> None:
+        """Log what the router did wrong, unless it is the same as the last time."""
+        text, last = describe(error), self._noted
+        self._noted = text
+        if isinstance(error, ProtocolError) and text != last:
+            complain(logger, f"router {self.place.gateway}: {text}")
+        else:
+            logger.debug("router %s: %s", self.place.gateway, text)
 
     def client(self, protocol: ProtocolName) -> RouterClient:
         """Return the client of a protocol that was found; the last one, as pages may move."""
