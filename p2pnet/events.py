@@ -45,6 +45,13 @@ class AddressesChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkChanged:
+    """This machine is somewhere else, or was asleep: what was found out before counts no more."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionOpened:
     connection: ConnectionRef
 

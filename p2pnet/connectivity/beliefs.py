@@ -91,10 +91,7 @@ class Beliefs:
 
     def filtering_tested(self, fact: FilteringTested) -> None:
         """Take whether somebody got through to a fresh port."""
-        if fact.by_stranger:
-            self.filtering.stranger = fact.reached
-        else:
-            self.filtering.contacted = fact.reached
+        self.filtering.record(str(fact.server), by_stranger=fact.by_stranger, reached=fact.reached)
 
     def port_mapped(self, fact: PortMapped) -> None:
         self.mapped[fact.protocol, fact.listen_address] = fact.outside_address

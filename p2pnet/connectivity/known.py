@@ -132,9 +132,9 @@ def usefulness(address: Multiaddr) -> int:
 
 
 def worth_punching(sources: Sources) -> tuple[Multiaddr, ...]:
-    """Return direct addresses for a hole punch: public ones, seen ones first (A24)."""
+    """Return direct addresses for a hole punch: public ones, the likeliest first (A24)."""
     every: Iterable[Multiaddr] = dict.fromkeys(
-        [*sources.observed, *sources.mapped, *sources.announced, *sources.listening]
+        [*sources.mapped, *sources.announced, *sources.observed, *sources.listening]
     )
     return tuple(
         address

@@ -11,12 +11,16 @@ Rules: specs/reachability.md (V3 to V6). The words are those of RFC 4787, sectio
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
 
 from p2pnet.connectivity.observations import Observation
 from p2pnet.core.addresses import Endpoint
+
+
+MAX_SERVERS = 3
+"""Servers whose words on the filtering are kept: those of one round."""
 
 
 class Mapping(Enum):
@@ -128,19 +132,33 @@ def step_of(ports: list[int]) -> int | None:
 
 @dataclass(slots=True)
 class FilteringTests:
-    """The newest results of tests on a fresh port (V6)."""
+    """The last word of each server on fresh ports; most of them decide, as one may lie (V6)."""
 
-    contacted: bool | None = None
-    """Did a peer get through, from another port, to whose IP the port had spoken?"""
-    stranger: bool | None = None
-    """Did a peer get through to whom it had not?"""
+    contacted: dict[str, bool] = field(default_factory=dict)
+    """Did it get through, from another port, to a port that had spoken to it?"""
+    stranger: dict[str, bool] = field(default_factory=dict)
+    """Did it get through to a port that had not?"""
+
+    def record(self, server: str, *, by_stranger: bool, reached: bool) -> None:
+        words = self.stranger if by_stranger else self.contacted
+        words.pop(server, None)
+        words[server] = reached
+        while len(words) > MAX_SERVERS:
+            del words[next(iter(words))]
 
     @property
     def filtering(self) -> Filtering:
-        if self.stranger:
+        contacted, stranger = most(self.contacted), most(self.stranger)
+        if stranger:
             return Filtering.ENDPOINT_INDEPENDENT
-        if self.contacted is False:
+        if contacted is False:
             return Filtering.ADDRESS_AND_PORT_DEPENDENT
-        if self.contacted and self.stranger is False:
+        if contacted and stranger is False:
             return Filtering.ADDRESS_DEPENDENT
         return Filtering.UNKNOWN
+
+
+def most(words: dict[str, bool]) -> bool | None:
+    """Return what most say; None if as many say the one as the other."""
+    through = sum(words.values())
+    return None if 2 * through == len(words) else 2 * through > len(words)

@@ -26,6 +26,7 @@ from p2pnet.events import (
     ConnectionClosed,
     ConnectionOpened,
     FilteringTested,
+    NetworkChanged,
     PortMapped,
     PortMappingLost,
     PunchStarted,
@@ -145,7 +146,7 @@ class Advertising:
             self._look_around()
         listening = expand(self._swarm.listen_addresses, self._beliefs.interfaces)
         if self._beliefs.listening and set(listening) != set(self._beliefs.listening):
-            self._beliefs.moved()
+            self._move("the addresses of this machine have changed")
         self._beliefs.listening = listening
         found = self._beliefs.conclude(self._config.reachability, now)
         self.known.set(found.known)
@@ -165,8 +166,13 @@ class Advertising:
             logger.info("cannot look at the interfaces, and trust to the last look: %s", error)
         lead = self._env.wall_clock() - trio.current_time()
         if self._clock_lead is not None and abs(lead - self._clock_lead) > CLOCK_JUMP:
-            self._beliefs.moved()
+            self._move("the wall clock jumped: this machine was asleep")
         self._clock_lead = lead
+
+    def _move(self, reason: str) -> None:
+        logger.info("all that was found out about the network begins anew: %s", reason)
+        self._beliefs.moved()
+        self._bus.publish(NetworkChanged(reason))
 
     @property
     def interfaces(self) -> tuple[str, ...]:

@@ -96,11 +96,11 @@ def test_a24_a_hole_is_punched_at_direct_public_or_seen_addresses(
         assert (address in offered) is (direct and (public or address in observed))
 
 
-def test_a24_seen_addresses_come_first() -> None:
+def test_a24_the_likeliest_addresses_come_first() -> None:
     public = parse("/ip4/5.5.5.5/tcp/1")
     forwarded = parse("/ip4/5.5.5.5/tcp/443")
     sources = Sources(listening=[public], announced=[forwarded], observed=[SEEN])
-    assert worth_punching(sources) == (SEEN, forwarded, public)
+    assert worth_punching(sources) == (forwarded, SEEN, public)
 
 
 # ---- V13: verdicts -----------------------------------------------------------------------

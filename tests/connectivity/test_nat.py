@@ -96,4 +96,18 @@ def test_v5_ports_in_order_have_a_step() -> None:
 def test_v6_who_gets_through_to_a_fresh_port_tells_how_the_nat_filters(
     contacted: bool | None, stranger: bool | None, filtering: Filtering
 ) -> None:
-    assert FilteringTests(contacted, stranger).filtering is filtering
+    tests = FilteringTests()
+    for by_stranger, reached in ((False, contacted), (True, stranger)):
+        if reached is not None:
+            tests.record("server", by_stranger=by_stranger, reached=reached)
+    assert tests.filtering is filtering
+
+
+def test_v6_one_server_that_lies_changes_nothing() -> None:
+    tests = FilteringTests()
+    for number, reached in enumerate([True, False, False]):
+        tests.record(f"server {number}", by_stranger=False, reached=True)
+        tests.record(f"server {number}", by_stranger=True, reached=reached)
+    assert tests.filtering is Filtering.ADDRESS_DEPENDENT
+    tests.record("server 3", by_stranger=True, reached=True)
+    assert len(tests.stranger) == 3

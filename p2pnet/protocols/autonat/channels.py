@@ -86,3 +86,20 @@ def dial_back_channel(stream: Stream, *, is_server: bool) -> MessageChannel[Dial
         decode=heard_by_server if is_server else heard_by_client,
         max_bytes=MAX_DIAL_BACK_BYTES,
     )
+
+
+class LastWord:
+    """A dial-back stream as its server uses it: there is one thing to say on it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._channel = dial_back_channel(stream, is_server=True)
+
+    async def send(self, message: DialBackMessage, /) -> None:
+        await self._channel.send(message)
+        # rust-libp2p lets go of the stream once it has answered, and yamux makes that a reset,
+        # which may overtake the answer, unless our half is over by then (AN15).
+        await self._stream.send_eof()
+
+    async def receive(self) -> DialBackMessage:
+        return await self._channel.receive()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
@@ -24,6 +24,7 @@ from p2pnet.events import (
     AddressObserved,
     AddressTested,
     ConnectionClosed,
+    NetworkChanged,
     PeerIdentified,
     PortMapped,
     PortMappingLost,
@@ -42,6 +43,7 @@ Heard = (
     AddressesChanged
     | AddressObserved
     | ConnectionClosed
+    | NetworkChanged
     | PeerIdentified
     | PortMapped
     | PortMappingLost
@@ -50,6 +52,7 @@ KINDS: tuple[type[Heard], ...] = (
     AddressesChanged,
     AddressObserved,
     ConnectionClosed,
+    NetworkChanged,
     PeerIdentified,
     PortMapped,
     PortMappingLost,
@@ -123,33 +126,22 @@ class AutoNATService:
         host.handle(DIAL_BACK, asker.hear_dial_back)
         with host.subscribe(*KINDS) as events:
             async with trio.open_nursery() as nursery:
-                trials = Trials(host, config, asker, nursery=nursery, look=self._interfaces)
+                trials = Trials(host, config, asker, nursery)
                 nursery.start_soon(trials.hear, events)
                 task_status.started()
                 await trials.run()
-
-    def _interfaces(self) -> frozenset[str]:
-        """Return the IP addresses of this machine. Raises OSError."""
-        return frozenset(self._env.network.interface_addresses())
 
 
 class Trials:
     """All tests of one host."""
 
     def __init__(
-        self,
-        host: ServiceHost,
-        config: AutoNAT,
-        asker: Asker,
-        *,
-        nursery: trio.Nursery,
-        look: Callable[[], frozenset[str]],
+        self, host: ServiceHost, config: AutoNAT, asker: Asker, nursery: trio.Nursery
     ) -> None:
         self._host = host
         self._config = config
         self._asker = asker
         self._nursery = nursery
-        self._look_at_interfaces = look
         self._servers = KnownServers(host, allow_private=config.allow_private)
         self._schedule = Schedule(
             Pace(
@@ -169,7 +161,6 @@ class Trials:
             enough=ENOUGH,
         )
         self._under_way: set[trio.CancelScope] = set()
-        self._interfaces: frozenset[str] = frozenset()
         self._happened = trio.Event()
         self._look_again_at = math.inf
         self._scout: Scout | None = None
@@ -180,7 +171,6 @@ class Trials:
 
     async def run(self) -> None:
         """Begin what is due, again and again."""
-        self._has_moved()
         while True:
             now = trio.current_time()
             if now >= self._look_again_at:
@@ -215,28 +205,16 @@ class Trials:
                 self._servers.forget_closed()
             if isinstance(event, PeerIdentified | ConnectionClosed):
                 self._servers.hear(event)
-            if event is None or isinstance(event, AddressesChanged):
-                self._restart_if_moved()
+            if isinstance(event, NetworkChanged):
+                self._restart()
             self._look_again_at = trio.current_time() + self._config.settle_seconds
             self._happened.set()
 
-    def _restart_if_moved(self) -> None:
-        if self._has_moved():  # AN28
-            logger.info("this machine has other addresses now: all tests begin anew")
-            self._schedule.restart(trio.current_time())
-            self._rounds.restart()
-            for scope in self._under_way:
-                scope.cancel()
-
-    def _has_moved(self) -> bool:
-        """Tell if the interfaces have other addresses than at the last look."""
-        try:
-            found = self._look_at_interfaces()
-        except OSError as error:
-            logger.info("cannot look at the interfaces: %s", error)
-            return False
-        before, self._interfaces = self._interfaces, found
-        return found != before
+    def _restart(self) -> None:  # AN28
+        self._schedule.restart(trio.current_time())
+        self._rounds.restart()
+        for trial in self._under_way:
+            trial.cancel()
 
     # ---- tests ---------------------------------------------------------------------------
 

@@ -334,7 +334,7 @@ async def test_what_was_under_way_when_the_network_changed_says_nothing(world: W
 
 
 async def test_a_host_that_missed_events_or_cannot_look_goes_on(world: World) -> None:
-    """AN28: to be out of sockets is no other network."""
+    """AN28: to be out of sockets, or to miss events, is no other network."""
     machine = world.machine("client", link=NEAR, families=IPV4_ONLY)
     network = Sockless(machine.env.network, dials=True)
     machine.env = replace(machine.env, network=network)

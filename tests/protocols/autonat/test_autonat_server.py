@@ -9,10 +9,12 @@ import trio
 
 from p2pnet import presets
 from p2pnet.core.addresses import Endpoint, parse
+from p2pnet.core.channel import read_frame
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.autonat import AutoNATServer
 from p2pnet.protocols.autonat.channels import request_channel
 from p2pnet.protocols.autonat.messages import (
+    DIAL_BACK,
     DIAL_REQUEST,
     DialDataRequest,
     DialDataResponse,
@@ -54,6 +56,24 @@ async def test_a_stranger_from_the_same_ip_says_the_nonce(world: World) -> None:
     assert "/tcp/4001" not in str(connection.remote_address)
     await trio.sleep(2)
     assert connection.is_closed
+
+
+async def test_an_answer_of_rust_is_heard_which_lets_go_of_the_stream_at_once(world: World) -> None:
+    """AN15: in rust-yamux that is a reset, unless the other half is over."""
+    server, client = await pair(world)
+
+    async def answer(stream: Stream) -> None:
+        await read_frame(stream, max_bytes=10, protocol_id=DIAL_BACK)
+        await stream.send_all(b"\x00")
+        with trio.move_on_after(0) as now:
+            assert await stream.receive_some() == b""
+        if now.cancelled_caught:
+            stream.reset()
+
+    client.machine.host.unhandle(DIAL_BACK)
+    client.machine.host.handle(DIAL_BACK, answer)
+    response = await client.ask(server, client.address)
+    assert response == DialResponse(OK, 0, DialStatus.OK)
 
 
 async def test_each_dial_is_made_under_another_key(world: World) -> None:
