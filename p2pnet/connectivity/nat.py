@@ -18,7 +18,6 @@ from itertools import pairwise
 from p2pnet.connectivity.observations import Observation
 from p2pnet.core.addresses import Endpoint
 
-
 MAX_SERVERS = 3
 """Servers whose words on the filtering are kept: those of one round."""
 
