@@ -1,0 +1,70 @@
+"""Watch verdicts on reachability for virtual days: behind which NATs do they change, and when?
+
+One world for each mapping and filtering: a host that five public peers test all the time. What
+is printed should be one verdict a line. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from itertools import product
+
+import trio
+
+from p2pnet import presets
+from p2pnet.testing.insecure import Insecure
+from p2pnet.testing.kinds import Kind
+from p2pnet.testing.links import Quality
+from p2pnet.testing.nat import Dependence, NatKind, PortChoice
+from p2pnet.testing.running import run
+from p2pnet.testing.sites import IPV4_ONLY
+from p2pnet.testing.world import World
+
+LINK = Quality(latency=0.02)
+LISTEN = "/ip4/0.0.0.0/tcp/4001"
+SETTLING = 30.0
+
+
+async def watch(nat: NatKind, hours: float, seed: int) -> list[str]:
+    """Return the verdicts that a host comes to, one after the other, with their times."""
+    seconds = hours * 3600
+    verdicts: list[str] = []
+    async with World(seed, patience=seconds + 100) as world:
+        server = replace(presets.relay(listen=[LISTEN]), security=[Insecure()])
+        peers = [
+            await world.host(server, f"peer {n}", link=LINK, families=IPV4_ONLY) for n in range(5)
+        ]
+        config = replace(presets.edge(listen=[LISTEN]), security=[Insecure()])
+        home = world.home(Kind("home", (nat,)), "home", link=LINK)
+        machine = await world.host(config, "host", at=home, link=LINK, families=IPV4_ONLY)
+        for peer in peers:
+            await machine.host.connect(peer.address)
+        await trio.sleep(SETTLING)
+        with trio.move_on_after(seconds):
+            while True:
+                value = machine.host.reachability.value
+                verdicts.append(f"{trio.current_time():.0f} s: {value.value}")
+                await machine.host.reachability.wait_for(lambda now, was=value: now is not was)
+    return verdicts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.grid")
+    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    found: dict[str, list[str]] = {}
+    for mapping, filtering in product(Dependence, Dependence):
+        nat = NatKind(mapping=mapping, filtering=filtering, ports=PortChoice.RANDOM)
+        name = f"{mapping.value} mapping, {filtering.value} filtering"
+        began = time.perf_counter()
+        found[name] = run(lambda nat=nat: watch(nat, chosen.hours, chosen.seed))
+        print(f"{name}: {', '.join(found[name])} ({time.perf_counter() - began:.0f} s)", flush=True)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
