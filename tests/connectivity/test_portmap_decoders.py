@@ -198,7 +198,8 @@ def test_private_addresses_count(text: str) -> None:
 def test_a_search_is_answered_with_success_or_not_at_all(first: str) -> None:
     """PM13."""
     rest = f"\r\nST: {ssdp.TARGETS[0]}\r\nLOCATION: http://{ROUTER}/\r\n\r\n"
-    assert ssdp.decode_untrusted(("HTTP/1.1 200 OK" + rest).encode(), ROUTER)
+    found = ssdp.decode_untrusted(("HTTP/1.1 200 OK" + rest).encode(), ROUTER)
+    assert found.location == Url(Endpoint(ROUTER, 80), "/")
     for data in ((first + rest).encode(), b"HTTP/1.1 200 OK" + rest.encode() + bytes(2048)):
         with pytest.raises(ProtocolError):
             ssdp.decode_untrusted(data, ROUTER)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
+from p2pnet.core import routes
 from p2pnet.core.routes import guessed, ipv4_gateways, ipv6_gateways
 
 HEAD = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
@@ -68,3 +70,11 @@ def test_elsewhere_the_first_address_of_a_private_network_is_guessed(
     own: tuple[str, str], guess: tuple[str, ...]
 ) -> None:
     assert guessed([own, own]) == guess
+
+
+def test_where_there_is_no_table_of_routes_the_interfaces_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(routes, "IPV4_ROUTES", tmp_path / "none")
+    assert routes.gateways() == guessed(routes.own_networks())
+    assert ("127.0.0.1", "255.0.0.0") in routes.own_networks()
