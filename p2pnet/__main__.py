@@ -12,6 +12,7 @@ import trio
 
 from p2pnet import presets
 from p2pnet.commands import asking, serving
+from p2pnet.commands.doctor import Request, doctor
 from p2pnet.commands.echo import echo
 from p2pnet.commands.keys import new_key, print_id, read_key
 from p2pnet.commands.output import CommandError, Output, nobody_reads
@@ -101,6 +102,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_target(echo_)
     add_direct(echo_)
 
+    add_doctor(
+        add("doctor", "find out who can reach this machine, and what would help", run_doctor)
+    )
+
     add("demo", "show two peers behind NATs meet over a relay and end up direct", run_demo)
     return parser
 
@@ -129,6 +134,36 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
     )
+
+
+def add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        type=peer,
+        metavar="ADDR",
+        help="peers to dial and explain: multiaddrs that end in /p2p/<peer id>, or bare peer ids",
+    )
+    parser.add_argument(
+        "--relay",
+        action="append",
+        default=[],
+        type=peer_address,
+        metavar="ADDR",
+        help="a relay that should work; may be repeated",
+    )
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        type=listen_address,
+        metavar="ADDR",
+        help="where to listen meanwhile, as the program that has trouble; may be repeated",
+    )
+    parser.add_argument(
+        "--seconds", type=seconds, default=10.0, metavar="N", help="look so long; default: 10"
+    )
+    parser.add_argument("--watch", action="store_true", help="tell what changes, until Ctrl-C")
 
 
 def add_direct(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +207,14 @@ def run_identify(args: argparse.Namespace, output: Output) -> int:
 
 def run_echo(args: argparse.Namespace, output: Output) -> int:
     return with_host(args.relay, lambda host: echo(host, args.target, direct_seconds=args.direct))
+
+
+def run_doctor(args: argparse.Namespace, output: Output) -> int:
+    config = presets.edge(listen=args.listen or presets.ANYWHERE, relays=args.relay)
+    request = Request(
+        relays=args.relay, targets=args.targets, seconds=args.seconds, watch=args.watch
+    )
+    return trio.run(lambda: doctor(config, output, request))
 
 
 def run_demo(args: argparse.Namespace, output: Output) -> int:

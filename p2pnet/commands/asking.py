@@ -55,8 +55,10 @@ async def wait_direct(
         output.event("direct", f"direct to {peer} at {address}", peer=peer, address=address)
         return connection
     reasons = reasons or ["no hole punch ended in time; it is the peer who begins it"]
+    remedy = host.explain(relayed.peer_id).remedy
     words = f"no direct connection to {peer} within {seconds:g} s: {'; '.join(reasons)}"
-    output.event("not_direct", words, peer=peer, reasons=reasons)
+    words += f"\nwhat to do: {remedy}" if remedy else ""
+    output.event("not_direct", words, peer=peer, reasons=reasons, remedy=remedy)
     return relayed
 
 

@@ -9,17 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from p2pnet.errors import (
-    AddressUnsupported,
-    DialError,
-    NegotiationFailed,
-    PeerIdMismatch,
-    ProtocolError,
-    RelayRefused,
-    describe,
-)
+from p2pnet.connectivity.causes import Cause, cause_of
+from p2pnet.errors import DialError, NegotiationFailed, describe
 
-Field = str | int | float | bool | None | Sequence[str] | Sequence[Mapping[str, str]]
+Field = str | int | float | bool | None | Sequence["Field"] | Mapping[str, "Field"]
 
 
 class CommandError(Exception):
@@ -53,6 +46,7 @@ class Output:
             fields: dict[str, Field] = {
                 "message": put_in_words(error),
                 "kind": type(error).__name__,
+                "cause": (cause := cause_for(error)) and cause.name.lower(),
                 "causes": causes,
                 "remedy": remedy,
             }
@@ -75,34 +69,35 @@ def put_in_words(error: BaseException) -> str:
     return str(error) if isinstance(error, CommandError) else describe(error)
 
 
+def cause_for(error: BaseException) -> Cause | None:
+    """Tell the cause of an error of the network; None for those of arguments and files."""
+    if isinstance(error, CommandError | OSError):
+        return None
+    cause = cause_of(error)
+    return None if cause is Cause.UNKNOWN else cause
+
+
 def remedy_for(error: BaseException) -> str:
     """Say what a person can do about an error; empty if nothing comes to mind."""
     match error:
-        case DialError(attempts=attempts) if attempts:
-            told = [remedy_for(attempt.cause) for attempt in attempts]
-            return "; ".join(dict.fromkeys(filter(None, told)))
         case CommandError(remedy=remedy):
             return remedy
-        case RelayRefused(status=status):
-            return REFUSED.get(status, "")
-        case ProtocolError(protocol_id="/multistream/1.0.0"):
-            return "something else listens there: is the port right?"
-        case OSError(errno=errno.EADDRINUSE):
-            return "another program listens there already: give another port with --listen"
-    return next((remedy for kind, remedy in REMEDIES if isinstance(error, kind)), "")
+        case OSError(errno=code):
+            return LISTENING.get(code or 0, "")
+        case NegotiationFailed():
+            return "the peer does not serve this protocol: is it started with --echo?"
+    cause = cause_for(error)
+    return "" if cause is None else WITH_OPTIONS.get(cause, cause.remedy)
 
 
-FULL = "the relay is full: try again later, or another relay"
-REFUSED = {
-    "NO_RESERVATION": "the peer holds no reservation there: start it with --relay, and wait for it",
-    "RESOURCE_LIMIT_EXCEEDED": FULL,
-    "RESERVATION_REFUSED": FULL,
-    "PERMISSION_DENIED": "the relay does not serve this peer: use another one",
+LISTENING = {
+    errno.EADDRINUSE: "another program listens there already: give another port with --listen",
+    errno.EADDRNOTAVAIL: "give an address of this machine with --listen, or /ip4/0.0.0.0/tcp/0",
+    errno.EACCES: "give a port from 1024 on with --listen, or run as a user who may take this one",
 }
-REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
-    (DialError, "give an address that ends in /p2p/<peer id>, or --relay with its relay"),
-    (NegotiationFailed, "the peer does not serve this protocol: is it started with --echo?"),
-    (PeerIdMismatch, "another peer answers there: is the peer id right?"),
-    (AddressUnsupported, "only TCP is spoken: give an address such as /ip4/192.0.2.1/tcp/4001"),
-    (ConnectionRefusedError, "nobody listens there: is the peer running, and the port right?"),
-)
+"""Nothing but listening lets an error of the system come so far."""
+WITH_OPTIONS = {
+    Cause.NO_ADDRESS: "give an address that ends in /p2p/<peer id>, or --relay with its relay",
+    Cause.NOT_RESERVED: "start the peer with --relay, and wait for its reservation",
+}
+"""Remedies that are options of the command."""

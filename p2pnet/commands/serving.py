@@ -9,6 +9,7 @@ import trio
 
 from p2pnet.commands.echo import ECHO, serve_echo
 from p2pnet.commands.output import Output
+from p2pnet.connectivity.journal import finding_of_relay
 from p2pnet.core.addresses import Multiaddr, with_peer
 from p2pnet.core.bus import Subscription
 from p2pnet.errors import EventsMissed
@@ -131,9 +132,14 @@ class Teller:
             self.output.event("reservation_lost", words, relay=relay, reason=reason)
             return
         wait = event.retry_seconds
-        words = f"no reservation at {relay}: {reason}; next try in {wait:.1f} s"
+        remedy = finding_of_relay(event).cause.remedy
         self.output.event(
-            "reservation_failed", words, relay=relay, reason=reason, retry_seconds=wait
+            "reservation_failed",
+            f"no reservation at {relay}: {reason}; next try in {wait:.1f} s; to do: {remedy}",
+            relay=relay,
+            reason=reason,
+            retry_seconds=wait,
+            remedy=remedy,
         )
 
     def _reservation(self, event: ReservationAccepted) -> None:
@@ -172,8 +178,9 @@ class Teller:
         peer = str(event.peer_id)
         if isinstance(event, PunchGivenUp):
             reasons = "; ".join(dict.fromkeys(event.reasons))
-            words = f"no direct connection to {peer}: {reasons}"
-            self.output.event("not_direct", words, peer=peer, reasons=event.reasons)
+            remedy = self._host.explain(event.peer_id).remedy
+            words = f"no direct connection to {peer}: {reasons}; to do: {remedy}"
+            self.output.event("not_direct", words, peer=peer, reasons=event.reasons, remedy=remedy)
             return
         address = str(event.address)
         self.output.event(

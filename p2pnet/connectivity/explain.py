@@ -47,7 +47,7 @@ class Situation:
     """What a host knows of itself."""
 
     now: float
-    """Of trio's clock."""
+    """Seconds since the host began."""
     interfaces: tuple[str, ...]
     known: tuple[KnownAddress, ...]
     nat: NatClass

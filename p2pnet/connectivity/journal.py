@@ -69,7 +69,7 @@ class Entry:
     """One event, and when it was."""
 
     time: float
-    """Of trio's clock."""
+    """Seconds since the host began."""
     kind: type[Noted]
     words: str
     finding: Finding | None = None

@@ -34,23 +34,25 @@ class Explaining:
         self._swarm = swarm
         self._advertising = advertising
         self._bus = bus
+        self._began = 0.0
         self._journal = Journal()
         self._events: Subscription[Noted] | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         with self._bus.subscribe(*KINDS, limit=4096) as self._events:
+            self._began = trio.current_time()
             task_status.started()
             while True:
                 try:
                     event = await anext(self._events)
                 except EventsMissed:
                     continue  # The journal has a gap, then.
-                self._journal.note(event, trio.current_time())
+                self._journal.note(event, self._now())
 
     def explain(self, peer_id: PeerId | None) -> Explanation:
         # Who asks right after a failure must not be told that nothing has happened yet.
         for event in () if self._events is None else self._events.take_waiting():
-            self._journal.note(event, trio.current_time())
+            self._journal.note(event, self._now())
         situation = self._situation()
         if peer_id is None:
             return explain_host(situation)
@@ -63,11 +65,15 @@ class Explaining:
         )
         return explain_peer(peer, situation)
 
+    def _now(self) -> float:
+        """Return the seconds since this host began: a time that means something to people."""
+        return trio.current_time() - self._began
+
     def _situation(self) -> Situation:
         refs = tuple(connection.ref for connection in self._swarm.connections())
         spoken = {ref.peer_id: self._swarm.peers.protocols(ref.peer_id) or () for ref in refs}
         return Situation(
-            now=trio.current_time(),
+            now=self._now(),
             interfaces=self._advertising.interfaces,
             known=self._advertising.known.value,
             nat=self._advertising.nat.value,

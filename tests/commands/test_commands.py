@@ -1,4 +1,4 @@
-"""The command as a user runs it: processes, JSON lines, exit codes. Rules C1 to C6."""
+"""The command as a user runs it: processes, JSON lines, exit codes. Rules C1 to C10."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from p2pnet.connectivity.causes import Cause
+
 pytestmark = pytest.mark.sockets
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +32,12 @@ def run(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes
 
 def events(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def rows(event: dict[str, object], field: str) -> list[dict[str, object]]:
+    found = event[field]
+    assert isinstance(found, list)
+    return found
 
 
 @asynccontextmanager
@@ -144,10 +152,45 @@ def test_a_failure_tells_every_cause_and_a_remedy() -> None:
             "cause": "ConnectionRefusedError: [Errno 111] Connection refused",
         }
     ]
-    assert event["remedy"]
+    assert event["cause"] == "refused"
+    assert event["remedy"] == Cause.REFUSED.remedy
     words = run("ping", address)
     assert words.stdout == b""
-    assert b"what to do" in words.stderr
+    assert words.stderr.decode().splitlines()[-1] == f"what to do: {Cause.REFUSED.remedy}"
+
+
+def test_a_listen_address_that_is_not_ours_is_told_with_what_to_do() -> None:
+    """C4."""
+    done = run("node", "--listen", "/ip4/8.8.8.8/tcp/4001", "--json")
+    assert done.returncode == 1
+    (event,) = events(done)
+    assert event["cause"] is None
+    assert "--listen" in str(event["remedy"])
+
+
+def test_the_doctor_tells_what_would_help_and_of_a_peer_why_it_is_not_reached() -> None:
+    """C8 C10."""
+    missing = f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}"
+    done = run("doctor", "--listen", LOOPBACK, missing, "--json")
+    assert done.returncode == 1
+    (report,) = events(done)
+    assert report["event"] == "doctor"
+    assert report["remedy"] == Cause.LOOPBACK_ONLY.remedy
+    assert rows(rows(report, "peers")[0], "findings")[0]["cause"] == "refused"
+    words = run("doctor", "--listen", LOOPBACK).stdout.decode()
+    assert f"What would help most: {Cause.LOOPBACK_ONLY.remedy}" in words
+
+
+async def test_a_doctor_that_watches_ends_when_it_is_told_to() -> None:
+    """C9 C10."""
+    async with running("relay", "--listen", LOOPBACK) as relay:
+        address = str((await relay.wait_event("listening"))["address"])
+        async with running("doctor", "--watch", "--relay", address) as watching:
+            while True:
+                report = await watching.wait_event("doctor")
+                if rows(report, "relays")[0]["held"]:
+                    break
+            assert await watching.stop(signal.SIGINT) == 0
 
 
 def test_logs_go_to_stderr_and_leave_stdout_to_the_events() -> None:
@@ -196,6 +239,7 @@ async def test_a_node_tells_that_it_cannot_reach_its_relay() -> None:
         failed = await node.wait_event("reservation_failed")
         assert failed["relay"] == PEER
         assert "Connection refused" in str(failed["reason"])
+        assert failed["remedy"] == Cause.RELAY_UNREACHABLE.remedy
         assert await node.stop(signal.SIGTERM) == 0
 
 
@@ -236,7 +280,8 @@ async def test_a_node_names_the_port_that_is_taken_and_a_ping_the_wrong_peer() -
         assert "--listen" in str(taken["remedy"])
 
         (wrong,) = events(await ask("ping", f"{place}/p2p/{PEER}", "--json"))
-        assert wrong["remedy"] == "another peer answers there: is the peer id right?"
+        assert wrong["cause"] == "wrong_peer"
+        assert wrong["remedy"] == Cause.WRONG_PEER.remedy
 
 
 async def test_echo_does_without_stdin_and_not_without_stdout() -> None:
