@@ -78,8 +78,19 @@ async def test_the_simulated_homes_meet_as_printed() -> None:
     assert done.stdout.startswith(b"direct: <Connection")
 
 
+@pytest.mark.sockets
+async def test_the_program_that_asks_why_says_so() -> None:
+    peer = "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq"
+    command = [sys.executable, "-c", PROGRAMS["why"], f"/ip4/127.0.0.1/tcp/1/p2p/{peer}"]
+    done = await trio.run_process(command, capture_stdout=True)
+    cause, remedy, *about_itself = done.stdout.decode().splitlines()
+    assert cause == "Cause.REFUSED"
+    assert remedy == "see whether the peer runs, and whether the port is right"
+    assert about_itself[0].startswith("this host: ")
+
+
 def test_each_program_is_short() -> None:
-    assert set(PROGRAMS) == {"echo_server", "echo_client", "relay", "two_homes"}
+    assert set(PROGRAMS) == {"echo_server", "echo_client", "relay", "two_homes", "why"}
     for name, source in PROGRAMS.items():
         lines = [line for line in source.splitlines() if line.strip()]
         assert len(lines) <= 17, name
