@@ -11,7 +11,7 @@ import trio
 from p2pnet import presets
 from p2pnet.connectivity.causes import Cause
 from p2pnet.connectivity.explain import Explanation
-from p2pnet.core.addresses import Endpoint, circuit_address, from_endpoint, parse
+from p2pnet.core.addresses import Endpoint, from_endpoint
 from p2pnet.core.env import ByteStream
 from p2pnet.core.framing import encode_frame
 from p2pnet.core.keys import PrivateKey
@@ -19,7 +19,6 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.interfaces import Kit
 from p2pnet.muxers.yamux import Yamux
 from p2pnet.muxers.yamux.driver import YamuxMuxer
-from p2pnet.protocols.relay import RelayServer
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.testing.insecure import Insecure
 from p2pnet.testing.machines import Machine
@@ -27,7 +26,6 @@ from p2pnet.testing.packet import Packet, Segment
 from p2pnet.testing.sites import IPV4_ONLY
 from p2pnet.testing.world import World
 from tests.connectivity.fault_scene import (
-    bare,
     fail_to_connect,
     fault,
     full,
@@ -38,7 +36,7 @@ from tests.connectivity.fault_scene import (
     reserved,
     tell,
 )
-from tests.connectivity.faults_of_hosts import DenyingRelay, ipv6_address
+from tests.connectivity.faults_of_hosts import ipv6_address
 
 SOMEBODY = PeerId.from_public_key(PrivateKey.from_seed(b"\x07" * 32).public_key)
 AGREEMENT_BYTES = 64
@@ -306,156 +304,3 @@ def tamper(machine: Machine, *, spare: int = 0) -> None:
         deliver(packet)
 
     machine.plug.deliver = change
-
-
-# ---- over a relay ------------------------------------------------------------------------
-
-
-@fault(Cause.NOT_RESERVED)
-async def not_reserved(world: World) -> Explanation:
-    alice = await put_edge(world, "alice", await put_relay(world))
-    await reserved(alice)
-    return await explained(alice, str(SOMEBODY))
-
-
-@fault(Cause.NOT_RESERVED)
-async def not_reserved_and_another_has_its_private_address(world: World) -> Explanation:
-    home = world.home("port-restricted", "home")
-    config = presets.minimal(listen=presets.RELAY_PORTS)
-    other = await put_edge(world, "other", at=home, config=config)
-    alice = await put_edge(world, "alice", await put_relay(world), at=home)
-    await reserved(alice)
-    tell(alice, SOMEBODY, Endpoint(other.addresses[0], 4001))
-    return await explained(alice, str(SOMEBODY))
-
-
-@fault(Cause.RELAY_LOST_PEER)
-async def switched_off_while_reserved(world: World) -> Explanation:
-    relay = await put_relay(world)
-    alice, bob = await put_edge(world, "alice", relay), await put_edge(world, "bob", relay)
-    await reserved(alice)
-    await reserved(bob)
-    target = str(bob.host.peer_id)
-    await bob.power_off()
-    return await explained(alice, target)
-
-
-@fault(Cause.RELAY_UNREACHABLE)
-async def relay_of_the_peer_switched_off(world: World) -> Explanation:
-    relay, alice = await put_relay(world), await put_edge(world, "alice")
-    target = full(circuit_address(parse(relay.address)), SOMEBODY)
-    await relay.power_off()
-    return await explained(alice, target)
-
-
-@fault(Cause.RELAY_UNREACHABLE)
-async def relay_of_the_peer_does_not_run(world: World) -> Explanation:
-    relay, alice = await put_relay(world), await put_edge(world, "alice")
-    target = full(circuit_address(parse(relay.address)), SOMEBODY)
-    await relay.stop()
-    return await explained(alice, target)
-
-
-@fault(Cause.NO_RELAY_SERVICE)
-async def relay_of_the_peer_is_none(world: World) -> Explanation:
-    peer, alice = await put_public(world), await put_edge(world, "alice")
-    return await explained(alice, full(circuit_address(parse(peer.address)), SOMEBODY))
-
-
-@fault(Cause.RELAY_DENIES)
-async def relay_denies_circuits(world: World) -> Explanation:
-    config = bare(presets.minimal(listen=presets.RELAY_PORTS), DenyingRelay())
-    relay, alice = await put_public(world, "relay", config), await put_edge(world, "alice")
-    return await explained(alice, full(circuit_address(parse(relay.address)), SOMEBODY))
-
-
-@fault(Cause.RELAY_FULL)
-async def relay_has_no_circuit_left(world: World) -> Explanation:
-    relay = await put_relay(world, limits=RelayServer(max_circuits=1))
-    # What is symmetric cannot leave the relay.
-    bob = await put_edge(world, "bob", relay, at="symmetric")
-    carol = await put_edge(world, "carol", relay, at="symmetric")
-    alice = await put_edge(world, "alice", relay, at="symmetric")
-    await reserved(bob)
-    await reserved(alice)
-    await carol.host.connect(full(circuit_address(parse(relay.address)), bob.host.peer_id))
-    return await explained(alice, str(bob.host.peer_id))
-
-
-# ---- relayed, and it stays so ------------------------------------------------------------
-
-
-async def call(
-    world: World, a: str, b: str, *, lacks_a: str = "", lacks_b: str = ""
-) -> tuple[Machine, Machine]:
-    """Let two peers meet over a relay, and wait for what becomes of it."""
-    relays = [await put_relay(world, f"relay {number}") for number in range(2)]
-    recipe = presets.edge(relays=[relay.address for relay in relays])
-    bob = await put_edge(world, "bob", at=b, config=bare(recipe, without=[lacks_b]))
-    alice = await put_edge(world, "alice", at=a, config=bare(recipe, without=[lacks_a]))
-    await reserved(alice)
-    await reserved(bob)
-    await trio.sleep(5)
-    await alice.host.connect(bob.host.peer_id)
-    await trio.sleep(SETTLED)
-    return alice, bob
-
-
-@fault(Cause.NO_DCUTR)
-async def peer_without_dcutr(world: World) -> Explanation:
-    alice, bob = await call(world, "port-restricted", "port-restricted", lacks_b="DCUtR")
-    return alice.host.explain(bob.host.peer_id)
-
-
-@fault(Cause.NO_DCUTR)
-async def caller_without_dcutr(world: World) -> Explanation:
-    alice, bob = await call(world, "port-restricted", "port-restricted", lacks_a="DCUtR")
-    return bob.host.explain(alice.host.peer_id)
-
-
-@fault(Cause.NO_OWN_DCUTR)
-async def host_without_dcutr(world: World) -> Explanation:
-    alice, bob = await call(world, "port-restricted", "port-restricted", lacks_a="DCUtR")
-    return alice.host.explain(bob.host.peer_id)
-
-
-@fault(Cause.OWN_SYMMETRIC)
-async def own_nat_symmetric(world: World) -> Explanation:
-    alice, bob = await call(world, "symmetric", "port-restricted")
-    return alice.host.explain(bob.host.peer_id)
-
-
-@fault(Cause.PEER_SYMMETRIC)
-async def nat_of_the_peer_symmetric(world: World) -> Explanation:
-    alice, bob = await call(world, "port-restricted", "symmetric")
-    return alice.host.explain(bob.host.peer_id)
-
-
-@fault(Cause.PEER_SYMMETRIC)
-async def nat_of_the_caller_symmetric(world: World) -> Explanation:
-    alice, bob = await call(world, "symmetric", "firewall")
-    return bob.host.explain(alice.host.peer_id)
-
-
-async def call_within_a_home(world: World) -> tuple[Machine, Machine]:
-    """Let two peers meet over a relay that is in their home, where all addresses are private."""
-    home = world.home("port-restricted", "home")
-    relay = await put_edge(world, "relay", at=home, config=presets.relay())
-    alice = await put_edge(world, "alice", relay, at=home)
-    bob = await put_edge(world, "bob", relay, at=home)
-    await reserved(bob)
-    await alice.host.connect(bob.host.peer_id)
-    await trio.sleep(SETTLED)
-    return alice, bob
-
-
-@fault(Cause.NO_PUNCH_ADDRESS)
-async def no_public_address_of_the_caller(world: World) -> Explanation:
-    alice, bob = await call_within_a_home(world)
-    return alice.host.explain(bob.host.peer_id)
-
-
-@fault(Cause.NO_PUNCH_ADDRESS)
-async def no_public_address_of_the_called(world: World) -> Explanation:
-    alice, bob = await call_within_a_home(world)
-    return bob.host.explain(alice.host.peer_id)

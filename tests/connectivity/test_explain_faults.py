@@ -7,7 +7,7 @@ import trio
 
 from p2pnet import presets
 from p2pnet.testing.world import World
-from tests.connectivity import faults_of_hosts, faults_of_peers
+from tests.connectivity import faults_of_hosts, faults_of_peers, faults_over_relays
 from tests.connectivity.fault_scene import (
     TABLE,
     Fault,
@@ -29,6 +29,7 @@ def test_the_table_is_long_and_each_row_has_a_name_of_its_own() -> None:
     assert {fault.inject.__module__ for fault in TABLE} == {
         faults_of_hosts.__name__,
         faults_of_peers.__name__,
+        faults_over_relays.__name__,
     }
     assert len({fault.name for fault in TABLE}) == len(TABLE) >= 40
 
