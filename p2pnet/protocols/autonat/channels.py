@@ -8,6 +8,7 @@ import trio
 
 from p2pnet.core.channel import MessageChannel
 from p2pnet.core.tasks import bare_exceptions
+from p2pnet.errors import StreamReset
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.autonat.messages import (
     DIAL_BACK,
@@ -88,18 +89,20 @@ def dial_back_channel(stream: Stream, *, is_server: bool) -> MessageChannel[Dial
     )
 
 
-class LastWord:
-    """A dial-back stream as its server uses it: there is one thing to say on it."""
+class Telling:
+    """A dial-back stream as its server uses it."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream = stream
         self._channel = dial_back_channel(stream, is_server=True)
 
     async def send(self, message: DialBackMessage, /) -> None:
         await self._channel.send(message)
-        # rust-libp2p lets go of the stream once it has answered, and yamux makes that a reset,
-        # which may overtake the answer, unless our half is over by then (AN15).
-        await self._stream.send_eof()
 
     async def receive(self) -> DialBackMessage:
-        return await self._channel.receive()
+        """Wait for the answer. Raises ProtocolError."""
+        try:
+            return await self._channel.receive()
+        except StreamReset:
+            # rust-libp2p lets go of the stream once it has answered, which yamux makes a reset,
+            # and that takes back the answer (AN15).
+            return DialBackResponse()

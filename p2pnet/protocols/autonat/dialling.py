@@ -20,7 +20,7 @@ from p2pnet.errors import (
     describe,
 )
 from p2pnet.interfaces import Connection, ServiceHost
-from p2pnet.protocols.autonat.channels import LastWord
+from p2pnet.protocols.autonat.channels import Telling
 from p2pnet.protocols.autonat.dialogue import deliver
 from p2pnet.protocols.autonat.messages import DIAL_BACK, DialResponse, DialStatus, Status
 from p2pnet.protocols.autonat.policy import Choice
@@ -92,7 +92,7 @@ async def say(connection: Connection, nonce: int, seconds: float) -> DialStatus:
         with trio.fail_after(seconds):
             stream = await connection.open_stream(DIAL_BACK)
             try:
-                await deliver(LastWord(stream), nonce)
+                await deliver(Telling(stream), nonce)
             except BaseException:
                 stream.reset()
                 raise
