@@ -20,6 +20,8 @@ func main() {
 // run plays the role. A dialer prints its line even about settings it can't use.
 func run(s settings, invalid error) error {
 	switch {
+	case s.role == "dial" && s.autoNAT != "":
+		return runAutoNATClient(s, invalid)
 	case s.role == "dial":
 		return runDial(s, invalid)
 	case invalid != nil:

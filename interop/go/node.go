@@ -58,7 +58,9 @@ func newNode(s settings) (host.Host, error) {
 		options = append(options, libp2p.NoListenAddrs)
 	}
 	// A forced reachability also keeps the AutoNAT client from asking around.
-	if s.holePunch {
+	if s.autoNAT != "" {
+		options = append(options, autoNATOptions(s.autoNAT)...)
+	} else if s.holePunch {
 		options = append(options, libp2p.ForceReachabilityPrivate(),
 			libp2p.EnableHolePunching(holepunch.WithTracer(punchLog{})))
 	} else {

@@ -18,7 +18,8 @@ type settings struct {
 	role         string
 	seed         []byte // nil means a random identity
 	listen       []ma.Multiaddr
-	target       ma.Multiaddr
+	targets      []ma.Multiaddr
+	target       ma.Multiaddr // the first of them
 	relay        ma.Multiaddr
 	security     string
 	echoBytes    int64
@@ -26,6 +27,8 @@ type settings struct {
 	directWait   time.Duration // 0 means any connection will do
 	timeout      time.Duration
 	relayLimited bool
+	autoNAT      string // empty for none
+	verdicts     int    // an AutoNAT client waits for so many
 }
 
 const (
@@ -44,7 +47,7 @@ func readSettings(getenv func(string) string) (settings, error) {
 	s := settings{
 		role:         env.oneOf("ROLE", "", "listen", "dial", "relay"),
 		seed:         env.seed("KEY_SEED"),
-		target:       env.address("TARGET"),
+		targets:      env.addresses("TARGET", ""),
 		relay:        env.address("RELAY"),
 		security:     env.oneOf("SECURITY", "noise", "noise", "tls"),
 		echoBytes:    int64(env.count("ECHO_BYTES", 10<<20)),
@@ -52,11 +55,21 @@ func readSettings(getenv func(string) string) (settings, error) {
 		directWait:   env.seconds("DIRECT_SECONDS", 0),
 		timeout:      env.seconds("TIMEOUT_SECONDS", 60),
 		relayLimited: env.oneOf("RELAY_LIMITED", "1", "0", "1") == "1",
+		verdicts:     int(env.count("VERDICTS", 1)),
 	}
 	env.oneOf("MUXER", "yamux", "yamux")
 	s.listen = env.addresses("LISTEN", defaultListen(s))
+	if env.text("AUTONAT", "") != "" {
+		s.autoNAT = env.oneOf("AUTONAT", "", v1Client, v1Server, v2Client, v2Server)
+	}
+	if len(s.targets) > 0 {
+		s.target = s.targets[0]
+	}
 	if s.role == "dial" && s.target == nil {
 		env.fail("TARGET", "is required for ROLE=dial")
+	}
+	if len(s.targets) > 1 && s.autoNAT == "" {
+		env.fail("TARGET", "must be a single multiaddr without AUTONAT")
 	}
 	return s, env.err
 }
