@@ -110,7 +110,7 @@ async function pingOnce(connection, signal) {
   }
 }
 
-function describe(error) {
+export function describe(error) {
   const inner = error.errors?.map(describe) ?? [];
   return [`${error.name}: ${error.message}`, ...inner].join('; ');
 }

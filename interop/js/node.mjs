@@ -2,6 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 
+import { autoNAT } from '@libp2p/autonat';
+import { autoNATv2 } from '@libp2p/autonat-v2';
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2';
 import { generateKeyPair, generateKeyPairFromSeed } from '@libp2p/crypto/keys';
 import { dcutr } from '@libp2p/dcutr';
@@ -48,7 +50,7 @@ export async function startNode(settings) {
     runOnLimitedConnection: true,
   });
   await node.start();
-  node.services.announcer.announceListenAddresses();
+  if (!settings.autoNAT?.endsWith('client')) node.services.addresses.announceListenAddresses();
   return node;
 }
 
@@ -61,7 +63,8 @@ function listenAddresses(settings) {
 }
 
 function services(settings) {
-  const chosen = { identify: identify(), ping: ping(), announcer };
+  const chosen = { identify: identify(), ping: ping(), addresses };
+  if (settings.autoNAT !== null) chosen.autoNAT = settings.autoNAT.startsWith('v1') ? autoNAT() : autoNATv2();
   if (settings.holePunch) chosen.dcutr = dcutr();
   if (settings.role === 'relay') {
     chosen.relay = circuitRelayServer({ reservations: { applyDefaultLimit: settings.relayLimited } });
@@ -69,10 +72,11 @@ function services(settings) {
   return chosen;
 }
 
-// A public listen address is told to nobody until AutoNAT has confirmed it, and there is no AutoNAT
-// here: a relay on a public address would hand out reservations without addresses.
-function announcer({ addressManager, transportManager }) {
+// A public listen address is told to nobody until AutoNAT has confirmed it, and there is none but in
+// tests of it: a relay on a public address would hand out reservations without addresses.
+function addresses({ addressManager, transportManager }) {
   return {
+    manager: addressManager,
     announceListenAddresses() {
       for (const address of transportManager.getAddrs()) {
         addressManager.confirmObservedAddr(address, { type: 'transport' });

@@ -3,6 +3,7 @@
 
 import './polyfills.mjs';
 
+const { learn } = await import('./autonat.mjs');
 const { dial } = await import('./dialer.mjs');
 const { startNode } = await import('./node.mjs');
 const { readSettings } = await import('./settings.mjs');
@@ -42,7 +43,7 @@ async function serve(settings) {
 }
 
 async function runDial(settings) {
-  const report = await dial(settings);
+  const report = await (settings.autoNAT === null ? dial(settings) : learn(settings));
   await print(report);
   return report.error === null ? 0 : 1;
 }

@@ -5,6 +5,7 @@ import { multiaddr } from '@multiformats/multiaddr';
 const ROLES = ['listen', 'dial', 'relay'];
 const SECURITIES = ['noise', 'tls'];
 const MUXERS = ['yamux'];
+const AUTONAT = ['v1-client', 'v1-server', 'v2-client', 'v2-server'];
 
 export function readSettings(environment) {
   const text = (name, fallback) => environment[name] || fallback;
@@ -37,9 +38,13 @@ export function readSettings(environment) {
   if (seed !== null && !/^[0-9a-f]{64}$/i.test(seed)) {
     throw new Error('KEY_SEED must be 64 hex digits');
   }
-  const target = address('TARGET');
-  if (role === 'dial' && target === null) {
+  const autoNAT = text('AUTONAT', null) && choice('AUTONAT', AUTONAT);
+  const targets = text('TARGET', '').split(',').filter(Boolean).map((target) => multiaddr(target));
+  if (role === 'dial' && targets.length === 0) {
     throw new Error('TARGET is required for ROLE=dial');
+  }
+  if (targets.length > 1 && autoNAT === null) {
+    throw new Error('TARGET must be one multiaddr without AUTONAT');
   }
   const echoBytes = number('ECHO_BYTES', '10485760');
   if (!Number.isSafeInteger(echoBytes)) {
@@ -50,7 +55,8 @@ export function readSettings(environment) {
     role,
     seed: seed === null ? null : Buffer.from(seed, 'hex'),
     listen: text('LISTEN', role === 'dial' ? '' : '/ip4/127.0.0.1/tcp/0').split(',').filter(Boolean),
-    target,
+    targets,
+    target: targets[0] ?? null,
     relay: role === 'listen' ? address('RELAY') : null,
     security: choice('SECURITY', SECURITIES, 'noise'),
     muxer: choice('MUXER', MUXERS, 'yamux'),
@@ -59,5 +65,7 @@ export function readSettings(environment) {
     directSeconds: number('DIRECT_SECONDS', '0'),
     timeoutSeconds: number('TIMEOUT_SECONDS', '60'),
     relayLimited: flag('RELAY_LIMITED', '1'),
+    autoNAT,
+    verdicts: number('VERDICTS', '1'),
   });
 }
