@@ -10,7 +10,7 @@ help:
 	@echo "make demo         two peers behind NATs meet by peer id and end up direct"
 	@echo "make test         all tests"
 	@echo "make check        formatting, lint, strict types, import rules"
-	@echo "make interop      against go-libp2p and js-libp2p (what is not installed is skipped)"
+	@echo "make interop      against go-, js- and rust-libp2p (what is not installed is skipped)"
 	@echo "make bench        benchmarks; make bench-quick takes a minute"
 	@echo "make bench-sim    benchmarks of the simulated internet: a day of churn, a crowd of 1,000"
 	@echo "make protos       generate p2pnet/pb anew"

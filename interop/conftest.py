@@ -37,6 +37,14 @@ def js_peer() -> str | None:
     return run(NPM_INSTALL, HERE / "js")
 
 
+@pytest.fixture(scope="session")
+def rust_peer() -> str | None:
+    """Build the Rust peer; returns why it cannot be had, or None."""
+    if shutil.which("cargo") is None:
+        return "Rust is not installed"
+    return run(["cargo", "build", "--quiet", "--locked"], HERE / "rust")
+
+
 def run(argv: list[str], folder: Path) -> str | None:
     done = subprocess.run(
         argv, cwd=folder, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS
@@ -54,7 +62,7 @@ def peers(request: pytest.FixtureRequest) -> None:
     """
     call = getattr(request.node, "callspec", None)
     named = [] if call is None else list(call.params.values())
-    for kind in ("go", "js"):
+    for kind in ("go", "js", "rust"):
         reason = request.getfixturevalue(f"{kind}_peer") if kind in named else None
         if reason is not None:
             unavailable(reason)

@@ -16,14 +16,22 @@ from p2pnet import HostConfig, Ping, PrivateKey, RelayServer, open_host, presets
 from p2pnet.commands.echo import ECHO, serve_echo
 from p2pnet.core.addresses import with_peer
 from p2pnet.errors import describe
-from p2pnet.events import ReservationAccepted
+from p2pnet.events import AddressTested, ReservationAccepted
 from p2pnet.host.host import Host
-from p2pnet.interfaces import Connection, Stream
+from p2pnet.interfaces import Connection, Part, Service, Stream
+from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
+from p2pnet.protocols.autonat_v1 import AutoNATv1, AutoNATv1Server
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.identify import Identify
 
 CHUNK_BYTES = 65_536
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+AUTONAT: dict[str, Part[Service]] = {
+    "v1-client": AutoNATv1(),
+    "v1-server": AutoNATv1Server(),
+    "v2-client": AutoNAT(),
+    "v2-server": AutoNATServer(),
+}
 
 
 def make_config(env: Mapping[str, str]) -> HostConfig:
@@ -33,6 +41,10 @@ def make_config(env: Mapping[str, str]) -> HostConfig:
     listen = [a for a in env.get("LISTEN", "" if role == "dial" else LOOPBACK).split(",") if a]
     if env.get("SECURITY", "noise") != "noise" or env.get("MUXER", "yamux") != "yamux":
         raise ValueError("this peer speaks noise and yamux")
+    if env.get("AUTONAT"):
+        config = presets.minimal(key=key, listen=listen)
+        services = [*config.services, AUTONAT[env["AUTONAT"]]]
+        return dataclasses.replace(config, services=services)
     if role == "relay":
         unlimited = RelayServer(circuit_seconds=0, circuit_bytes=0)
         limited = env.get("RELAY_LIMITED", "1") == "1"
@@ -103,6 +115,26 @@ async def dial(env: Mapping[str, str], result: dict[str, object]) -> None:
             result["echo_ok"] = await echo(host, connection, size)
 
 
+async def learn(env: Mapping[str, str], result: dict[str, object]) -> None:
+    """Connect to AutoNAT servers, and wait until they have spoken about enough addresses."""
+    learnt: dict[str, dict[str, str]] = {}
+    async with open_host(make_config(env)) as host:
+        result["peer_id"] = str(host.peer_id)
+        with host.subscribe(AddressTested) as tests:
+            for target in env["TARGET"].split(","):
+                await host.connect(target)
+            while len(learnt) < int(env.get("VERDICTS", "1")):
+                test = await anext(tests)
+                address = str(test.address)
+                reachability = "public" if test.reached else "private"
+                learnt[address] = {
+                    "address": address,
+                    "reachability": reachability,
+                    "protocol": test.protocol,
+                }
+                result["learnt"] = list(learnt.values())
+
+
 async def echo(host: Host, connection: Connection, size: int) -> bool:
     sent, received = hashlib.sha256(), hashlib.sha256()
     stream = await host.open_stream(connection.peer_id, ECHO, limited="allow")
@@ -129,7 +161,7 @@ async def run(env: Mapping[str, str]) -> int:
     result: dict[str, object] = {"error": None}
     try:
         with trio.fail_after(float(env.get("TIMEOUT_SECONDS", "60"))):
-            await dial(env, result)
+            await (learn if env.get("AUTONAT") else dial)(env, result)
     except Exception as error:  # noqa: BLE001 - whatever it is, the contract wants it in the line
         result["error"] = describe(error)
     if result.get("echo_ok") is False:

@@ -18,6 +18,7 @@ COMMANDS = {
     "p2pnet": [sys.executable, str(HERE / "peer.py")],
     "go": [str(HERE / "go" / "bin" / "peer")],
     "js": ["node", str(HERE / "js" / "peer.mjs")],
+    "rust": [str(HERE / "rust" / "target" / "debug" / "peer")],
 }
 READY_SECONDS = 60.0
 DIAL_SECONDS = 120.0

@@ -1,0 +1,107 @@
+"""AutoNAT v1 and v2: p2pnet has nodes of others dial it, and dials them, in public and behind NATs.
+
+All cells run at once in one laboratory (`interop.natlab.autonat`), since most of the time they
+wait: a server of version 1 takes 15 s to say that it has reached nobody. Where version 2 is asked
+in public, the client has a second IP address, for the test of which it has to pay with data.
+
+Not a cell: p2pnet asks js-libp2p by version 1. That server dials nobody who is connected; it takes
+the connection that is there for the one that it was to make, or complains of it, and closes it
+either way, so that its answer reaches nobody.
+
+These look otherwise than the others:
+
+- go-libp2p by version 1, and rust-libp2p by version 1 behind a NAT, tell of the host as a whole.
+- rust-libp2p has only the address tested at which it is seen.
+- js-libp2p does not find out where it is behind a NAT, so it is told as by a router that forwards
+  its port. It only counts failures, and believes in none before there are eight, from as many
+  networks of 2^24 addresses; the count is what is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from interop.conftest import unavailable
+from interop.processes import Line
+from p2pnet.demo.namespaces import check_support, reexec_command
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 240
+PROTOCOLS = {"v1": "/libp2p/autonat/1.0.0", "v2": "/libp2p/autonat/2/dial-request"}
+REACHABILITY = {"public": "public", "nat": "private"}
+
+PAIRS = [
+    # version, client, server
+    ("v1", "p2pnet", "p2pnet"),
+    ("v1", "p2pnet", "go"),
+    ("v1", "p2pnet", "rust"),
+    ("v1", "go", "p2pnet"),
+    ("v1", "js", "p2pnet"),
+    ("v1", "rust", "p2pnet"),
+    ("v2", "p2pnet", "p2pnet"),
+    ("v2", "p2pnet", "go"),
+    ("v2", "p2pnet", "js"),
+    ("v2", "p2pnet", "rust"),
+    ("v2", "go", "p2pnet"),
+    ("v2", "js", "p2pnet"),
+    ("v2", "rust", "p2pnet"),
+]
+NAMES_NO_ADDRESS = [("v1", "go", "public"), ("v1", "go", "nat"), ("v1", "rust", "nat")]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the clients printed, by cell, and what the laboratory complained of."""
+
+    lines: dict[str, Line]
+    complaints: str
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> Results:
+    """Run those cells that are to be looked at, and for which everything is there."""
+    support = check_support()
+    if support.how is None:
+        unavailable("; ".join(support.missing))
+        raise AssertionError
+    chosen = [
+        [str(value) for value in item.callspec.params.values()]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.module is request.module
+    ]
+    for kind in ("go", "js", "rust"):
+        if any(kind in names for names in chosen) and request.getfixturevalue(f"{kind}_peer"):
+            chosen = [names for names in chosen if kind not in names]
+    argv = [sys.executable, "-m", "interop.natlab.autonat", *map(":".join, chosen)]
+    done = subprocess.run(
+        reexec_command(argv, how=support.how),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    lines: list[Line] = [json.loads(line) for line in done.stdout.splitlines()]
+    return Results({str(line["cell"]): line for line in lines}, done.stderr)
+
+
+@pytest.mark.parametrize("place", ["public", "nat"])
+@pytest.mark.parametrize(("version", "client", "server"), PAIRS)
+def test_autonat(results: Results, version: str, client: str, server: str, place: str) -> None:
+    line = results.lines.get(":".join((version, client, server, place)))
+    assert line is not None, results.complaints
+    assert line["error"] is None, line.get("log")
+    outside, learnt = line["outside"], line["learnt"]
+    assert isinstance(outside, list)
+    assert isinstance(learnt, list)
+    tested = [None] if (version, client, place) in NAMES_NO_ADDRESS else outside
+    assert {each["address"]: each["reachability"] for each in learnt} == dict.fromkeys(
+        tested, REACHABILITY[place]
+    )
+    assert {each["protocol"] for each in learnt} == {PROTOCOLS[version]}
