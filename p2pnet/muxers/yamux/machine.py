@@ -140,6 +140,13 @@ class Session:
             return None
         return min(self._remaining, READ_BYTES)
 
+    def progressed(self, now: float) -> None:
+        """Note that the remote took some of what was waiting to be sent: it lives (Y12).
+
+        Behind much data on a slow line a ping, and so its answer, may take minutes.
+        """
+        self._pulse.heard(now)
+
     def receive(self, data: bytes | bytearray, now: float) -> list[Event]:
         """Take bytes from the remote.
 

@@ -15,6 +15,10 @@ from p2pnet.muxers.yamux.machine import Session
 
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, P2PError)
 """How the stream below says that it can't go on."""
+PIECE_BYTES = 65_536
+"""Sent at once; on a slow line progress is seen after so much."""
+WAITED_SECONDS = 0.05
+"""Who had to wait so long for room found the buffers below full, and then something left them."""
 
 
 class Waiter:
@@ -74,10 +78,21 @@ class Writer:
                 self._is_sending = True
                 data = self._session.data_to_send()
                 self.wake_senders()
-                await self._stream.send_all(data)
+                await self._send(data)
                 self._is_sending = False
             self._flushed.wake()
             await self._idle.wait()
+
+    async def _send(self, data: bytearray) -> None:
+        """Send all, and tell the session whenever the remote must have taken something (Y12)."""
+        with memoryview(data) as view:
+            for start in range(0, len(view), PIECE_BYTES):
+                began = trio.current_time()
+                with view[start : start + PIECE_BYTES] as piece:
+                    await self._stream.send_all(piece)
+                now = trio.current_time()
+                if now - began >= WAITED_SECONDS:
+                    self._session.progressed(now)
 
     def wake_senders(self) -> None:
         """Let those who wait for room look again."""

@@ -40,12 +40,18 @@ async def echo(stream: MuxedStream) -> None:
 
 async def ask(connection_side: Side, size: int = 3) -> None:
     async with await connection_side.connection.open_stream() as stream:
-        await stream.send_all(bytes(size))
-        await stream.send_eof()
-        got = 0
-        while data := await stream.receive_some():
-            got += len(data)
+        async with trio.open_nursery() as nursery:
+            # Beside the reading: an echo that nobody reads does not read on, either.
+            nursery.start_soon(tell, stream, bytes(size))
+            got = 0
+            while data := await stream.receive_some():
+                got += len(data)
         assert got == size
+
+
+async def tell(stream: MuxedStream, data: bytes) -> None:
+    await stream.send_all(data)
+    await stream.send_eof()
 
 
 def serve_echo(nursery: trio.Nursery, connection_side: Side) -> None:
