@@ -18,7 +18,7 @@ from random import Random
 import psutil
 import trio
 
-from p2pnet import presets
+from p2pnet import DCUtR, Identify, RelayClient, RelayServer, presets
 from p2pnet.core.tasks import EXPECTED
 from p2pnet.host.config import HostConfig
 from p2pnet.interfaces import Stream
@@ -68,7 +68,7 @@ class Tally:
 async def life(
     world: World, machine: Machine, config: HostConfig, others: list[Machine], tally: Tally
 ) -> None:
-    """Be there for an hour or so, call somebody every ten minutes, be away, and again."""
+    """Be there for an hour or so, call somebody every half an hour, be away, and again."""
     chance = Random(f"{world.seed} life of {machine.name}")
     await trio.sleep(chance.uniform(0, 60))
     while True:
@@ -76,7 +76,7 @@ async def life(
         machine.host.handle(ECHO, echo)
         with trio.move_on_after(chance.expovariate(1 / HOUR)):
             while True:
-                await trio.sleep(chance.expovariate(1 / 600))
+                await trio.sleep(chance.expovariate(2 / HOUR))
                 there = [other for other in others if other is not machine and other.is_running]
                 if there:
                     await tally.call(machine, chance.choice(there))
@@ -92,8 +92,11 @@ async def churn(hosts: int, homes: int, hours: float, seed: int) -> dict[str, fl
     """Let hosts come and go behind NATs of all kinds."""
     tally = Tally()
     async with World(seed, patience=hours * HOUR + 60) as world:
-        relays = [await world.host(presets.relay(), f"relay {n}", link=LINK) for n in range(2)]
-        config = presets.edge(relays=[relay.address for relay in relays])
+        server = replace(presets.relay(), services=[Identify(), RelayServer()])
+        relays = [await world.host(server, f"relay {n}", link=LINK) for n in range(2)]
+        # Who is tested by nobody sends far less, and more of it because somebody came or went.
+        services = [Identify(), RelayClient(relays=[relay.address for relay in relays]), DCUtR()]
+        config = replace(presets.edge(), services=services)
         kinds = list(KINDS.values())[1:12]
         sites = [world.home(kinds[n % len(kinds)], f"home {n}", link=LINK) for n in range(homes)]
         machines = [
