@@ -17,7 +17,7 @@ pytestmark = pytest.mark.sockets
 
 DEAD = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq"
 PEER = "12D3KooWNboJJwCs4aGsaH2USQiNXgQoMmyCkq1djKhTR172aEVA"
-PATIENCE = 20.0
+PATIENCE = 60.0
 ON_LOOPBACK = """
 import sys
 from p2pnet.__main__ import main
