@@ -111,8 +111,9 @@ def attend(
         with noted(note):
             if not told:
                 return wait_for_command(world)
-            tell(note, as_json=as_json)
-            wait_for_end(world)
+            with suppress(KeyboardInterrupt):  # Whoever was told may interrupt at once.
+                tell(note, as_json=as_json)
+                wait_for_end(world)
     return 0
 
 
@@ -173,13 +174,12 @@ def tell(note: Note, *, as_json: bool) -> None:
 
 
 def wait_for_end(world: subprocess.Popen[bytes]) -> None:
-    """Wait for EOF, an interrupt, or the end of the world."""
+    """Wait for EOF or the end of the world."""
     over = pidfd(world)
-    with suppress(KeyboardInterrupt):
-        while True:
-            readable, _, _ = select.select([sys.stdin, over], [], [])
-            if over in readable or not os.read(sys.stdin.fileno(), 4096):
-                return
+    while True:
+        readable, _, _ = select.select([sys.stdin, over], [], [])
+        if over in readable or not os.read(sys.stdin.fileno(), 4096):
+            return
 
 
 def wait_for_command(world: subprocess.Popen[bytes]) -> int:
