@@ -105,7 +105,9 @@ class Advertising:
             alive = (connection.ref.number for connection in self._swarm.connections())
             self._beliefs.observations.keep_only(alive)
         else:
-            self._learn(fact)
+            # One conclusion from all that waits: a crowd that connects costs one, not a thousand.
+            for each in (fact, *heard.take_waiting()):
+                self._learn(each)
 
     def _learn(self, fact: Heard) -> None:
         beliefs, now = self._beliefs, trio.current_time()
