@@ -18,7 +18,8 @@ import trio
 from p2pnet.core.addresses import Endpoint
 from p2pnet.testing.ground import Ground
 from p2pnet.testing.packet import Datagram, Flags, Packet, Segment
-from p2pnet.testing.tcp import State, TcpConnection
+from p2pnet.testing.tcp import TcpConnection
+from p2pnet.testing.tcp_states import answer_without_connection
 from p2pnet.testing.timeline import Timer
 
 FIRST_EPHEMERAL_PORT, LAST_EPHEMERAL_PORT = 32_768, 60_999
@@ -163,7 +164,7 @@ class Kernel:
         ends = (packet.destination, packet.source)
         flow = self._flows.get(ends)
         is_new = Flags.SYN in segment.flags and Flags.ACK not in segment.flags
-        if flow is not None and is_new and flow.connection.state is State.TIME_WAIT:
+        if flow is not None and flow.connection.is_replaceable_by(segment):
             self.forget(flow)
             flow.vanish()
             flow = None
@@ -171,8 +172,8 @@ class Kernel:
             port = find(self._listening, packet.destination)
             if is_new and Flags.RST not in segment.flags and port is not None:
                 self._begin(ends, segment, port)
-            elif Flags.RST not in segment.flags:
-                self.emit(Packet(packet.destination, packet.source, refusal(segment)))
+            elif (answer := answer_without_connection(segment)) is not None:
+                self.emit(Packet(packet.destination, packet.source, answer))
             return
         flow.connection.receive(segment, trio.current_time())
         flow.settle()
@@ -314,15 +315,6 @@ def overlap(one: Endpoint, other: Endpoint) -> bool:
 
 def is_multicast(host: str) -> bool:
     return ip_address(host).is_multicast
-
-
-def refusal(segment: Segment) -> Segment:
-    """Answer a segment for which there is no connection (RFC 9293, 3.10.7.1)."""
-    if Flags.ACK in segment.flags:
-        return Segment(Flags.RST, segment.acknowledgement)
-    length = len(segment.data) + (Flags.SYN in segment.flags) + (Flags.FIN in segment.flags)
-    end = (segment.sequence + length) % 2**32
-    return Segment(Flags.RST | Flags.ACK, 0, end)
 
 
 def failure(code: int) -> OSError:
