@@ -97,7 +97,7 @@ def user(support: Support, tmp_path: Path) -> User:
 
 def test_root_enters_hosts_too(support: Support, tmp_path: Path) -> None:
     if support.how != "root":
-        pytest.skip("needs root")
+        unavailable("needs root")
     root = User([], tmp_path)
     with root.up("home-a=open") as laboratory:
         assert laboratory.stdout is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import pytest
 import trio
 
@@ -33,6 +31,7 @@ from tests.connectivity.portmap_home import (
     put_router,
     start_host,
 )
+from tests.protocols.memory_env import NoUpgrader
 
 
 @pytest.mark.parametrize(
@@ -127,11 +126,6 @@ class Pretended:
         self.publish(AddressesChanged(self.addresses.value))
         await trio.sleep(1)
         return [str(each.listen_address) for each in self.service.mappings]
-
-
-class NoUpgrader:
-    async def upgrade(self, *_: object, **__: object) -> NoReturn:
-        raise NotImplementedError
 
 
 async def test_a_port_that_is_not_listened_at_any_longer_is_given_back(world: World) -> None:

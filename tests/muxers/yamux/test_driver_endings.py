@@ -21,8 +21,6 @@ from p2pnet.muxers.yamux.messages import (
     encode,
 )
 from tests.muxers.yamux.ends import (
-    KIT,
-    Side,
     against_bytes,
     headers,
     running_pair,
@@ -31,30 +29,6 @@ from tests.muxers.yamux.ends import (
 )
 
 MIB = 1_048_576
-
-
-async def echo(stream: MuxedStream) -> None:
-    async with stream:
-        while data := await stream.receive_some():
-            await stream.send_all(data)
-
-
-async def ask(connection_side: Side, size: int = 3) -> None:
-    async with await connection_side.connection.open_stream() as stream:
-        await stream.send_all(bytes(size))
-        await stream.send_eof()
-        got = 0
-        while data := await stream.receive_some():
-            got += len(data)
-        assert got == size
-
-
-def serve_echo(nursery: trio.Nursery, connection_side: Side) -> None:
-    connection_side.on_accept = lambda stream: nursery.start_soon(echo, stream)
-
-
-async def test_it_is_called_by_its_protocol_id() -> None:
-    assert Yamux().build(KIT).protocol_id == "/yamux/1.0.0"
 
 
 # ---- ending ------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import trio
 
-from p2pnet.core.addresses import Endpoint, Multiaddr, parse, peer_id_of, with_peer, without_peer
+from p2pnet.core.addresses import Multiaddr, parse, peer_id_of, with_peer, without_peer
 from p2pnet.core.bus import EventBus, Subscription
-from p2pnet.core.env import ByteStream, DatagramSocket, Env, RecordKind, StreamListener
+from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED
@@ -49,6 +49,7 @@ from p2pnet.interfaces import (
     Target,
     Transport,
 )
+from tests.protocols.memory_env import NoNetwork
 
 E = TypeVar("E")
 
@@ -515,25 +516,3 @@ class FakeCapable:
 
     async def aclose(self) -> None:
         await self.stream.aclose()
-
-
-class NoNetwork:
-    """Refuses to be used: nothing in the relay opens a socket."""
-
-    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
-        raise NotImplementedError
-
-    async def listen_tcp(self, local: Endpoint) -> StreamListener:
-        raise NotImplementedError
-
-    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
-        raise NotImplementedError
-
-    def interface_addresses(self) -> tuple[str, ...]:
-        raise NotImplementedError
-
-    def gateways(self) -> tuple[str, ...]:
-        raise NotImplementedError
-
-    async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
-        raise NotImplementedError
