@@ -340,9 +340,11 @@ class Nat:
     ) -> Binding | None:
         """Return the binding for a forward: the one that is there, if it is of this inside."""
         binding = self._bindings.at(transport, outside)
+        is_renewal = binding is not None and binding.is_forwarded
+        if not is_renewal and self._bindings.sessions >= self.kind.max_sessions:  # NT14
+            return None
         if binding is not None:
-            has_room = binding.is_forwarded or self._bindings.sessions < self.kind.max_sessions
-            return binding if binding.inside == inside and has_room else None
+            return binding if binding.inside == inside else None
         if len(self._bindings) >= self.kind.max_mappings:
             return None
         binding = Binding(transport, inside, outside, FORWARD)
