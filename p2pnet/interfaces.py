@@ -525,6 +525,8 @@ class Kit:
     key: PrivateKey = field(repr=False)
     peer_id: PeerId
     upgrader: Upgrader
+    is_private: bool = False
+    """The host has a pre-shared key: a transport that cannot keep to it refuses to be built."""
 
 
 class Part(Protocol[T_co]):
