@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import Literal
 
 from multiaddr import Multiaddr
 from multiaddr.exceptions import StringParseError
@@ -22,6 +23,7 @@ __all__ = [
     "Circuit",
     "Endpoint",
     "Multiaddr",
+    "Place",
     "Scope",
     "circuit_address",
     "circuit_of",
@@ -34,6 +36,7 @@ __all__ = [
     "is_relayed",
     "parse",
     "peer_id_of",
+    "place_of",
     "scope",
     "scope_of_ip",
     "tcp_endpoint",
@@ -67,6 +70,14 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if self.is_ipv6 else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A port of an IP address, whatever is spoken there: what a NAT or a router knows of."""
+
+    protocol: Literal["tcp", "udp"]
+    endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +242,17 @@ def tcp_endpoint(address: Multiaddr) -> Endpoint | None:
     match [name for name, _ in parts]:
         case ["ip4" | "ip6", "tcp"] | ["ip4" | "ip6", "tcp", "p2p"]:
             return Endpoint(parts[0][1], int(parts[1][1]))
+        case _:
+            return None
+
+
+def place_of(address: Multiaddr) -> Place | None:
+    """Return where a direct address with an IP leads; None for names, and for relayed ones."""
+    match components(address):
+        case (("ip4" | "ip6", host), ("tcp", port), *_) if not is_relayed(address):
+            return Place("tcp", Endpoint(host, int(port)))
+        case (("ip4" | "ip6", host), ("udp", port), *_) if not is_relayed(address):
+            return Place("udp", Endpoint(host, int(port)))
         case _:
             return None
 

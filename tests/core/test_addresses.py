@@ -13,6 +13,7 @@ from p2pnet.core.addresses import (
     Circuit,
     Endpoint,
     Multiaddr,
+    Place,
     Scope,
     circuit_address,
     circuit_of,
@@ -27,6 +28,7 @@ from p2pnet.core.addresses import (
     join,
     parse,
     peer_id_of,
+    place_of,
     scope,
     scope_of_ip,
     scope_of_name,
@@ -127,6 +129,7 @@ def ask_everything(address: Multiaddr) -> None:
     is_relayed(address)
     scope(address)
     tcp_endpoint(address)
+    place_of(address)
     dns_name(address)
     ip_of(address)
     without_peer(address)
@@ -338,6 +341,21 @@ def test_an_endpoint_is_an_address_and_back(endpoint: Endpoint, text: str) -> No
 )
 def test_other_addresses_have_no_tcp_endpoint(text: str) -> None:
     assert tcp_endpoint(parse(text)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("/ip4/1.2.3.4/tcp/80", Place("tcp", Endpoint("1.2.3.4", 80))),
+        ("/ip4/1.2.3.4/tcp/80/tls/sni/a.example/ws", Place("tcp", Endpoint("1.2.3.4", 80))),
+        (f"/ip6/2a00::1/udp/4001/quic-v1/p2p/{PEER}", Place("udp", Endpoint("2a00::1", 4001))),
+        (f"/ip4/1.2.3.4/tcp/80/p2p/{RELAY}/p2p-circuit", None),
+        ("/dns4/a.example/tcp/80", None),
+        ("/ip4/1.2.3.4", None),
+    ],
+)
+def test_a_direct_address_leads_to_a_place(text: str, place: Place | None) -> None:
+    assert place_of(parse(text)) == place
 
 
 def test_an_endpoint_tells_what_it_is() -> None:

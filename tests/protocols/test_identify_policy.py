@@ -29,6 +29,7 @@ KEYS = [PrivateKey.from_seed(bytes([number]) * 32) for number in range(1, 5)]
 PEER, US, OTHER, RELAY = (PeerId.from_public_key(key.public_key) for key in KEYS)
 PUBLIC = "/ip4/11.0.0.1/tcp/4001"
 PRIVATE = "/ip4/192.168.1.7/tcp/4001"
+QUIC = "/ip4/11.0.0.1/udp/61000/quic-v1"
 LOOPBACK = "/ip4/127.0.0.1/tcp/4001"
 CIRCUIT = f"/ip4/11.9.9.9/tcp/4001/p2p/{RELAY}/p2p-circuit"
 
@@ -190,18 +191,22 @@ def test_an_observation_that_is_none() -> None:
         (PUBLIC, PRIVATE, "/ip4/10.0.0.1/tcp/1", False),
         ("/ip4/10.0.0.9/tcp/4001", PRIVATE, "/ip4/11.0.0.2/tcp/1", False),
         ("/ip4/203.0.113.1/tcp/4001", PRIVATE, "/ip4/203.0.113.2/tcp/1", False),
-        # No TCP address at all.
+        # What says nothing of this connection's port.
         ("/ip4/11.0.0.1/tcp/0", PRIVATE, "/ip4/11.0.0.2/tcp/1", False),
         ("/ip4/11.0.0.1/udp/4001/quic-v1", PRIVATE, "/ip4/11.0.0.2/tcp/1", False),
         ("/dns4/example.com/tcp/4001", PRIVATE, "/ip4/11.0.0.2/tcp/1", False),
         (PUBLIC, "/ip4/192.168.1.7/udp/4001/quic-v1", "/ip4/11.0.0.2/tcp/1", False),
+        (QUIC, "/ip4/192.168.1.7/udp/4001/quic-v1", "/ip4/11.0.0.2/udp/1/quic-v1", False),
+        # Whatever is spoken on the port.
+        (QUIC, "/ip4/192.168.1.7/udp/4002/quic-v1", "/ip4/11.0.0.2/udp/1/quic-v1", True),
+        (f"{PUBLIC}/ws", f"{PRIVATE}/ws", "/ip4/11.0.0.2/tcp/1/ws", True),
     ],
 )
 def test_what_counts_as_evidence(observed: str, local: str, remote: str, counts: bool) -> None:
     """I11."""
-    ports = frozenset({4001})
+    ports = {("tcp", 4001), ("udp", 4002)}
     verdict = is_evidence(
-        parse(observed), local=parse(local), remote=parse(remote), listening_ports=ports
+        parse(observed), local=parse(local), remote=parse(remote), listening=ports
     )
     assert verdict is counts
 
@@ -209,7 +214,7 @@ def test_what_counts_as_evidence(observed: str, local: str, remote: str, counts:
 def test_the_ports_listened_on_are_those_of_direct_addresses() -> None:
     advertised = [parse(f"{PRIVATE}/p2p/{US}"), parse("/ip4/11.0.0.1/tcp/7/p2p/" + str(US))]
     circuit = parse(f"/ip4/11.9.9.9/tcp/9/p2p/{RELAY}/p2p-circuit/p2p/{US}")
-    assert ports_of([*advertised, circuit]) == {4001, 7}
+    assert ports_of([*advertised, circuit]) == {("tcp", 4001), ("tcp", 7)}
 
 
 def test_a_peer_hears_where_we_see_it() -> None:

@@ -17,8 +17,8 @@ from p2pnet.core.addresses import (
     ip_of,
     is_relayed,
     peer_id_of,
+    place_of,
     scope,
-    tcp_endpoint,
     unwrapped,
     with_peer,
     without_peer,
@@ -83,14 +83,14 @@ def sensible_addresses(
     allowed = ALLOWED_FROM[scope(seen_from)]
     sensible = []
     for address in decode_many_untrusted(told):
-        place = place_of(address, peer_id, own_id)
+        place = leading_to(address, peer_id, own_id)
         if place is None or not is_allowed(place, allowed):
             continue
         sensible.append(place)
     return tuple(dict.fromkeys(sensible))[:maximum]
 
 
-def place_of(address: Multiaddr, peer_id: PeerId, own_id: PeerId) -> Multiaddr | None:
+def leading_to(address: Multiaddr, peer_id: PeerId, own_id: PeerId) -> Multiaddr | None:
     """Take the peer's own ``/p2p`` off; None if the address leads to somebody else (I8)."""
     if is_relayed(address):
         try:
@@ -109,8 +109,8 @@ def place_of(address: Multiaddr, peer_id: PeerId, own_id: PeerId) -> Multiaddr |
 
 
 def is_allowed(place: Multiaddr, allowed: Collection[Scope]) -> bool:
-    endpoint = tcp_endpoint(place)
-    if endpoint is not None and endpoint.port == 0:
+    direct = place_of(place)
+    if direct is not None and direct.endpoint.port == 0:
         return False
     # A relay may be given by its name alone; where it is, is known elsewhere.
     return scope(place) in allowed or components(place)[0][0] == "p2p"
@@ -146,27 +146,31 @@ def read_observed(message: IdentifyMessage, own_id: PeerId) -> Multiaddr | None:
 
 
 def is_evidence(
-    observed: Multiaddr, *, local: Multiaddr, remote: Multiaddr, listening_ports: Collection[int]
+    observed: Multiaddr,
+    *,
+    local: Multiaddr,
+    remote: Multiaddr,
+    listening: Collection[tuple[str, int]],
 ) -> bool:
     """Tell if others may reach this host where a peer sees it, at a direct connection (I11)."""
-    seen, ours = tcp_endpoint(observed), tcp_endpoint(local)
+    seen, ours = place_of(observed), place_of(local)
     ip = ip_of(observed)
-    if seen is None or ours is None or ip is None:
+    if seen is None or ours is None or ip is None or seen.protocol != ours.protocol:
         return False
-    if seen.is_ipv6 != ours.is_ipv6 or unwrapped(ip) != ip:
+    if seen.endpoint.is_ipv6 != ours.endpoint.is_ipv6 or unwrapped(ip) != ip:
         return False
     # A connection that left from any port says only where that one port went.
-    if seen.port == 0 or ours.port not in listening_ports:
+    if seen.endpoint.port == 0 or (ours.protocol, ours.endpoint.port) not in listening:
         return False
     # Loopback is of no use to others; and who sees a public address from a private one, or the
     # reverse, is wrong or lies.
     return scope(observed) in (Scope.PRIVATE, Scope.PUBLIC) and scope(observed) is scope(remote)
 
 
-def ports_of(advertised: Iterable[Multiaddr]) -> frozenset[int]:
-    """Return the ports this host listens on, as its direct addresses say."""
-    endpoints = [tcp_endpoint(address) for address in advertised if not is_relayed(address)]
-    return frozenset(endpoint.port for endpoint in endpoints if endpoint is not None)
+def ports_of(advertised: Iterable[Multiaddr]) -> frozenset[tuple[str, int]]:
+    """Return the TCP and UDP ports this host listens on, as its direct addresses say."""
+    places = map(place_of, advertised)
+    return frozenset((place.protocol, place.endpoint.port) for place in places if place)
 
 
 # ---- what we tell ------------------------------------------------------------------------

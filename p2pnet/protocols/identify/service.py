@@ -293,7 +293,7 @@ class IdentifyService:
             observed,
             local=connection.local_address,
             remote=connection.remote_address,
-            listening_ports=ports_of(host.addresses.value),
+            listening=ports_of(host.addresses.value),
         ):
             host.publish(AddressObserved(connection.ref, observed))
         return told

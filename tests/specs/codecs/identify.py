@@ -56,7 +56,10 @@ def evidence(given: Fields) -> bool:
         parse(given["evidence"]),
         local=parse(given["local"]),
         remote=parse(given["remote"]),
-        listening_ports=frozenset(given["listening"]),
+        listening={
+            (kind, int(port))
+            for kind, _, port in (text.partition("/") for text in given["listening"])
+        },
     )
 
 
