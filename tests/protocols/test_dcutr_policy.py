@@ -59,7 +59,10 @@ def test_the_peers_name_is_taken_off_and_no_other_passes() -> None:
         "/ip6/fe80::1/tcp/1",
         "/ip6/::ffff:192.168.1.1/tcp/1",
         "/ip6/64:ff9b::c0a8:101/tcp/1",
-        "/ip4/11.0.0.1/udp/1/quic-v1",
+        "/ip4/11.0.0.1/udp/1",
+        "/ip4/11.0.0.1/udp/1/quic-v1/webtransport",
+        "/ip4/11.0.0.1/udp/0/quic-v1",
+        "/ip4/192.168.1.1/udp/1/quic-v1",
         "/ip4/11.0.0.1/tcp/1/ws",
         "/dns4/example.com/tcp/1",
         f"/ip4/11.0.0.1/tcp/1/p2p/{OTHER}/p2p-circuit",
@@ -68,9 +71,16 @@ def test_the_peers_name_is_taken_off_and_no_other_passes() -> None:
         f"/ip4/11.0.0.9/tcp/9/p2p/{PEER}",
     ],
 )
-def test_nobody_aims_us_at_anything_but_public_tcp_of_others(aimed: str) -> None:
+def test_nobody_aims_us_at_anything_but_public_tcp_and_quic_of_others(aimed: str) -> None:
     """D6."""
     assert chosen(aimed, GOOD) == [GOOD]
+
+
+def test_quic_is_punched_beside_tcp() -> None:
+    """D6."""
+    quic = "/ip4/11.0.0.1/udp/1/quic-v1"
+    assert chosen(quic, GOOD, f"{quic}/p2p/{PEER}") == [quic, GOOD]
+    assert chosen("/ip4/11.0.0.9/udp/9/quic-v1") == ["/ip4/11.0.0.9/udp/9/quic-v1"]
 
 
 def test_private_addresses_pass_where_that_is_wanted() -> None:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 
 from p2pnet.core.addresses import (
     Multiaddr,
+    Place,
     Scope,
+    components,
     peer_id_of,
+    place_of,
     scope,
-    tcp_endpoint,
     without_peer,
 )
 from p2pnet.core.peer_id import PeerId
 from p2pnet.interfaces import Role
 
+PUNCHED = (["tcp"], ["udp", "quic-v1"])
 MAX_TARGETS = 8
 MAX_TARGET_IPS = 4
 SWAPPED_ATTEMPT = 3
@@ -39,25 +42,32 @@ def targets(
     """Choose from the addresses that a remote offers whom to dial, without ``/p2p`` (D6, D7).
 
     Nobody may aim this host at others: public addresses only, no names to look up, and few
-    addresses at few IPs. And only TCP: nothing else is punched.
+    addresses at few IPs. And only TCP and QUIC: nothing else is punched.
     """
     allowed = {Scope.PUBLIC}
     if allow_private:
         allowed |= {Scope.PRIVATE, Scope.LOOPBACK}
-    not_these = {tcp_endpoint(address) for address in own}
+    not_these = {place_of(address) for address in own}
     chosen: dict[Multiaddr, None] = {}
     ips: set[str] = set()
     for address in offered:
-        endpoint = tcp_endpoint(address)  # None for relays, names and other transports
-        if endpoint is None or endpoint.port == 0 or endpoint in not_these:
+        place = punchable(address)
+        if place is None or place.endpoint.port == 0 or place in not_these:
             continue
         if peer_id_of(address) not in (None, peer_id) or scope(address) not in allowed:
             continue
-        if endpoint.host not in ips and len(ips) == MAX_TARGET_IPS:
+        host = place.endpoint.host
+        if host not in ips and len(ips) == MAX_TARGET_IPS:
             continue
-        ips.add(endpoint.host)
+        ips.add(host)
         chosen[without_peer(address)] = None
     return tuple(chosen)[:MAX_TARGETS]
+
+
+def punchable(address: Multiaddr) -> Place | None:
+    """Return where an address of TCP or QUIC leads; None for whatever has other layers."""
+    above_ip = [name for name, _ in components(address)[1:] if name != "p2p"]
+    return place_of(address) if above_ip in PUNCHED else None
 
 
 def role_of(attempt: int, *, initiator: bool) -> Role:
