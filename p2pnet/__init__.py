@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from p2pnet.protocols.autonat_v1 import AutoNATv1, AutoNATv1Server
     from p2pnet.protocols.dcutr import DCUtR
     from p2pnet.protocols.identify import Identify
+    from p2pnet.protocols.perf import Perf
     from p2pnet.protocols.ping import Ping
     from p2pnet.protocols.relay import RelayClient, RelayServer
     from p2pnet.security.noise import Noise
@@ -49,6 +50,7 @@ HOMES = {
     "Multiaddr": "p2pnet.core.addresses",
     "Noise": "p2pnet.security.noise",
     "PeerId": "p2pnet.core.peer_id",
+    "Perf": "p2pnet.protocols.perf",
     "Ping": "p2pnet.protocols.ping",
     "PrivateKey": "p2pnet.core.keys",
     "PublicKey": "p2pnet.core.keys",
@@ -81,6 +83,7 @@ __all__ = [
     "Multiaddr",
     "Noise",
     "PeerId",
+    "Perf",
     "Ping",
     "PortMapping",
     "PrivateKey",
