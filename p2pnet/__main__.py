@@ -16,6 +16,7 @@ from p2pnet.commands.doctor import Request, doctor
 from p2pnet.commands.echo import echo
 from p2pnet.commands.keys import new_key, print_id, read_key
 from p2pnet.commands.output import CommandError, Output, nobody_reads
+from p2pnet.commands.perf import perf, size_in_bytes
 from p2pnet.core.addresses import parse, peer_id_of
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
@@ -24,9 +25,12 @@ from p2pnet.errors import P2PError
 from p2pnet.host.config import HostConfig
 from p2pnet.host.host import Host
 from p2pnet.host.opening import open_host
+from p2pnet.interfaces import Part, Service
 from p2pnet.protocols.identify import Identify
+from p2pnet.protocols.perf import Perf
 
 INTERRUPTED = 130
+DEFAULT_PERF_BYTES = 16 * 1_048_576
 FAILURES = (P2PError, OSError, ValueError, CommandError, trio.TooSlowError)
 
 
@@ -86,9 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep a reservation there, to be found by peer id; may be repeated",
     )
     node.add_argument("--echo", action="store_true", help="serve /p2pnet/echo/1.0.0")
+    add_perf_server(node)
 
     relay = add("relay", "run a relay with default limits, until Ctrl-C", run_relay)
     add_identity(relay, "port 4001 on all addresses")
+    add_perf_server(relay)
 
     ping = add("ping", "measure the round trip to a peer", run_ping)
     add_target(ping)
@@ -101,6 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
     echo_ = add("echo", "send stdin to a peer's echo, and print what comes back", run_echo)
     add_target(echo_)
     add_direct(echo_)
+
+    add_perf(add("perf", "measure how fast bytes go to a peer, and back", run_perf))
 
     add_doctor(
         add("doctor", "find out who can reach this machine, and what would help", run_doctor)
@@ -133,6 +141,33 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
+    )
+
+
+def add_perf(parser: argparse.ArgumentParser) -> None:
+    add_target(parser)
+    for way in ("upload", "download"):
+        parser.add_argument(
+            f"--{way}",
+            type=size,
+            metavar="N",
+            help="bytes, such as 4096, 10kB or 64MiB; default: 16MiB, or none if only the other "
+            "is given",
+        )
+    add_direct(parser)
+
+
+def add_perf_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--perf", action="store_true", help="serve /perf/1.0.0: work for whoever measures"
+    )
+    parser.add_argument(
+        "--perf-for",
+        action="append",
+        default=[],
+        type=bare_peer,
+        metavar="PEER",
+        help="serve /perf/1.0.0 to this peer id only; may be repeated",
     )
 
 
@@ -182,13 +217,20 @@ def run_id(args: argparse.Namespace, output: Output) -> int:
 
 def run_node(args: argparse.Namespace, output: Output) -> int:
     config = presets.edge(
-        key=load_key(args.key), listen=args.listen or presets.ANYWHERE, relays=args.relay
+        key=load_key(args.key),
+        listen=args.listen or presets.ANYWHERE,
+        relays=args.relay,
+        services=perf_server(args),
     )
     return trio.run(lambda: serving.node(config, output, with_echo=args.echo))
 
 
 def run_relay(args: argparse.Namespace, output: Output) -> int:
-    config = presets.relay(key=load_key(args.key), listen=args.listen or presets.RELAY_PORTS)
+    config = presets.relay(
+        key=load_key(args.key),
+        listen=args.listen or presets.RELAY_PORTS,
+        services=perf_server(args),
+    )
     return trio.run(lambda: serving.relay(config, output))
 
 
@@ -209,6 +251,30 @@ def run_echo(args: argparse.Namespace, output: Output) -> int:
     return with_host(args.relay, lambda host: echo(host, args.target, direct_seconds=args.direct))
 
 
+def run_perf(args: argparse.Namespace, output: Output) -> int:
+    default = DEFAULT_PERF_BYTES if args.upload is args.download is None else 0
+    upload = default if args.upload is None else args.upload
+    download = default if args.download is None else args.download
+    return with_host(
+        args.relay,
+        lambda host: perf(
+            host,
+            args.target,
+            output,
+            upload=upload,
+            download=download,
+            direct_seconds=args.direct,
+        ),
+        services=[Perf(allow=())],
+    )
+
+
+def perf_server(args: argparse.Namespace) -> list[Part[Service]]:
+    if args.perf_for:
+        return [Perf(allow=args.perf_for)]
+    return [Perf()] if args.perf else []
+
+
 def run_doctor(args: argparse.Namespace, output: Output) -> int:
     config = presets.edge(listen=args.listen or presets.ANYWHERE, relays=args.relay)
     request = Request(
@@ -221,9 +287,14 @@ def run_demo(args: argparse.Namespace, output: Output) -> int:
     return demo(output)
 
 
-def with_host(relay: str | None, act: Callable[[Host], Awaitable[int]]) -> int:
+def with_host(
+    relay: str | None,
+    act: Callable[[Host], Awaitable[int]],
+    *,
+    services: Sequence[Part[Service]] = (),
+) -> int:
     """Open an edge host that knows one relay at most, and do one thing with it."""
-    config: HostConfig = presets.edge(relays=[relay] if relay else [])
+    config: HostConfig = presets.edge(relays=[relay] if relay else [], services=services)
 
     async def run() -> int:
         async with open_host(config) as host:
@@ -262,6 +333,20 @@ def peer(text: str) -> str:
         return peer_address(text)
     try:
         return str(PeerId.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def bare_peer(text: str) -> PeerId:
+    try:
+        return PeerId.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def size(text: str) -> int:
+    try:
+        return size_in_bytes(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -85,7 +85,7 @@ def remedy_for(error: BaseException) -> str:
         case OSError(errno=code):
             return LISTENING.get(code or 0, "")
         case NegotiationFailed():
-            return "the peer does not serve this protocol: is it started with --echo?"
+            return "the peer does not serve this protocol: is it started with --echo, or --perf?"
     cause = cause_for(error)
     return "" if cause is None else WITH_OPTIONS.get(cause, cause.remedy)
 
