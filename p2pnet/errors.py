@@ -12,6 +12,7 @@ P2PError
 ├── AddressUnsupported     no transport of this host can use the address
 │   ├── AddressMisleads    it leads to another peer, or to this host itself
 │   └── NotARelay          the relay in it serves none
+├── NotDialled             an address was left out of a dial; .reason says why
 ├── NameNotFound           the DNS knows no address by that name
 ├── NameServersSilent      no name server gave an answer
 ├── RelayRefused           a relay said no; .status is its word for it
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import trio
 
@@ -120,6 +122,24 @@ class AddressMisleads(AddressUnsupported):
 
 class NotARelay(AddressUnsupported):
     """The peer that should relay does not serve as one."""
+
+
+class LeftOut(Enum):
+    """Why an address was left out of a dial."""
+
+    BLACK_HOLE = "black hole"
+    """This network seems to swallow all of its kind."""
+    NO_TURN = "no turn"
+    """The time was over, or the peer came by itself, before its turn."""
+
+
+class NotDialled(P2PError):
+    """An address was left out of a dial."""
+
+    def __init__(self, reason: LeftOut, detail: str) -> None:
+        super().__init__(f"not dialled: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class NameNotFound(P2PError):

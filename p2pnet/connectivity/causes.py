@@ -28,6 +28,7 @@ from p2pnet.errors import (
     NegotiationFailed,
     NoPunchAddress,
     NotARelay,
+    NotDialled,
     PeerIdMismatch,
     PeerSilent,
     ProtocolError,
@@ -118,6 +119,10 @@ class Cause(Enum):
     RESTING = (
         "the address failed lately, and is left alone for a while",
         "wait, or name the address, which dials it at once",
+    )
+    LEFT_OUT = (
+        "the address was left out, as it promised less than the others",
+        "name the address, which dials it in any case",
     )
     WRONG_PEER = (
         "another peer answered at that address",
@@ -242,6 +247,7 @@ BY_KIND: tuple[tuple[type[BaseException], Cause], ...] = (
     (NotARelay, Cause.NO_RELAY_SERVICE),
     (AddressUnsupported, Cause.UNSUPPORTED),
     (BackingOff, Cause.RESTING),
+    (NotDialled, Cause.LEFT_OUT),
     (LimitExceeded, Cause.OWN_LIMIT),
     (LimitedConnection, Cause.LIMITED),
     (PeerSilent, Cause.NO_ANSWER),
@@ -294,6 +300,7 @@ def causes_below(error: BaseException) -> Iterator[Cause]:
 
 
 UNTELLING = (
+    Cause.LEFT_OUT,
     Cause.MISLEADING,
     Cause.RESTING,
     Cause.UNSUPPORTED,

@@ -36,9 +36,9 @@ TESTING = frozenset({"/libp2p/autonat/2/dial-request", "/libp2p/autonat/1.0.0"})
 """Who serves one of these can be asked to dial back."""
 PUNCH_SECONDS = 30.0
 """In so many a peer that was called over a relay has begun to punch, if it can."""
-SILENCE = frozenset(
-    {Cause.NO_ANSWER, Cause.NAME_SERVERS, Cause.NO_ROUTE, Cause.RESTING, Cause.UNSUPPORTED}
-)
+UNTRIED = frozenset({Cause.RESTING, Cause.UNSUPPORTED, Cause.LEFT_OUT})
+"""What says nothing of a network, as nothing was sent."""
+SILENCE = frozenset({Cause.NO_ANSWER, Cause.NAME_SERVERS, Cause.NO_ROUTE}) | UNTRIED
 """What all dials end with on a machine that has lost its way to the internet."""
 
 
@@ -144,7 +144,7 @@ def is_of_network(text: str) -> bool:
 
 def nobody(situation: Situation) -> Iterator[Finding]:
     """Say why no peer is connected; what is wrong with relays is told by itself."""
-    causes = set(situation.failures) - {Cause.RESTING, Cause.UNSUPPORTED}
+    causes = set(situation.failures) - UNTRIED
     if causes and causes <= SILENCE:
         count = len(situation.failures)
         yield Finding(Cause.OFFLINE, f"{count} dials failed since the last that worked")
