@@ -19,6 +19,7 @@ import trio
 
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.progress import answered
 from p2pnet.interfaces import (
     CircuitLimit,
     Ends,
@@ -82,6 +83,7 @@ class LayeredUpgrader:
             PeerIdMismatch, SecurityError, ProtocolError: see Security.secure.
             trio.BrokenResourceError: if the stream breaks; StreamReset, if it just ends.
         """
+        answered()  # DI10: there is a raw stream, so there is somebody
         try:
             if role is Role.LISTENER and patience is not None:
                 stream, role = await role_left(stream, patience)  # D15

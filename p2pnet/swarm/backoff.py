@@ -1,6 +1,6 @@
 """Which addresses failed lately, and until when they are left alone. Pure.
 
-Rule: specs/connections.md (S14).
+Rule: specs/dialing.md (DI3).
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ class Backoff:
     def failed(self, peer_id: PeerId, address: Multiaddr, reason: str, now: float) -> None:
         before = self._failures.pop((peer_id, address), None)
         count = before.count + 1 if before else 0
-        seconds = min(FIRST_SECONDS + count**2, MAX_SECONDS)  # S14
+        seconds = min(FIRST_SECONDS + count**2, MAX_SECONDS)  # DI3
         self._failures[peer_id, address] = Failure(count, now + seconds, reason)
         while len(self._failures) > self._limit:
             self._failures.popitem(last=False)
 
     def worked(self, peer_id: PeerId, address: Multiaddr) -> None:
         self._failures.pop((peer_id, address), None)
+
+    def forget(self) -> None:
+        """Give every address another chance (DI24)."""
+        self._failures.clear()
 
     def check(self, peer_id: PeerId, address: Multiaddr, now: float) -> BackingOff | None:
         """Return why the address must not be dialled now; None if it may."""

@@ -40,6 +40,10 @@ class SwarmConfig:
     """After DNS names were resolved."""
     max_backoffs: int = 4096
     """Addresses remembered for having failed."""
+    black_hole_window: int = 100
+    """Dials after which UDP or IPv6 is judged; then one in so many tries it all the same."""
+    black_hole_minimum: int = 5
+    """Of that window so many have to work, or else the network is taken to swallow the class."""
     max_expected: int = 64
     """Hole punches at a time whose peers may arrive and be silent."""
     max_peers: int = 4096
@@ -54,5 +58,7 @@ class SwarmConfig:
             value: float = getattr(self, field.name)
             if value <= 0:
                 raise ValueError(f"{field.name} must be positive, not {value}")
+        if self.black_hole_minimum > self.black_hole_window:
+            raise ValueError("black_hole_minimum <= black_hole_window must hold")
         if not self.low_connections <= self.high_connections <= self.max_connections:
             raise ValueError("low_connections <= high_connections <= max_connections must hold")

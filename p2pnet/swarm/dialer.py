@@ -1,23 +1,59 @@
-"""Races the ranked addresses of a peer. Rules: specs/connections.md (S10, S18)."""
+"""Races the ranked addresses of a peer. Rules: specs/dialing.md (DI9 to DI11).
+
+Each attempt is a task; the race starts them one after the other, and waits in between for
+the next turn, or until something changes::
+
+    turn -----> begun -----> answered -----> won: all others are cancelled
+     ^            |             |
+     |            |             +-- holds later turns back, for a moment
+     +-- failed --+-- failed ---+
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.addresses import Multiaddr, is_relayed
+from p2pnet.core.progress import hearing
 from p2pnet.core.tasks import boundary, close_at_once, leaves
 from p2pnet.errors import FailedAttempt
 from p2pnet.interfaces import CapableConnection
-from p2pnet.swarm.ranking import Attempt
+from p2pnet.swarm.ranking import Attempt, step_of
 
 logger = logging.getLogger("p2pnet.swarm")
 
 DialOne = Callable[[Multiaddr], Awaitable[CapableConnection]]
+
+HOLD_ROUND_TRIPS = 3.0
+"""What a handshake takes once the remote has answered: up to two and a half, and some luck."""
+MAX_HOLD = 1.0
+"""Seconds after the very first answer at which nothing is held back any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a race has to keep to."""
+
+    max_parallel: int
+    deadline: float = math.inf
+    """Of trio's clock."""
+    slots: trio.CapacityLimiter | None = None
+    """Shared with other races; a direct dial takes one, a circuit none (DI11)."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One dial that was begun."""
+
+    began: float
+    answered: float | None = None
+    is_over: bool = False
 
 
 @dataclass(slots=True)
@@ -29,6 +65,8 @@ class Race:
     failed: list[FailedAttempt] = field(default_factory=list)
     unfinished: list[Multiaddr] = field(default_factory=list)
     """Not tried, or tried without an outcome, when the time was over or another had won."""
+    runs: dict[Multiaddr, Run] = field(default_factory=dict)
+    """All that were begun."""
     running: int = 0
     changed: trio.Event = field(default_factory=trio.Event)
 
@@ -36,20 +74,48 @@ class Race:
         self.changed.set()
         self.changed = trio.Event()
 
+    @property
+    def answered(self) -> tuple[Multiaddr, ...]:
+        """The addresses at which anything at all was heard."""
+        return tuple(each for each, run in self.runs.items() if run.answered is not None)
+
+    def is_shaking_hands(self) -> bool:
+        """Tell if somebody has answered, and has not failed."""
+        return self.winner is not None or any(
+            run.answered is not None and not run.is_over for run in self.runs.values()
+        )
+
+    def held_until(self) -> float:
+        """Return until when later turns have to wait for handshakes under way (DI10)."""
+        answers = [
+            (address, run.began, run.answered, run.is_over)
+            for address, run in self.runs.items()
+            if run.answered is not None and not is_relayed(address)
+        ]
+        ends = [
+            at + max(step_of(address), HOLD_ROUND_TRIPS * (at - began))
+            for address, began, at, is_over in answers
+            if not is_over
+        ]
+        if not ends:
+            return -math.inf
+        return min(max(ends), min(at for _, _, at, _ in answers) + MAX_HOLD)
+
 
 async def race(
-    attempts: Sequence[Attempt], dial: DialOne, *, max_parallel: int, deadline: float = math.inf
+    attempts: Sequence[Attempt], dial: DialOne, bounds: Bounds, *, result: Race | None = None
 ) -> Race:
     """Dial the addresses in their order until one works; the others are cancelled.
 
     The next address is dialled when its delay has passed, or at once when nothing else is
-    under way (S10), so that a dead address costs no more than its own failure takes. At the
-    ``deadline`` (of trio's clock) the race is over.
+    under way (DI9), so that a dead address costs no more than its own failure takes. At the
+    deadline the race is over. Who wants to look on gives the ``result`` to write into.
     """
-    result = Race(unfinished=[attempt.address for attempt in attempts])
+    result = result or Race()
+    result.unfinished = [attempt.address for attempt in attempts]
     try:
-        with trio.move_on_at(deadline):
-            await run_race(result, attempts, dial, max_parallel)
+        with trio.move_on_at(bounds.deadline):
+            await run_race(result, attempts, dial, bounds)
     except BaseException:
         if result.winner is not None:
             await close_at_once(result.winner)
@@ -58,39 +124,46 @@ async def race(
 
 
 async def run_race(
-    result: Race, attempts: Sequence[Attempt], dial: DialOne, max_parallel: int
+    result: Race, attempts: Sequence[Attempt], dial: DialOne, bounds: Bounds
 ) -> None:
     async with trio.open_nursery() as nursery:
         started_at = trio.current_time()
         for attempt in attempts:
-            await wait_for_turn(result, started_at + attempt.delay, max_parallel)
+            await wait_for_turn(result, started_at + attempt.delay, bounds.max_parallel)
             if result.winner is not None:
                 break
             result.running += 1
-            nursery.start_soon(run_one, result, attempt.address, dial)
+            nursery.start_soon(run_one, result, attempt.address, dial, bounds.slots)
         while result.running and result.winner is None:
             await result.changed.wait()
         nursery.cancel_scope.cancel()
 
 
 async def wait_for_turn(result: Race, at: float, max_parallel: int) -> None:
+    """Wait until the time has come, or nobody is running any more."""
     while result.winner is None and result.running:
-        if result.running >= max_parallel:
-            await result.changed.wait()
-            continue
+        is_full = result.running >= max_parallel
+        until = math.inf if is_full else max(at, result.held_until())
         changed = result.changed
-        with trio.move_on_at(at) as waiting:
+        with trio.move_on_at(until) as waiting:
             await changed.wait()
         if waiting.cancelled_caught:
             return
 
 
-async def run_one(result: Race, address: Multiaddr, dial: DialOne) -> None:
+async def run_one(
+    result: Race, address: Multiaddr, dial: DialOne, slots: trio.CapacityLimiter | None
+) -> None:
     """Dial one address. A boundary: what a remote does wrong fails this attempt alone."""
     connection: CapableConnection | None = None
     try:
         with boundary(logger, f"dial of {address}") as stopped:
-            connection = await dial(address)
+            # DI11: a circuit takes no slot, as the dial of its relay within it may need one.
+            slot: AbstractAsyncContextManager[object] = nullcontext()
+            async with slot if slots is None or is_relayed(address) else slots:
+                run = result.runs[address] = Run(trio.current_time())
+                with hearing(lambda: take_answer(result, run)):
+                    connection = await dial(address)
         result.unfinished.remove(address)
         if connection is None:
             cause = leaves(stopped.error)[0] if stopped.error else OSError("no connection")
@@ -100,5 +173,13 @@ async def run_one(result: Race, address: Multiaddr, dial: DialOne) -> None:
         else:
             await close_at_once(connection)
     finally:
+        if address in result.runs:
+            result.runs[address].is_over = True
         result.running -= 1
+        result.change()
+
+
+def take_answer(result: Race, run: Run) -> None:
+    if run.answered is None and not run.is_over:
+        run.answered = trio.current_time()
         result.change()

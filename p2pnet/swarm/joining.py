@@ -1,4 +1,4 @@
-"""Callers who want the same peer share one dial. Rule: specs/connections.md (S17)."""
+"""Callers who want the same peer share one dial. Rule: specs/dialing.md (DI12)."""
 
 from __future__ import annotations
 

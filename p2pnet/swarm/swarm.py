@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from operator import ne
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, is_relayed, peer_id_of, tcp_endpoint, without_peer
+from p2pnet.core.addresses import Multiaddr, is_relayed
 from p2pnet.core.bus import EventBus
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
-from p2pnet.core.tasks import boundary, close_at_once
+from p2pnet.core.tasks import bare_exceptions, boundary, close_at_once
 from p2pnet.core.watch import Watch
-from p2pnet.errors import (
-    AddressMisleads,
-    AddressUnsupported,
-    DialError,
-    FailedAttempt,
-    LimitExceeded,
-    describe,
+from p2pnet.errors import AddressUnsupported, DialError, EventsMissed, LimitExceeded
+from p2pnet.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnectionRef,
+    ListeningOn,
+    NetworkChanged,
 )
-from p2pnet.events import ConnectionClosed, ConnectionOpened, ConnectionRef, ListeningOn
 from p2pnet.interfaces import (
     CapableConnection,
     Listener,
@@ -34,29 +34,29 @@ from p2pnet.interfaces import (
     StreamHandler,
     Transport,
 )
-from p2pnet.swarm.backoff import Backoff
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.connection import LiveConnection
-from p2pnet.swarm.dialer import race
+from p2pnet.swarm.dialer import Race
+from p2pnet.swarm.dialling import Dialling, How, Own
 from p2pnet.swarm.expecting import ExpectedListeners
 from p2pnet.swarm.peerstore import Peerstore
-from p2pnet.swarm.ranking import Attempt, rank
-from p2pnet.swarm.resolver import resolve
 from p2pnet.swarm.trimming import Candidate, choose
 
 logger = logging.getLogger("p2pnet.swarm")
 
-CONNECTED_SECONDS = 900.0
-"""An address that worked is remembered for so long after it did."""
 
+@dataclass(slots=True)
+class Interruptible:
+    """A dial that ends when the peer comes by itself."""
 
-@dataclass(frozen=True, slots=True)
-class How:
-    """How a dial is made; see Transport.dial."""
+    since: int
+    """Connections with higher numbers are newer than the dial."""
+    race: Race = field(default_factory=Race)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    arrived: LiveConnection | None = None
 
-    role: Role = Role.DIALER
-    any_port: bool = False
-    deadline: float = math.inf
+    def is_answered_by(self, connection: LiveConnection) -> bool:
+        return connection.ref.number > self.since and not connection.is_relayed
 
 
 class Swarm:
@@ -64,7 +64,6 @@ class Swarm:
 
     def __init__(self, config: SwarmConfig, env: Env, *, peer_id: PeerId, bus: EventBus) -> None:
         self._config = config
-        self._env = env
         self._peer_id = peer_id
         self._bus = bus
         self._transports: list[Transport] = []
@@ -73,22 +72,26 @@ class Swarm:
         self._pending: OrderedDict[int, trio.CancelScope] = OrderedDict()
         self._protected: dict[PeerId, set[str]] = {}
         self._numbers = 0
-        self._backoff = Backoff(config.max_backoffs)
-        self._dial_slots = trio.CapacityLimiter(config.max_dials)
         self._tasks: trio.Nursery | None = None
         self.peers = Peerstore(config, trio.current_time)
         self.handlers: dict[str, StreamHandler] = {}
         self.expected = ExpectedListeners(config.max_expected)
         self.changes = Watch(0)
         """Counts openings and closings of connections, for who waits for either."""
+        own = Own(self._transports, lambda: self.listen_addresses)
+        self._dialling = Dialling(config, env.network, own=own, peers=self.peers)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Hold all connections until cancelled, then close them politely."""
         try:
-            async with trio.open_nursery() as tasks:
-                self._tasks = tasks
-                task_status.started()
-                await trio.sleep_forever()
+            with self._bus.subscribe(NetworkChanged) as moves:
+                async with trio.open_nursery() as tasks:
+                    self._tasks = tasks
+                    task_status.started()
+                    while True:
+                        with suppress(EventsMissed):
+                            await anext(moves)
+                        self._dialling.forget()  # DI24
         finally:
             self._tasks = None
             for listener in self._listeners:
@@ -267,23 +270,46 @@ class Swarm:
     async def dial_ranked(
         self, peer_id: PeerId, addresses: Sequence[Multiaddr], *, insist: frozenset[Multiaddr]
     ) -> LiveConnection:
-        """Dial a peer's addresses in their order; those in ``insist`` whatever the back-off.
+        """Dial a peer's addresses in their order; those in ``insist`` whatever is thought of them.
+
+        If the peer comes by itself meanwhile, that connection is returned.
 
         Raises:
             DialError: with one cause per address.
         """
-        insisted = {without_peer(address) for address in insist}
-        usable, failed = await self._usable(peer_id, addresses)
-        now = trio.current_time()
-        dialled = []
-        for address, origin in usable.items():
-            refusal = self._backoff.check(peer_id, address, now)
-            if refusal is None or origin in insisted:
-                dialled.append(address)
+        dial = Interruptible(since=self._numbers)
+        with bare_exceptions():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_on_arrival, peer_id, dial)
+                try:
+                    with dial.scope:
+                        capable = await self._dialling.ranked(
+                            peer_id, addresses, insist=insist, result=dial.race
+                        )
+                        return await self._admit(capable, is_inbound=False)
+                except DialError:
+                    if dial.arrived is None or dial.arrived.is_closed:
+                        raise
+                finally:
+                    nursery.cancel_scope.cancel()
+        if dial.arrived is None:
+            raise trio.ClosedResourceError("the host is not running")
+        return dial.arrived
+
+    async def _end_on_arrival(self, peer_id: PeerId, dial: Interruptible) -> None:
+        """End a dial whose peer has come by itself (DI13)."""
+        while True:
+            seen = self.changes.value
+            arrived = [c for c in self.connections(peer_id) if dial.is_answered_by(c)]
+            dial.arrived = arrived[0] if arrived else None
+            # The peer may use already what is half made here: that is let come to its end.
+            if arrived and not dial.race.is_shaking_hands():
+                dial.scope.cancel()
+                return
+            if arrived:
+                await dial.race.changed.wait()
             else:
-                failed.append(FailedAttempt(address, refusal))
-        how = How(deadline=now + self._config.connect_timeout)
-        return await self._race(peer_id, rank(dialled), failed, how)
+                await self.changes.wait_for(partial(ne, seen))
 
     async def dial_at_once(
         self,
@@ -298,73 +324,8 @@ class Swarm:
         Raises:
             DialError: with one cause per address.
         """
-        usable, failed = await self._usable(peer_id, addresses)
-        attempts = [Attempt(0.0, address) for address in usable]
-        how = How(role, any_port)
-        return await self._race(peer_id, attempts, failed, how)
-
-    async def _usable(
-        self, peer_id: PeerId, addresses: Sequence[Multiaddr]
-    ) -> tuple[dict[Multiaddr, Multiaddr], list[FailedAttempt]]:
-        """Resolve names, and set aside what cannot be dialled, with the reason (S19).
-
-        What is left stands with the address it came from; both without the peer.
-        """
-        found = await resolve(
-            tuple(addresses),
-            self._env.network,
-            max_addresses=self._config.max_addresses_per_dial,
-        )
-        own = {tcp_endpoint(address) for address in self.listen_addresses}
-        usable: dict[Multiaddr, Multiaddr] = {}
-        failed = list(found.failed)
-        for full, origin in found.addresses.items():
-            address = without_peer(full)
-            endpoint = tcp_endpoint(address)
-            if peer_id_of(full) not in (None, peer_id):
-                failed.append(
-                    FailedAttempt(full, AddressMisleads(full, "it leads to another peer"))
-                )
-            elif endpoint is not None and endpoint in own:
-                failed.append(FailedAttempt(address, AddressMisleads(address, "our own address")))
-            elif self._transport_for(address) is None:
-                failed.append(FailedAttempt(address, AddressUnsupported(address)))
-            else:
-                usable.setdefault(address, without_peer(origin))
-        return usable, failed
-
-    def _transport_for(self, address: Multiaddr) -> Transport | None:
-        return next((t for t in self._transports if t.can_dial(address)), None)
-
-    async def _race(
-        self, peer_id: PeerId, attempts: list[Attempt], failed: list[FailedAttempt], how: How
-    ) -> LiveConnection:
-        async def dial_one(address: Multiaddr) -> CapableConnection:
-            transport = self._transport_for(address)
-            if transport is None:
-                raise AddressUnsupported(address)
-            # S18: a circuit takes no slot, as the dial of its relay within it may need one.
-            async with nullcontext() if is_relayed(address) else self._dial_slots:
-                with trio.fail_after(self._config.dial_timeout):
-                    return await transport.dial(
-                        address, peer_id=peer_id, role=how.role, any_port=how.any_port
-                    )
-
-        config = self._config
-        result = await race(
-            attempts, dial_one, max_parallel=config.max_parallel_dials, deadline=how.deadline
-        )
-        now = trio.current_time()
-        for attempt in result.failed:
-            if isinstance(attempt.address, Multiaddr):
-                self._backoff.failed(peer_id, attempt.address, describe(attempt.cause), now)
-        if result.winner is None or result.winning_address is None:
-            late = [FailedAttempt(a, trio.TooSlowError()) for a in result.unfinished]
-            hint = f"no answer within {config.connect_timeout:.0f} s" if late else ""
-            raise DialError(peer_id, [*failed, *result.failed, *late], hint)
-        self._backoff.worked(peer_id, result.winning_address)
-        self.peers.add_addresses(peer_id, [result.winning_address], seconds=CONNECTED_SECONDS)
-        return await self._admit(result.winner, is_inbound=how.role is Role.LISTENER)
+        capable = await self._dialling.at_once(peer_id, addresses, How(role, any_port))
+        return await self._admit(capable, is_inbound=role is Role.LISTENER)
 
     @property
     def _nursery(self) -> trio.Nursery:

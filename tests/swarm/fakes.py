@@ -11,6 +11,7 @@ from trio.testing import memory_stream_pair
 from p2pnet.core.addresses import Endpoint, Multiaddr, is_relayed, parse
 from p2pnet.core.env import ByteStream, DatagramSocket, Env, RecordKind, StreamListener
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.progress import answered
 from p2pnet.errors import AddressUnsupported, ConnectionLost
 from p2pnet.interfaces import (
     CapableConnection,
@@ -101,9 +102,14 @@ class Wires:
     dialled: list[Multiaddr] = field(default_factory=list)
     roles: list[tuple[Role, bool]] = field(default_factory=list)
     relayed: bool = False
+    udp: bool = False
+    heard: dict[Multiaddr, float] = field(default_factory=dict)
+    """Seconds until the first answer, where the handshakes take longer."""
 
     def can_dial(self, address: Multiaddr) -> bool:
-        return is_relayed(address) is self.relayed and "/udp/" not in str(address)
+        if "/udp/" in str(address) and not self.udp:
+            return False
+        return is_relayed(address) is self.relayed
 
     def can_listen(self, address: Multiaddr) -> bool:
         return self.can_dial(address)
@@ -119,7 +125,11 @@ class Wires:
         self.dialled.append(address)
         self.roles.append((role, any_port))
         seconds, error = self.answers.get(address, (0.0, None))
-        await trio.sleep(seconds)
+        heard = self.heard.get(address)
+        if heard is not None:
+            await trio.sleep(heard)
+            answered()
+        await trio.sleep(seconds - (heard or 0.0))
         if error is not None:
             raise error
         return Line(peer_id, address)
@@ -186,6 +196,10 @@ class NoNetwork:
 
     async def bind_udp(self, local: Endpoint) -> DatagramSocket:
         raise AddressUnsupported(local)
+
+    def move(self) -> None:
+        """Be in another network."""
+        self.interfaces = ("127.0.0.1", "10.9.9.9")
 
     def interface_addresses(self) -> tuple[str, ...]:
         return self.interfaces

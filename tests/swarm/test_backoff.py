@@ -1,4 +1,4 @@
-"""Rule S14."""
+"""Rule DI3."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def seconds_after(failures: int) -> float:
 @pytest.mark.parametrize(
     ("failures", "seconds"), [(1, 5), (2, 6), (3, 9), (4, 14), (18, 294), (19, 300), (50, 300)]
 )
-def test_s14_each_failure_makes_the_wait_longer_up_to_five_minutes(
+def test_di3_each_failure_makes_the_wait_longer_up_to_five_minutes(
     failures: int, seconds: float
 ) -> None:
     assert seconds_after(failures) == seconds
 
 
-def test_s14_an_address_that_never_failed_may_be_dialled() -> None:
+def test_di3_an_address_that_never_failed_may_be_dialled() -> None:
     assert Backoff(8).check(PEER, ADDRESS, now=0.0) is None
 
 
-def test_s14_the_wait_ends() -> None:
+def test_di3_the_wait_ends() -> None:
     backoff = Backoff(8)
     backoff.failed(PEER, ADDRESS, "refused", now=100.0)
     refusal = backoff.check(PEER, ADDRESS, now=104.0)
@@ -46,14 +46,14 @@ def test_s14_the_wait_ends() -> None:
     assert backoff.check(PEER, ADDRESS, now=105.0) is None
 
 
-def test_s14_another_address_and_another_peer_are_not_concerned() -> None:
+def test_di3_another_address_and_another_peer_are_not_concerned() -> None:
     backoff = Backoff(8)
     backoff.failed(PEER, ADDRESS, "refused", now=0.0)
     assert backoff.check(PEER, ELSEWHERE, now=0.0) is None
     assert backoff.check(OTHER, ADDRESS, now=0.0) is None
 
 
-def test_s14_success_wipes_the_slate_clean() -> None:
+def test_di3_success_wipes_the_slate_clean() -> None:
     backoff = Backoff(8)
     for _ in range(5):
         backoff.failed(PEER, ADDRESS, "refused", now=0.0)
@@ -65,7 +65,7 @@ def test_s14_success_wipes_the_slate_clean() -> None:
 
 
 @given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 8))
-def test_s14_no_more_than_the_limit_is_remembered(ports: list[int], limit: int) -> None:
+def test_di3_no_more_than_the_limit_is_remembered(ports: list[int], limit: int) -> None:
     backoff = Backoff(limit)
     for port in ports:
         backoff.failed(PEER, parse(f"/ip4/1.2.3.4/tcp/{port}"), "refused", now=0.0)

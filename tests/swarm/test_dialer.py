@@ -1,8 +1,9 @@
-"""Rules S10 and S18: the race; who goes when is decided by ranking.py."""
+"""Rules DI9 to DI11: the race; who goes when is decided by ranking.py."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,9 +13,10 @@ from trio.testing import MockClock
 
 from p2pnet.core.addresses import Multiaddr, parse
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.progress import answered
 from p2pnet.errors import ConnectionLost, ProtocolError, describe
 from p2pnet.interfaces import CircuitLimit, MuxedStream
-from p2pnet.swarm.dialer import Race, race
+from p2pnet.swarm.dialer import Bounds, Race, race
 from p2pnet.swarm.ranking import Attempt
 
 PEER = PeerId(b"\x12\x20" + bytes(32))
@@ -49,6 +51,8 @@ class Lines:
     """What happens at each address: seconds until the answer, and an error or None."""
 
     answers: dict[Multiaddr, tuple[float, Exception | None]]
+    heard: dict[Multiaddr, float] = field(default_factory=dict)
+    """Seconds until the first answer, where the handshakes take longer."""
     began: dict[Multiaddr, float] = field(default_factory=dict)
     cancelled: list[Multiaddr] = field(default_factory=list)
     opened: list[Line] = field(default_factory=list)
@@ -61,8 +65,12 @@ class Lines:
         self._busy += 1
         self.busiest = max(self.busiest, self._busy)
         seconds, error = self.answers[address]
+        heard = self.heard.get(address, math.inf)
         try:
-            await trio.sleep(seconds)
+            if heard < seconds:
+                await trio.sleep(heard)
+                answered()
+            await trio.sleep(seconds - (heard if heard < seconds else 0))
         except trio.Cancelled:
             self.cancelled.append(address)
             raise
@@ -79,15 +87,15 @@ def causes(result: Race) -> dict[str, str]:
     return {str(attempt.address): describe(attempt.cause) for attempt in result.failed}
 
 
-REFUSED = OSError("refused")
+REFUSED: Exception = OSError("refused")
 
 
-async def test_s10_the_first_that_works_wins_and_the_others_are_cancelled(
+async def test_di9_the_first_that_works_wins_and_the_others_are_cancelled(
     autojump_clock: MockClock,
 ) -> None:
     lines = Lines({A: (5.0, None), B: (0.1, None), C: (0.1, None)})
     attempts = [Attempt(0.0, A), Attempt(0.25, B), Attempt(0.5, C)]
-    result = await race(attempts, lines.dial, max_parallel=8)
+    result = await race(attempts, lines.dial, Bounds(max_parallel=8))
     assert result.winning_address == B
     assert result.winner is lines.opened[0]
     assert not lines.opened[0].is_closed
@@ -97,53 +105,53 @@ async def test_s10_the_first_that_works_wins_and_the_others_are_cancelled(
     assert not result.failed
 
 
-async def test_s10_each_waits_for_its_delay_while_another_is_under_way(
+async def test_di9_each_waits_for_its_delay_while_another_is_under_way(
     autojump_clock: MockClock,
 ) -> None:
     lines = Lines({A: (9.0, REFUSED), B: (9.0, REFUSED), C: (9.0, REFUSED)})
     attempts = [Attempt(0.0, A), Attempt(0.25, B), Attempt(0.5, C)]
-    result = await race(attempts, lines.dial, max_parallel=8)
+    result = await race(attempts, lines.dial, Bounds(max_parallel=8))
     assert lines.began == {A: 0.0, B: 0.25, C: 0.5}
     assert result.winner is None
     assert causes(result) == dict.fromkeys(map(str, (A, B, C)), "OSError: refused")
     assert not result.unfinished
 
 
-async def test_s10_when_all_before_it_failed_the_next_goes_at_once(
+async def test_di9_when_all_before_it_failed_the_next_goes_at_once(
     autojump_clock: MockClock,
 ) -> None:
     lines = Lines({A: (0.01, REFUSED), B: (0.02, REFUSED), C: (0.01, None)})
     attempts = [Attempt(0.0, A), Attempt(0.0, B), Attempt(0.5, C)]
-    result = await race(attempts, lines.dial, max_parallel=8)
+    result = await race(attempts, lines.dial, Bounds(max_parallel=8))
     assert lines.began == {A: 0.0, B: 0.0, C: 0.02}
     assert result.winning_address == C
 
 
-async def test_s10_one_failure_does_not_hurry_the_next_while_another_is_under_way(
+async def test_di9_one_failure_does_not_hurry_the_next_while_another_is_under_way(
     autojump_clock: MockClock,
 ) -> None:
     lines = Lines({A: (0.01, REFUSED), B: (9.0, REFUSED), C: (0.01, None)})
     attempts = [Attempt(0.0, A), Attempt(0.0, B), Attempt(0.5, C)]
-    await race(attempts, lines.dial, max_parallel=8)
+    await race(attempts, lines.dial, Bounds(max_parallel=8))
     assert lines.began[C] == 0.5
 
 
-async def test_s18_no_more_than_the_limit_are_under_way_at_once(autojump_clock: MockClock) -> None:
+async def test_di11_no_more_than_the_limit_are_under_way_at_once(autojump_clock: MockClock) -> None:
     lines = Lines({A: (1.0, REFUSED), B: (2.0, REFUSED), C: (1.0, REFUSED), D: (0.1, None)})
     attempts = [Attempt(0.0, address) for address in (A, B, C, D)]
-    result = await race(attempts, lines.dial, max_parallel=2)
+    result = await race(attempts, lines.dial, Bounds(max_parallel=2))
     assert lines.busiest == 2
     assert lines.began == {A: 0.0, B: 0.0, C: 1.0, D: 2.0}
     assert result.winning_address == D
 
 
-async def test_s18_at_the_deadline_the_race_is_over_and_what_failed_is_known(
+async def test_di11_at_the_deadline_the_race_is_over_and_what_failed_is_known(
     autojump_clock: MockClock,
 ) -> None:
     lines = Lines({A: (1.0, REFUSED), B: (9.0, None), C: (9.0, None)})
     attempts = [Attempt(0.0, A), Attempt(0.5, B), Attempt(7.0, C)]
     deadline = trio.current_time() + 5.0
-    result = await race(attempts, lines.dial, max_parallel=8, deadline=deadline)
+    result = await race(attempts, lines.dial, Bounds(max_parallel=8, deadline=deadline))
     assert trio.current_time() == deadline
     assert result.winner is None
     assert causes(result) == {str(A): "OSError: refused"}
@@ -155,7 +163,7 @@ async def test_two_that_work_at_the_same_moment_leave_one_connection(
     autojump_clock: MockClock,
 ) -> None:
     lines = Lines({A: (1.0, None), B: (1.0, None)})
-    result = await race([Attempt(0.0, A), Attempt(0.0, B)], lines.dial, max_parallel=8)
+    result = await race([Attempt(0.0, A), Attempt(0.0, B)], lines.dial, Bounds(max_parallel=8))
     (kept,) = [line for line in lines.opened if not line.is_closed]
     assert result.winner is kept
 
@@ -170,7 +178,7 @@ async def test_a_race_that_is_cancelled_leaves_no_connection(autojump_clock: Moc
             scope.cancel()
 
     with trio.CancelScope() as scope:
-        result = await race([Attempt(0.0, A)], dial, max_parallel=8)
+        result = await race([Attempt(0.0, A)], dial, Bounds(max_parallel=8))
         # It may have been done just before; then the caller has it.
         await result.winner.aclose() if result.winner else None
     assert len(lines.opened) == 1
@@ -178,7 +186,7 @@ async def test_a_race_that_is_cancelled_leaves_no_connection(autojump_clock: Moc
 
 
 async def test_no_addresses_make_a_short_race(autojump_clock: MockClock) -> None:
-    result = await race([], Lines({}).dial, max_parallel=8)
+    result = await race([], Lines({}).dial, Bounds(max_parallel=8))
     assert result.winner is None
     assert not result.failed
 
@@ -188,7 +196,7 @@ async def test_what_a_remote_does_wrong_fails_its_address_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     lines = Lines({A: (0.1, ExceptionGroup("", [ProtocolError("/x", "bad")])), B: (0.1, None)})
-    result = await race([Attempt(0.0, A), Attempt(1.0, B)], lines.dial, max_parallel=8)
+    result = await race([Attempt(0.0, A), Attempt(1.0, B)], lines.dial, Bounds(max_parallel=8))
     assert causes(result) == {str(A): "/x: bad"}
     assert result.winning_address == B
     assert [record.getMessage() for record in caplog.records] == [
@@ -201,7 +209,104 @@ async def test_a_bug_fails_its_address_alone_and_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     lines = Lines({A: (0.1, KeyError("ours")), B: (0.1, None)})
-    result = await race([Attempt(0.0, A), Attempt(1.0, B)], lines.dial, max_parallel=8)
+    result = await race([Attempt(0.0, A), Attempt(1.0, B)], lines.dial, Bounds(max_parallel=8))
     assert result.winning_address == B
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     caplog.clear()
+
+
+# ---- handshakes under way ----------------------------------------------------------------
+
+PRIVATE = parse("/ip4/192.168.0.2/tcp/1")
+CIRCUIT = parse(f"/ip4/9.9.9.9/tcp/1/p2p/{PEER}/p2p-circuit")
+
+
+async def test_di10_who_has_answered_holds_back_the_others_for_three_times_as_long(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (9.0, REFUSED), B: (9.0, None)}, heard={A: 0.2})
+    await race([Attempt(0.0, A), Attempt(0.25, B)], lines.dial, Bounds(max_parallel=8))
+    assert lines.began == {A: 0.0, B: 0.8}
+
+
+async def test_di10_a_handshake_that_ends_in_time_spares_the_next_dial(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (0.7, None), B: (9.0, None)}, heard={A: 0.2})
+    result = await race([Attempt(0.0, A), Attempt(0.25, B)], lines.dial, Bounds(max_parallel=8))
+    assert result.winning_address == A
+    assert lines.began == {A: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("first", "heard", "begun"),
+    [
+        (A, 0.01, 0.26),  # A step at least,
+        (PRIVATE, 0.005, 0.035),  # which is shorter in a network of one's own.
+        (A, 0.9, 1.9),  # A second at most.
+        (CIRCUIT, 0.2, 0.25),  # A relay's answer is not the peer's.
+    ],
+)
+async def test_di10_the_others_are_held_back_within_bounds(
+    autojump_clock: MockClock, first: Multiaddr, heard: float, begun: float
+) -> None:
+    lines = Lines({first: (9.0, REFUSED), B: (9.0, None)}, heard={first: heard})
+    at = 0.25 if heard < 0.9 else 1.0
+    if first is PRIVATE:
+        at = 0.03
+    await race([Attempt(0.0, first), Attempt(at, B)], lines.dial, Bounds(max_parallel=8))
+    assert lines.began == {first: 0.0, B: pytest.approx(begun)}
+
+
+async def test_di10_a_handshake_that_fails_holds_nothing_back_any_more(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (0.4, REFUSED), B: (9.0, REFUSED), C: (9.0, None)}, heard={A: 0.2})
+    attempts = [Attempt(0.0, A), Attempt(0.0, B), Attempt(0.25, C)]
+    await race(attempts, lines.dial, Bounds(max_parallel=8))
+    assert lines.began == {A: 0.0, B: 0.0, C: 0.4}
+
+
+async def test_di10_many_that_answer_and_stall_hold_back_for_a_second_in_all(
+    autojump_clock: MockClock,
+) -> None:
+    many = [parse(f"/ip4/1.2.3.4/tcp/{n}") for n in range(1, 20)]
+    lines = Lines(dict.fromkeys(many, (99.0, REFUSED)), heard=dict.fromkeys(many, 0.3))
+    attempts = [Attempt(0.25 * n, address) for n, address in enumerate(many)]
+    bounds = Bounds(max_parallel=99, deadline=trio.current_time() + 10)
+    await race(attempts, lines.dial, bounds)
+    began = [lines.began[address] for address in many]
+    # Two are under way when the first answers; after the second all go on as ranked.
+    assert began[:4] == [0.0, 0.25, 1.3, 1.3]
+    assert began[6:] == [0.25 * n for n in range(6, 19)]
+
+
+async def test_di10_what_is_begun_goes_on_whoever_else_answers(autojump_clock: MockClock) -> None:
+    lines = Lines({A: (9.0, None), B: (1.0, None)}, heard={A: 0.6})
+    result = await race([Attempt(0.0, A), Attempt(0.25, B)], lines.dial, Bounds(max_parallel=8))
+    assert result.winning_address == B
+    assert result.answered == (A,)
+
+
+async def test_di11_the_time_of_who_waits_for_a_slot_has_not_begun(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines({A: (1.0, REFUSED), B: (0.5, None)})
+    bounds = Bounds(max_parallel=8, slots=trio.CapacityLimiter(1))
+    started = trio.current_time()
+    result = await race([Attempt(0.0, A), Attempt(0.25, B)], lines.dial, bounds)
+    assert lines.began == {A: 0.0, B: 1.0}
+    assert result.runs[B].began - started == pytest.approx(1.0)
+    assert bounds.slots is not None
+    assert bounds.slots.borrowed_tokens == 0
+
+
+async def test_di11_a_circuit_takes_no_slot(autojump_clock: MockClock) -> None:
+    lines = Lines({A: (1.0, REFUSED), CIRCUIT: (0.1, None)})
+    bounds = Bounds(max_parallel=8, slots=trio.CapacityLimiter(1))
+    await race([Attempt(0.0, A), Attempt(0.25, CIRCUIT)], lines.dial, bounds)
+    assert lines.began == {A: 0.0, CIRCUIT: 0.25}
+
+
+def test_an_answer_where_nobody_listens_is_no_harm() -> None:
+    answered()

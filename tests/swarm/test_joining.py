@@ -1,4 +1,4 @@
-"""Rule S17."""
+"""Rule DI12."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def join_all(
     return [got[number] for number in range(len(wishes))]
 
 
-async def test_s17_all_who_want_a_peer_share_one_dial(autojump_clock: MockClock) -> None:
+async def test_di12_all_who_want_a_peer_share_one_dial(autojump_clock: MockClock) -> None:
     dials = Dials()
     first, second, third = await join_all(dials, [(PEER, NONE)] * 3)
     assert isinstance(first, LiveConnection)
@@ -112,7 +112,7 @@ async def test_s17_all_who_want_a_peer_share_one_dial(autojump_clock: MockClock)
     assert dials.made == [(PEER, NONE)]
 
 
-async def test_s17_different_peers_are_dialled_at_the_same_time(autojump_clock: MockClock) -> None:
+async def test_di12_different_peers_are_dialled_at_the_same_time(autojump_clock: MockClock) -> None:
     dials = Dials()
     started = trio.current_time()
     first, second = await join_all(dials, [(PEER, NONE), (OTHER, NONE)])
@@ -122,7 +122,9 @@ async def test_s17_different_peers_are_dialled_at_the_same_time(autojump_clock: 
     assert (first.peer_id, second.peer_id) == (PEER, OTHER)
 
 
-async def test_s17_each_gets_an_error_of_its_own_with_all_causes(autojump_clock: MockClock) -> None:
+async def test_di12_each_gets_an_error_of_its_own_with_all_causes(
+    autojump_clock: MockClock,
+) -> None:
     attempts = [FailedAttempt(A, OSError("refused"))]
     first, second = await join_all(Dials(DialError(PEER, attempts, "hint")), [(PEER, NONE)] * 2)
     assert isinstance(first, DialError)
@@ -132,12 +134,12 @@ async def test_s17_each_gets_an_error_of_its_own_with_all_causes(autojump_clock:
     assert str(first) == str(second)
 
 
-async def test_s17_other_errors_reach_all_too(autojump_clock: MockClock) -> None:
+async def test_di12_other_errors_reach_all_too(autojump_clock: MockClock) -> None:
     outcomes = await join_all(Dials(LimitExceeded("max_connections_per_peer", 8)), [(PEER, NONE)])
     assert isinstance(outcomes[0], LimitExceeded)
 
 
-async def test_s17_addresses_the_dial_under_way_knows_are_no_reason_for_another(
+async def test_di12_addresses_the_dial_under_way_knows_are_no_reason_for_another(
     autojump_clock: MockClock,
 ) -> None:
     dials = Dials()
@@ -145,7 +147,7 @@ async def test_s17_addresses_the_dial_under_way_knows_are_no_reason_for_another(
     assert len(dials.made) == 1
 
 
-async def test_s17_a_new_address_waits_for_the_dial_under_way_and_uses_what_it_brings(
+async def test_di12_a_new_address_waits_for_the_dial_under_way_and_uses_what_it_brings(
     autojump_clock: MockClock,
 ) -> None:
     dials = Dials()
@@ -154,7 +156,7 @@ async def test_s17_a_new_address_waits_for_the_dial_under_way_and_uses_what_it_b
     assert len(dials.made) == 1
 
 
-async def test_s17_a_new_address_is_dialled_if_the_dial_under_way_fails(
+async def test_di12_a_new_address_is_dialled_if_the_dial_under_way_fails(
     autojump_clock: MockClock,
 ) -> None:
     dials = Dials(DialError(PEER, []))
@@ -162,7 +164,7 @@ async def test_s17_a_new_address_is_dialled_if_the_dial_under_way_fails(
     assert dials.made == [(PEER, frozenset([A])), (PEER, frozenset([B]))]
 
 
-async def test_s17_a_dial_goes_on_while_anybody_waits_and_ends_with_the_last(
+async def test_di12_a_dial_goes_on_while_anybody_waits_and_ends_with_the_last(
     autojump_clock: MockClock,
 ) -> None:
     dials = Dials()
@@ -187,7 +189,7 @@ async def test_s17_a_dial_goes_on_while_anybody_waits_and_ends_with_the_last(
     assert len(dials.made) == 1
 
 
-async def test_s17_after_one_was_given_up_the_next_is_a_dial_of_its_own(
+async def test_di12_after_one_was_given_up_the_next_is_a_dial_of_its_own(
     autojump_clock: MockClock,
 ) -> None:
     dials = Dials()
@@ -200,7 +202,7 @@ async def test_s17_after_one_was_given_up_the_next_is_a_dial_of_its_own(
     assert len(dials.made) == 2
 
 
-async def test_s17_when_the_host_leaves_nobody_waits_for_ever(autojump_clock: MockClock) -> None:
+async def test_di12_when_the_host_leaves_nobody_waits_for_ever(autojump_clock: MockClock) -> None:
     joined = JoinedDials(Dials().dial)
 
     async def join() -> None:

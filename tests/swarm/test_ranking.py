@@ -1,14 +1,26 @@
-"""Rules S10 to S13; the table of what is dialled when stands on specs/connections.md."""
+"""Rules DI1 and DI4 to DI8; the table of what is dialled when stands on specs/dialing.md."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnet.core.addresses import Multiaddr, Scope, is_relayed, parse, scope
-from p2pnet.swarm.ranking import PRIVATE_STEP, PUBLIC_STEP, RELAY_DELAY, Attempt, rank
+from p2pnet.swarm.ranking import (
+    OTHER_STEPS,
+    PRIVATE_STEP,
+    PUBLIC_STEP,
+    RELAY_DELAY,
+    Attempt,
+    Kind,
+    canonical,
+    kind_of,
+    rank,
+)
 
 RELAY = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
 
@@ -17,10 +29,19 @@ hosts = st.one_of(
     st.ip_addresses(v=6).map(lambda ip: f"/ip6/{ip}"),
     st.sampled_from(["/ip4/192.168.1.2", "/ip4/127.0.0.1", "/ip6/::1", "/dns/a.example"]),
 )
-transports = st.builds("/{}/{}".format, st.sampled_from(["tcp", "udp"]), st.integers(1, 65535))
+transports = st.builds(
+    "/{}{}".format,
+    st.builds("tcp/{}".format, st.integers(1, 65535)),
+    st.sampled_from(["", "/ws", "/wss", "/tls/ws"]),
+) | st.builds(
+    "/{}{}".format,
+    st.builds("udp/{}".format, st.integers(1, 65535)),
+    st.sampled_from(["/quic-v1", "/quic-v1/webtransport", "/webrtc-direct"]),
+)
 relays = st.sampled_from(["", f"/p2p/{RELAY}/p2p-circuit"])
 addresses = st.builds(lambda *parts: parse("".join(parts)), hosts, transports, relays)
 many = st.lists(addresses, max_size=12)
+places = st.none() | st.lists(st.ip_addresses().map(str), max_size=4)
 
 
 def delays(attempts: list[Attempt]) -> list[float]:
@@ -31,24 +52,28 @@ def ranked(*texts: str) -> list[tuple[float, str]]:
     return [(attempt.delay, str(attempt.address)) for attempt in rank([parse(t) for t in texts])]
 
 
-@given(many)
-def test_s10_nothing_is_lost_and_nothing_comes_twice(given_addresses: list[Multiaddr]) -> None:
-    assert sorted(str(attempt.address) for attempt in rank(given_addresses)) == sorted(
-        {str(address) for address in given_addresses}
+@given(many, places)
+def test_di1_nothing_is_lost_and_nothing_comes_twice(
+    given_addresses: list[Multiaddr], interfaces: list[str] | None
+) -> None:
+    ranked = [attempt.address for attempt in rank(given_addresses, interfaces)]
+    assert set(ranked) <= set(given_addresses)
+    assert sorted(str(canonical(address)) for address in ranked) == sorted(
+        {str(canonical(address)) for address in given_addresses}
     )
 
 
-@given(many)
-def test_s10_the_first_is_dialled_at_once_and_the_others_in_order(
-    given_addresses: list[Multiaddr],
+@given(many, places)
+def test_di4_the_first_is_dialled_at_once_and_the_others_in_order(
+    given_addresses: list[Multiaddr], interfaces: list[str] | None
 ) -> None:
-    found = delays(rank(given_addresses))
+    found = delays(rank(given_addresses, interfaces))
     assert found[:1] in ([], [0.0])
     assert found == sorted(found)
 
 
-@given(st.lists(addresses, max_size=12, unique=True), st.randoms(use_true_random=False))
-def test_s10_the_order_given_does_not_matter(
+@given(st.lists(addresses, max_size=12, unique_by=canonical), st.randoms(use_true_random=False))
+def test_di5_the_order_given_does_not_matter(
     given_addresses: list[Multiaddr], chance: Random
 ) -> None:
     shuffled = list(given_addresses)
@@ -59,7 +84,7 @@ def test_s10_the_order_given_does_not_matter(
 
 
 @given(many)
-def test_s12_relayed_addresses_wait_for_direct_ones(given_addresses: list[Multiaddr]) -> None:
+def test_di7_relayed_addresses_wait_for_direct_ones(given_addresses: list[Multiaddr]) -> None:
     attempts = rank(given_addresses)
     relayed = [a.delay for a in attempts if is_relayed(a.address)]
     if len(relayed) < len(attempts):
@@ -69,16 +94,67 @@ def test_s12_relayed_addresses_wait_for_direct_ones(given_addresses: list[Multia
 
 
 @given(many)
-def test_s11_the_steps_are_those_of_the_scope(given_addresses: list[Multiaddr]) -> None:
+def test_di6_the_steps_are_those_of_the_group(given_addresses: list[Multiaddr]) -> None:
     for attempt in rank(given_addresses):
         if is_relayed(attempt.address):
             continue
         step = PUBLIC_STEP if scope(attempt.address) is Scope.PUBLIC else PRIVATE_STEP
-        # Three kinds of hosts (IPv6, IPv4, a name) make three steps at most, and one behind.
-        assert attempt.delay in [step * place for place in range(4)]
+        # Three kinds make three turns each; behind them are three more turns, and one of others.
+        places = attempt.delay / step
+        assert places == pytest.approx(round(places))
+        assert places < 3 * 3 + (OTHER_STEPS - 1) + 3
 
 
-def test_s10_of_each_family_one_goes_ahead() -> None:
+@given(many, places)
+def test_di5_of_a_group_the_better_kind_goes_first(
+    given_addresses: list[Multiaddr], interfaces: list[str] | None
+) -> None:
+    attempts = rank([a for a in given_addresses if scope(a) is Scope.PUBLIC], interfaces)
+    direct = [a for a in attempts if not is_relayed(a.address)]
+    for earlier, later in pairwise(direct):
+        assert kind_of(earlier.address) <= kind_of(later.address)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("/ip4/8.8.8.8/udp/1/quic-v1", Kind.QUIC),
+        ("/ip4/8.8.8.8/udp/1/quic-v1/p2p/" + RELAY, Kind.QUIC),
+        ("/ip4/8.8.8.8/udp/1/quic-v1/webtransport", Kind.OTHER),
+        ("/ip4/8.8.8.8/udp/1/webrtc-direct", Kind.OTHER),
+        ("/ip4/8.8.8.8/udp/1", Kind.OTHER),
+        ("/dns4/a.example/tcp/1", Kind.TCP),
+        ("/ip4/8.8.8.8/tcp/1/ws", Kind.WEBSOCKET),
+        ("/ip4/8.8.8.8/tcp/1/wss", Kind.WEBSOCKET),
+        ("/ip4/8.8.8.8/tcp/1/tls/ws", Kind.WEBSOCKET),
+        ("/ip4/8.8.8.8/tcp/1/tls/sni/a.example/ws", Kind.WEBSOCKET),
+        ("/ip4/8.8.8.8/tcp/1/tls", Kind.OTHER),
+        (f"/ip4/8.8.8.8/udp/1/quic-v1/p2p/{RELAY}/p2p-circuit", Kind.QUIC),
+        (f"/p2p/{RELAY}/p2p-circuit", Kind.OTHER),
+    ],
+)
+def test_di5_an_address_is_of_one_kind(text: str, kind: Kind) -> None:
+    assert kind_of(parse(text)) is kind
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical_text"),
+    [
+        ("/ip4/8.8.8.8/tcp/1/wss", "/ip4/8.8.8.8/tcp/1/tls/ws"),
+        ("/ip4/8.8.8.8/tcp/1/tls/ws", "/ip4/8.8.8.8/tcp/1/tls/ws"),
+        ("/ip4/8.8.8.8/tcp/1/ws", "/ip4/8.8.8.8/tcp/1/ws"),
+        ("/ip4/8.8.8.8/tcp/1", "/ip4/8.8.8.8/tcp/1"),
+        (
+            f"/dns/a.example/tcp/1/wss/p2p/{RELAY}/p2p-circuit",
+            f"/dns/a.example/tcp/1/tls/ws/p2p/{RELAY}/p2p-circuit",
+        ),
+    ],
+)
+def test_di1_an_address_has_one_canonical_form(text: str, canonical_text: str) -> None:
+    assert canonical(parse(text)) == parse(canonical_text)
+
+
+def test_di5_of_each_family_one_goes_ahead() -> None:
     assert ranked(
         "/ip4/8.8.8.8/tcp/2",
         "/ip4/8.8.8.8/tcp/1",
@@ -92,7 +168,7 @@ def test_s10_of_each_family_one_goes_ahead() -> None:
     ]
 
 
-def test_s13_the_lowest_port_goes_first() -> None:
+def test_di8_the_lowest_port_goes_first() -> None:
     assert [text for _, text in ranked("/ip4/8.8.8.8/tcp/50000", "/ip4/9.9.9.9/tcp/4001")] == [
         "/ip4/9.9.9.9/tcp/4001",
         "/ip4/8.8.8.8/tcp/50000",

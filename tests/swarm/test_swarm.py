@@ -1,194 +1,21 @@
-"""Rules S6 S7 S14 S16 S18 S19 S20 S22 on a whole swarm, with a transport of this test's own."""
+"""Rules S6 S7 S16 S20 S22 on a whole swarm, with a transport of this test's own."""
 
 from __future__ import annotations
-
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from p2pnet.core.addresses import Multiaddr, components, parse
+from p2pnet.core.addresses import parse
 from p2pnet.core.bus import EventBus
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import AddressUnsupported, DialError, LimitExceeded, describe
+from p2pnet.errors import AddressUnsupported, LimitExceeded
 from p2pnet.events import ConnectionClosed, ConnectionOpened, ListeningOn
-from p2pnet.interfaces import CircuitLimit, Role
-from p2pnet.swarm.backoff import BackingOff
+from p2pnet.interfaces import CircuitLimit
 from p2pnet.swarm.config import SwarmConfig
-from p2pnet.swarm.connection import LiveConnection
 from p2pnet.swarm.swarm import Swarm
-from tests.swarm.fakes import ME, OTHER, PEER, THIRD, Arrival, Doorway, Line, NoNetwork, Wires, env
-
-A, B, C = (parse(f"/ip4/8.8.8.8/tcp/{n}") for n in (1, 2, 3))
-ELSEWHERE = parse("/ip4/8.8.4.4/tcp/1")
-CIRCUIT = parse(f"/ip4/9.9.9.9/tcp/1/p2p/{THIRD}/p2p-circuit")
-REFUSED = OSError("refused")
-NONE: frozenset[Multiaddr] = frozenset()
-
-
-@asynccontextmanager
-async def running(
-    wires: Wires | None = None,
-    config: SwarmConfig | None = None,
-    network: NoNetwork | None = None,
-) -> AsyncGenerator[Swarm, None]:
-    swarm = Swarm(config or SwarmConfig(), env(network), peer_id=ME, bus=EventBus())
-    swarm.add_transport(wires or Wires())
-    async with trio.open_nursery() as nursery:
-        await nursery.start(swarm.run)
-        yield swarm
-        nursery.cancel_scope.cancel()
-
-
-async def dial(
-    swarm: Swarm, *addresses: Multiaddr, insist: Sequence[Multiaddr] = ()
-) -> LiveConnection:
-    return await swarm.dial_ranked(PEER, addresses, insist=frozenset(insist))
-
-
-async def failure(
-    swarm: Swarm, *addresses: Multiaddr, insist: Sequence[Multiaddr] = ()
-) -> DialError:
-    with pytest.raises(DialError) as caught:
-        await dial(swarm, *addresses, insist=insist)
-    return caught.value
-
-
-def causes(error: DialError) -> dict[str, str]:
-    return {str(attempt.address): describe(attempt.cause) for attempt in error.attempts}
-
-
-async def arrive(swarm: Swarm, *lines: Line) -> list[LiveConnection]:
-    for line in lines:
-        swarm.accept(Arrival(line))
-        await wait_all_tasks_blocked()
-    return list(swarm.connections())
-
-
-# ---- dialling ----------------------------------------------------------------------------
-
-
-async def test_s19_every_address_has_its_cause(autojump_clock: MockClock) -> None:
-    wires = Wires({A: (0.1, REFUSED), B: (99.0, None)})
-    other = parse(f"/ip4/7.7.7.7/tcp/1/p2p/{OTHER}")
-    udp, named, mine = (
-        parse(text)
-        for text in ("/ip4/8.8.8.8/udp/1", "/dns4/no.example/tcp/1", "/ip4/10.0.0.1/tcp/4001")
-    )
-    async with running(wires) as swarm:
-        await swarm.listen(mine)
-        error = await failure(swarm, A, B, other, udp, named, mine)
-    assert causes(error) == {
-        str(A): "OSError: refused",
-        str(B): "timed out",
-        str(other): f"{other}: it leads to another peer",
-        str(udp): f"{udp}: no transport for it",
-        str(named): f"DNS: no such name or address: {components(named)[0][1]}",
-        str(mine): f"{mine}: our own address",
-    }
-    assert set(wires.dialled) == {A, B}
-
-
-async def test_s18_one_address_has_so_long(autojump_clock: MockClock) -> None:
-    config = SwarmConfig(dial_timeout=3.0)
-    async with running(Wires({A: (99.0, None)}), config) as swarm:
-        started = trio.current_time()
-        error = await failure(swarm, A)
-        assert trio.current_time() - started == pytest.approx(3.0)
-    assert causes(error) == {str(A): "timed out"}
-
-
-async def test_s18_all_together_have_so_long_and_none_is_forgotten(
-    autojump_clock: MockClock,
-) -> None:
-    config = SwarmConfig(dial_timeout=9.0, connect_timeout=10.0, max_parallel_dials=1)
-    wires = Wires({A: (1.0, REFUSED), B: (99.0, None), C: (99.0, None)})
-    async with running(wires, config) as swarm:
-        started = trio.current_time()
-        error = await failure(swarm, A, B, C)
-        assert trio.current_time() - started == pytest.approx(10.0)
-    assert causes(error) == {
-        str(A): "OSError: refused",
-        str(B): "timed out",
-        str(C): "timed out",
-    }
-    assert error.hint == "no answer within 10 s"
-
-
-async def test_s18_so_many_addresses_are_dialled_at_once(autojump_clock: MockClock) -> None:
-    wires = Wires({A: (1.0, None)})
-    async with running(wires, SwarmConfig(max_dials=2)) as swarm:
-        started = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            for peer_id in (PEER, OTHER, THIRD):
-                nursery.start_soon(dial_peer, swarm, peer_id)
-        assert trio.current_time() - started == pytest.approx(2.0)
-
-
-async def dial_peer(swarm: Swarm, peer_id: PeerId) -> None:
-    await swarm.dial_ranked(peer_id, [A], insist=NONE)
-
-
-async def test_s14_an_address_that_failed_is_left_alone_for_a_while(
-    autojump_clock: MockClock,
-) -> None:
-    wires = Wires({A: (0.0, REFUSED)})
-    async with running(wires) as swarm:
-        await failure(swarm, A)
-        error = await failure(swarm, A)
-        assert isinstance(error.attempts[0].cause, BackingOff)
-        assert wires.dialled == [A]
-        await trio.sleep(5)
-        await failure(swarm, A)
-        assert wires.dialled == [A, A]
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        "/ip4/8.8.8.8/tcp/1",
-        f"/ip4/8.8.8.8/tcp/1/p2p/{PEER}",
-        f"/dns4/a.example/tcp/1/p2p/{PEER}",
-    ],
-)
-async def test_s14_an_address_that_the_caller_gives_is_dialled_all_the_same(
-    autojump_clock: MockClock, asked: str
-) -> None:
-    wires = Wires({A: (0.0, REFUSED)})
-    address = parse(asked)
-    async with running(wires, network=NoNetwork({"a.example": ("8.8.8.8",)})) as swarm:
-        await failure(swarm, address)
-        await failure(swarm, address, insist=[address])
-    assert wires.dialled == [A, A]
-
-
-async def test_s14_what_works_is_dialled_again_at_once_and_remembered(
-    autojump_clock: MockClock,
-) -> None:
-    wires = Wires({A: (0.0, REFUSED)})
-    async with running(wires) as swarm:
-        await failure(swarm, A)
-        wires.answers[A] = (0.0, None)
-        connection = await dial(swarm, A, insist=[A])
-        assert swarm.peers.addresses(PEER) == (A,)
-        await connection.aclose()
-        await dial(swarm, A)
-
-
-async def test_a_hole_punch_dials_all_at_once_whatever_failed_before(
-    autojump_clock: MockClock,
-) -> None:
-    wires = Wires({A: (0.0, REFUSED), B: (2.0, None)})
-    async with running(wires) as swarm:
-        await failure(swarm, A)
-        connection = await swarm.dial_at_once(PEER, [A, B], Role.LISTENER, any_port=True)
-        assert connection.is_inbound
-        assert connection.remote_address == B
-    assert wires.dialled == [A, A, B]
-    assert wires.roles[1:] == [(Role.LISTENER, True)] * 2
-
+from tests.swarm.fakes import ME, OTHER, PEER, THIRD, Arrival, Doorway, Line, Wires, env
+from tests.swarm.scene import CIRCUIT, ELSEWHERE, A, B, C, arrive, dial, running
 
 # ---- connections -------------------------------------------------------------------------
 
