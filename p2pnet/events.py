@@ -197,6 +197,8 @@ class RelayRefusedRequest:
     request: str
     status: str
     reason: str
+    limit: str = ""
+    """The field of ``RelayServer`` that said no; empty if none did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,18 @@ class CircuitClosed:
     bytes_forward: int
     bytes_backward: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitNearLimit:
+    """A circuit that ends here has used most of what its relay allows, and will be cut."""
+
+    peer_id: PeerId
+    relay: PeerId
+    limit: str
+    """``seconds``, or ``bytes`` in one direction."""
+    used: float
+    maximum: float
 
 
 @dataclass(frozen=True, slots=True)

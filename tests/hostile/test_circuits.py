@@ -122,8 +122,10 @@ def refusal(name: str) -> HopStatus:
 
 
 async def test_thousands_of_reservations_of_one_peer_are_one() -> None:
+    limits = RelayServer(requests_per_minute_per_peer=1e6, requests_per_minute_per_prefix=1e6)
+    patient = enclosed(relay(listen=LOOPBACK, limits=limits))
     with trio.fail_after(PATIENCE):
-        async with open_host(idle_relay()) as host, infiltrated(host) as (attacker, connection):
+        async with open_host(patient) as host, infiltrated(host) as (attacker, connection):
             for _ in range(1000):
                 answer = await ask(connection, Reserve())
                 assert isinstance(answer, HopStatus)

@@ -39,7 +39,9 @@ M = TypeVar("M")
 
 HINTS = {
     int(Status.RESERVATION_REFUSED): "it has no room for this host: try another relay",
-    int(Status.RESOURCE_LIMIT_EXCEEDED): "too many circuits: close some, or try another relay",
+    int(
+        Status.RESOURCE_LIMIT_EXCEEDED
+    ): "too many circuits or requests: wait, or try another relay",
     int(Status.PERMISSION_DENIED): "it will not serve this host, or was asked over another relay",
     int(Status.CONNECTION_FAILED): "it could not hand the circuit to the peer: try again",
     int(Status.NO_RESERVATION): "the peer has no reservation there: is it running with --relay?",
@@ -61,6 +63,8 @@ class Refusal:
 
     status: Status
     reason: str
+    limit: str = ""
+    """The field of our config that says no; empty if none does."""
 
 
 async def reserve(channel: Channel[HopMessage], relay: PeerId) -> tuple[Reservation, Limit | None]:

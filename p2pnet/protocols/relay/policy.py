@@ -107,13 +107,15 @@ class Reservations:
 
     def _check_room(self, peer_id: PeerId, prefix: str | None) -> Refusal | None:
         if prefix is None:
-            return refused("no IP address to count it under")
+            return Refusal(Status.RESERVATION_REFUSED, "no IP address to count it under")
         own = self._entries.get(peer_id)
         if own is None and len(self._entries) >= self._max_total:
-            return refused(f"max_reservations = {self._max_total} reached")
+            return exceeded("max_reservations", self._max_total, Status.RESERVATION_REFUSED)
         beside = self._per_prefix[prefix] - (own is not None and own.prefix == prefix)
         if beside >= self._max_per_prefix:
-            return refused(f"max_reservations_per_prefix = {self._max_per_prefix} reached")
+            return exceeded(
+                "max_reservations_per_prefix", self._max_per_prefix, Status.RESERVATION_REFUSED
+            )
         return None
 
     def drop(self, peer_id: PeerId) -> bool:
@@ -138,44 +140,63 @@ class Reservations:
         return min((entry.expires_at for entry in self._entries.values()), default=math.inf)
 
 
-def refused(reason: str) -> Refusal:
-    return Refusal(Status.RESERVATION_REFUSED, reason)
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A circuit, as it is counted."""
+
+    source: PeerId
+    target: PeerId
+    prefixes: frozenset[str] = frozenset()
+    """Where its ends are (R30)."""
 
 
 class Circuits:
     """How many circuits there are: counted from the request on, for both ends (R18)."""
 
-    def __init__(self, *, max_total: int, max_per_peer: int) -> None:
+    def __init__(
+        self, *, max_total: int, max_per_peer: int, max_per_prefix: int = MAX_DURATION
+    ) -> None:
         self._max_total = max_total
         self._max_per_peer = max_per_peer
+        self._max_per_prefix = max_per_prefix
         self._total = 0
         self._per_peer: Counter[PeerId] = Counter()
+        self._per_prefix: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return self._total
 
-    def open(self, source: PeerId, target: PeerId) -> Refusal | None:
+    def open(self, call: Call) -> Refusal | None:
         """Count a new circuit, or say why there is no room for it."""
         if self._total >= self._max_total:
-            return exceeded(f"max_circuits = {self._max_total} reached")
-        for peer_id in (source, target):
-            if self._per_peer[peer_id] >= self._max_per_peer:
-                return exceeded(f"max_circuits_per_peer = {self._max_per_peer} reached")
+            return exceeded("max_circuits", self._max_total)
+        peers = (call.source, call.target)
+        if any(self._per_peer[peer_id] >= self._max_per_peer for peer_id in peers):
+            return exceeded("max_circuits_per_peer", self._max_per_peer)
+        if any(self._per_prefix[prefix] >= self._max_per_prefix for prefix in call.prefixes):
+            return exceeded("max_circuits_per_prefix", self._max_per_prefix)
         self._total += 1
-        self._per_peer[source] += 1
-        self._per_peer[target] += 1
+        self._per_peer.update(peers)
+        self._per_prefix.update(call.prefixes)
         return None
 
-    def close(self, source: PeerId, target: PeerId) -> None:
+    def close(self, call: Call) -> None:
         self._total -= 1
-        for peer_id in (source, target):
+        for peer_id in (call.source, call.target):
             self._per_peer[peer_id] -= 1
             if self._per_peer[peer_id] <= 0:
                 del self._per_peer[peer_id]
+        for prefix in call.prefixes:
+            self._per_prefix[prefix] -= 1
+            if self._per_prefix[prefix] <= 0:
+                del self._per_prefix[prefix]
 
 
-def exceeded(reason: str) -> Refusal:
-    return Refusal(Status.RESOURCE_LIMIT_EXCEEDED, reason)
+def exceeded(
+    limit: str, maximum: float, status: Status = Status.RESOURCE_LIMIT_EXCEEDED
+) -> Refusal:
+    """Refuse for the sake of a limit, and name it (R33)."""
+    return Refusal(status, f"{limit} = {maximum:.15g} reached", limit)
 
 
 class Pending:

@@ -1,4 +1,6 @@
-"""RelayServer: lets peers be called through this host. Rules: specs/relay.md (R13 to R24).
+"""RelayServer: lets peers be called through this host.
+
+Rules: specs/relay.md (R13 to R24, R29 to R33).
 
 A request is answered within fixed times and counted per peer from its first byte on, so that
 whoever stalls, floods or sends nonsense costs a few tasks for a few seconds, and nothing else.
@@ -8,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import trio
 
+from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.bus import Subscription
 from p2pnet.core.channel import MessageChannel
 from p2pnet.core.complaints import complain
@@ -31,6 +35,7 @@ from p2pnet.events import (
 from p2pnet.interfaces import CircuitLimit, Connection, Kit, ServiceHost, Stream
 from p2pnet.protocols.relay.channels import direct_connection, hop_channel, stop_channel
 from p2pnet.protocols.relay.dialogue import Refusal, offer, receive_request
+from p2pnet.protocols.relay.limits import RelayLimits
 from p2pnet.protocols.relay.messages import (
     HOP,
     STOP,
@@ -43,16 +48,18 @@ from p2pnet.protocols.relay.messages import (
     status_name,
 )
 from p2pnet.protocols.relay.policy import (
-    MAX_DATA,
-    MAX_DURATION,
+    Call,
     Circuits,
     Pending,
     Reservations,
+    exceeded,
     limit_on_wire,
     offered_addresses,
     prefix_of,
 )
-from p2pnet.protocols.relay.splice import Splice
+from p2pnet.protocols.relay.rates import Allowances, Pace
+from p2pnet.protocols.relay.splice import Means, Splice
+from p2pnet.protocols.relay.tally import Refused, RelayStatistics, Tally, statistics_of
 from p2pnet.protocols.relay.voucher import Voucher, seal
 
 logger = logging.getLogger("p2pnet.relay")
@@ -60,52 +67,31 @@ logger = logging.getLogger("p2pnet.relay")
 PROTECTED_AS = "reservation"
 
 
+MayReserve = Callable[[PeerId, Multiaddr], bool]
+"""May this peer, connected from this address, have a reservation?"""
+MayConnect = Callable[[PeerId, Multiaddr, PeerId], bool]
+"""May this peer, connected from this address, have a circuit to that one?"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RelayServer:
-    """Carries circuits for peers that nobody can dial. The defaults are go-libp2p's."""
+class RelayServer(RelayLimits):
+    """Carries circuits for peers that nobody can dial, within its limits."""
 
-    max_reservations: int = 128
-    max_reservations_per_prefix: int = 8
-    """Reservations from one IPv4 address, or one IPv6 /56."""
-    reservation_seconds: float = 3600.0
-    max_circuits: int = 1024
-    max_circuits_per_peer: int = 16
-    """Circuits that one peer may be an end of."""
-    circuit_seconds: float | None = 120.0
-    """How long a circuit may last; None or 0 is for ever."""
-    circuit_bytes: int | None = 131_072
-    """How many bytes a circuit carries in each direction; None or 0 is without limit."""
-    max_pending_per_peer: int = 8
-    """Requests of one peer that are being read or answered at the same time."""
-    request_timeout: float = 15.0
-    """Seconds for a request to arrive, and for an answer to leave."""
-    stop_timeout: float = 30.0
-    """Seconds for the target of a circuit to accept it."""
-    buffer_bytes: int = 65_536
-    """Most bytes held in memory for one direction of a circuit."""
-
-    def __post_init__(self) -> None:
-        counts = {
-            "max_reservations": self.max_reservations,
-            "max_reservations_per_prefix": self.max_reservations_per_prefix,
-            "reservation_seconds": self.reservation_seconds,
-            "max_circuits": self.max_circuits,
-            "max_circuits_per_peer": self.max_circuits_per_peer,
-            "max_pending_per_peer": self.max_pending_per_peer,
-            "request_timeout": self.request_timeout,
-            "stop_timeout": self.stop_timeout,
-            "buffer_bytes": self.buffer_bytes,
-        }
-        for name, value in counts.items():
-            if not 0 < value <= MAX_DURATION:
-                raise ValueError(f"{name} must be positive and at most {MAX_DURATION}, not {value}")
-        if not 0 <= (self.circuit_seconds or 0) <= MAX_DURATION:
-            raise ValueError(f"circuit_seconds must be 0 to {MAX_DURATION}, or None")
-        if not 0 <= (self.circuit_bytes or 0) <= MAX_DATA:
-            raise ValueError(f"circuit_bytes must be 0 to {MAX_DATA}, or None")
+    may_reserve: MayReserve | None = None
+    """Asked before each reservation and renewal; None lets everybody."""
+    may_connect: MayConnect | None = None
+    """Asked before each circuit; None lets everybody."""
 
     def build(self, kit: Kit) -> RelayServerService:
         return RelayServerService(self, kit)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A circuit whose both ends have agreed: how it is counted, and the stream to its target."""
+
+    call: Call
+    stop: Stream
 
 
 class RelayServerService:
@@ -123,8 +109,19 @@ class RelayServerService:
             seconds=config.reservation_seconds,
         )
         self._circuits = Circuits(
-            max_total=config.max_circuits, max_per_peer=config.max_circuits_per_peer
+            max_total=config.max_circuits,
+            max_per_peer=config.max_circuits_per_peer,
+            max_per_prefix=config.max_circuits_per_prefix,
         )
+        self._tally = Tally()
+        self._means = Means(
+            config.buffer_bytes,
+            config.circuit_bytes_per_second,
+            Pace(config.bytes_per_second),
+            self._tally,
+        )
+        self._per_peer = Allowances(config.requests_per_minute_per_peer)
+        self._per_prefix = Allowances(config.requests_per_minute_per_prefix)
         self._pending = Pending(config.max_pending_per_peer)
         self._came_by: dict[PeerId, Connection] = {}
         self._next_expiry = Watch(math.inf)
@@ -138,6 +135,16 @@ class RelayServerService:
     def circuits(self) -> int:
         """How many circuits are open or being opened."""
         return len(self._circuits)
+
+    @property
+    def limits(self) -> RelayLimits:
+        return self._config
+
+    def statistics(self) -> RelayStatistics:
+        """Return what it carries now, and what it has done since it began."""
+        return statistics_of(
+            self._tally, reservations=len(self._reservations), circuits=len(self._circuits)
+        )
 
     async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
         with host.subscribe(ConnectionClosed) as closings:
@@ -153,9 +160,10 @@ class RelayServerService:
         """Answer one request; then, if it made a circuit, carry it."""
         source = stream.peer_id
         channel = hop_channel(stream)
-        if not self._pending.begin(source):  # R24
-            limit = f"max_pending_per_peer = {self._config.max_pending_per_peer} reached"
-            refusal = Refusal(Status.RESOURCE_LIMIT_EXCEEDED, limit)
+        refusal = self._check_pace(stream)
+        if refusal is None and not self._pending.begin(source):  # R24
+            refusal = exceeded("max_pending_per_peer", self._config.max_pending_per_peer)
+        if refusal is not None:
             await self._refuse(host, channel, source, "request", refusal)
             return
         try:
@@ -165,10 +173,20 @@ class RelayServerService:
         if joined is not None:
             await self._carry(host, stream, joined)
 
+    def _check_pace(self, stream: Stream) -> Refusal | None:
+        """Count a request that has not been read yet; refuse it if there were too many (R29)."""
+        now, config = trio.current_time(), self._config
+        if not self._per_peer.spend(str(stream.peer_id), now):
+            return exceeded("requests_per_minute_per_peer", config.requests_per_minute_per_peer)
+        prefix = prefix_of(stream.connection.remote_address)
+        if prefix is not None and not self._per_prefix.spend(prefix, now):
+            return exceeded("requests_per_minute_per_prefix", config.requests_per_minute_per_prefix)
+        return None
+
     async def _answer(
         self, host: ServiceHost, stream: Stream, channel: MessageChannel[HopMessage]
-    ) -> Stream | None:
-        """Read and answer a request; return the stream to the target, if it made a circuit."""
+    ) -> Joined | None:
+        """Read and answer a request; return the circuit, if it made one."""
         with trio.fail_after(self._config.request_timeout):
             request = await receive_request(channel)
         match request:
@@ -190,7 +208,9 @@ class RelayServerService:
         refusal: Refusal,
     ) -> None:
         logger.debug("refused %s of %s: %s", request, peer_id, refusal.reason)
-        host.publish(RelayRefusedRequest(peer_id, request, refusal.status.name, refusal.reason))
+        status, limit = refusal.status.name, refusal.limit
+        self._tally.refused[Refused(request, status, limit)] += 1
+        host.publish(RelayRefusedRequest(peer_id, request, status, refusal.reason, limit))  # R33
         with trio.fail_after(self._config.request_timeout):
             await channel.send(HopStatus(refusal.status))
 
@@ -217,6 +237,9 @@ class RelayServerService:
             return Refusal(Status.PERMISSION_DENIED, "asked over a relayed connection")
         if connection.is_closed:
             return Refusal(Status.RESERVATION_REFUSED, "the connection has ended")
+        may_reserve = self._config.may_reserve
+        if may_reserve is not None and not may_reserve(peer_id, connection.remote_address):  # R31
+            return Refusal(Status.PERMISSION_DENIED, "may_reserve says no")
         now = trio.current_time()
         renewal = self._reservations.holds(peer_id, now)
         refusal = self._reservations.reserve(peer_id, prefix_of(connection.remote_address), now)
@@ -227,6 +250,8 @@ class RelayServerService:
         host.protect(peer_id, PROTECTED_AS)
         seconds = self._config.reservation_seconds
         host.publish(ReservationGranted(peer_id, seconds, renewal))
+        self._tally.granted += not renewal
+        self._tally.renewed += renewal
         logger.debug("reservation for %s%s", peer_id, " renewed" if renewal else "")
         return self._promise(host, peer_id, connection)
 
@@ -273,6 +298,7 @@ class RelayServerService:
     def _tell_end(self, host: ServiceHost, peer_id: PeerId, reason: str) -> None:
         del self._came_by[peer_id]
         host.unprotect(peer_id, PROTECTED_AS)
+        self._tally.ended[reason] += 1
         host.publish(ReservationEnded(peer_id, reason))
         logger.debug("reservation of %s ended: %s", peer_id, reason)
 
@@ -285,36 +311,51 @@ class RelayServerService:
         channel: MessageChannel[HopMessage],
         *,
         target: PeerId,
-    ) -> Stream | None:
-        """Join the asking peer with another; return the stream to that one.
+    ) -> Joined | None:
+        """Join the asking peer with another; return the circuit.
 
-        The circuit is counted from here until ``_carry`` ends (R18).
+        It is counted from here until ``_carry`` ends (R18).
         """
-        connection = self._admit(host, stream, target)
+        connection = self._admit(stream, target) or self._target(host, target)
         if isinstance(connection, Refusal):
             await self._refuse(host, channel, stream.peer_id, "CONNECT", connection)
+            return None
+        ends = (stream.connection.remote_address, connection.remote_address)
+        prefixes = frozenset(prefix for prefix in map(prefix_of, ends) if prefix is not None)
+        call = Call(stream.peer_id, target, prefixes)
+        refusal = self._circuits.open(call)
+        if refusal is not None:
+            await self._refuse(host, channel, stream.peer_id, "CONNECT", refusal)
             return None
         stop = None
         try:
             stop = await self._join(host, channel, stream.peer_id, connection)
         finally:
             if stop is None:
-                self._circuits.close(stream.peer_id, target)
-        return stop
+                self._circuits.close(call)
+        return None if stop is None else Joined(call, stop)
 
-    def _admit(self, host: ServiceHost, stream: Stream, target: PeerId) -> Connection | Refusal:
-        """Decide on a circuit, and count it; return the connection to its target (R18)."""
-        if stream.connection.is_relayed:  # R13
+    def _admit(self, stream: Stream, target: PeerId) -> Refusal | None:
+        """Decide whether a peer may ask for a circuit at all (R18)."""
+        source, connection = stream.peer_id, stream.connection
+        if connection.is_relayed:  # R13
             return Refusal(Status.PERMISSION_DENIED, "asked over a relayed connection")
-        if target == stream.peer_id:
+        if target == source:
             return Refusal(Status.PERMISSION_DENIED, "a peer asked for a circuit to itself")
+        may_connect = self._config.may_connect
+        if may_connect is not None and not may_connect(source, connection.remote_address, target):
+            return Refusal(Status.PERMISSION_DENIED, "may_connect says no")  # R31
+        return None
+
+    def _target(self, host: ServiceHost, target: PeerId) -> Connection | Refusal:
+        """Return the connection over which to offer a circuit to its target (R18, R19)."""
         if not self._reservations.holds(target, trio.current_time()):
             return Refusal(Status.NO_RESERVATION, f"{target} has no reservation")
-        came_by = self._came_by[target]  # R19
+        came_by = self._came_by[target]
         connection = direct_connection(host, target) if came_by.is_closed else came_by
         if connection is None:
             return Refusal(Status.NO_RESERVATION, f"{target} has just disconnected")
-        return self._circuits.open(stream.peer_id, target) or connection
+        return connection
 
     async def _join(
         self,
@@ -354,16 +395,18 @@ class RelayServerService:
             return Refusal(Status.CONNECTION_FAILED, f"the target said {status_name(status)}")
         return stop
 
-    async def _carry(self, host: ServiceHost, stream: Stream, stop: Stream) -> None:
-        source, target = stream.peer_id, stop.peer_id
-        splice = Splice(stream, stop, limit=self._limit, buffer_bytes=self._config.buffer_bytes)
+    async def _carry(self, host: ServiceHost, stream: Stream, joined: Joined) -> None:
+        source, target, stop = joined.call.source, joined.call.target, joined.stop
+        splice = Splice(stream, stop, limit=self._limit, means=self._means)
+        self._tally.opened += 1
         host.publish(CircuitOpened(source, target))
         logger.debug("circuit from %s to %s", source, target)
         try:
             await splice.run()
             await stop.aclose()
         finally:
-            self._circuits.close(source, target)
+            self._circuits.close(joined.call)
+            self._tally.closed[splice.cause] += 1
             closed = CircuitClosed(
                 source, target, splice.forward.carried, splice.backward.carried, splice.reason
             )

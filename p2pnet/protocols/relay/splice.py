@@ -7,15 +7,19 @@ receiver slows its sender down, through the windows of the muxers (R21).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from p2pnet.core.tasks import EXPECTED
 from p2pnet.errors import describe
 from p2pnet.interfaces import CircuitLimit, Stream
+from p2pnet.protocols.relay.rates import Pace
+from p2pnet.protocols.relay.tally import Tally
 
 ENDED_WELL = "both sides finished"
+FINISHED = "finished"
+BROKEN = "broken"
 
 
 @dataclass(slots=True)
@@ -25,23 +29,40 @@ class Direction:
     origin: Stream
     sink: Stream
     name: str
+    pace: Pace
     carried: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a circuit may use: memory, and speed. All circuits share ``pace`` and ``tally``."""
+
+    buffer_bytes: int
+    bytes_per_second: int | None = None
+    """In each direction."""
+    pace: Pace = field(default_factory=lambda: Pace(None))
+    tally: Tally = field(default_factory=Tally)
 
 
 class Splice:
     """Two streams that are one for those at their far ends."""
 
     def __init__(
-        self, source: Stream, target: Stream, *, limit: CircuitLimit, buffer_bytes: int
+        self, source: Stream, target: Stream, *, limit: CircuitLimit, means: Means
     ) -> None:
         self._streams = (source, target)
         self._limit = limit
-        self._buffer_bytes = buffer_bytes
+        self._means = means
         self.reason = ""
         """Why it is over; empty until it is."""
+        self.cause = FINISHED
+        """The same for counting: this, ``broken``, or the name of a limit."""
         self._scope = trio.CancelScope()
-        self.forward = Direction(source, target, "forward")
-        self.backward = Direction(target, source, "backward")
+        rate = means.bytes_per_second
+        # R32: in small pieces, if slowly.
+        self._chunk = min(means.buffer_bytes, rate or means.buffer_bytes)
+        self.forward = Direction(source, target, "forward", Pace(rate))
+        self.backward = Direction(target, source, "backward", Pace(rate))
 
     async def run(self) -> None:
         """Carry until both directions ended or a limit is reached; ``reason`` says which.
@@ -56,7 +77,7 @@ class Splice:
                         nursery.start_soon(self._carry, self.forward)
                         nursery.start_soon(self._carry, self.backward)
             if time.cancelled_caught:  # R23
-                self._abort(f"time limit of {self._limit.seconds:g} s")
+                self._abort(f"time limit of {self._limit.seconds:g} s", "circuit_seconds")
         except BaseException:
             self._abort("cut off with the connection of its source")
             raise
@@ -64,9 +85,10 @@ class Splice:
 
     async def _carry(self, direction: Direction) -> None:
         try:
-            while chunk := await direction.origin.receive_some(self._buffer_bytes):
+            while chunk := await direction.origin.receive_some(self._chunk):
                 if not await self._forward(direction, chunk):
                     return
+                await self._pause(direction, len(chunk))
             await direction.sink.send_eof()  # R21: the other direction goes on
         except EXPECTED as error:
             self._abort(f"{direction.name}: {describe(error)}")
@@ -77,15 +99,37 @@ class Splice:
             room = self._limit.data_bytes - direction.carried
         allowed = chunk if len(chunk) <= room else chunk[: int(room)]
         if allowed:
-            await direction.sink.send_all(allowed)
-            direction.carried += len(allowed)
+            await self._send(direction, allowed)
         if len(chunk) > room:  # R23
-            self._abort(f"{direction.name}: limit of {self._limit.data_bytes} bytes")
+            self._abort(
+                f"{direction.name}: limit of {self._limit.data_bytes} bytes", "circuit_bytes"
+            )
             return False
         return True
 
-    def _abort(self, reason: str) -> None:
-        self.reason = self.reason or reason
+    async def _send(self, direction: Direction, data: bytes | bytearray) -> None:
+        tally = self._means.tally
+        tally.hold(len(data))
+        try:
+            await direction.sink.send_all(data)
+        finally:
+            tally.release(len(data))
+        direction.carried += len(data)
+        if direction is self.forward:
+            tally.bytes_forward += len(data)
+        else:
+            tally.bytes_backward += len(data)
+
+    async def _pause(self, direction: Direction, count: int) -> None:
+        """Let nothing more come before its time; what is not read, slows its sender (R32)."""
+        now = trio.current_time()
+        pause = max(direction.pace.spend(count, now), self._means.pace.spend(count, now))
+        if pause:
+            await trio.sleep(pause)
+
+    def _abort(self, reason: str, cause: str = BROKEN) -> None:
+        if not self.reason:
+            self.reason, self.cause = reason, cause
         for stream in self._streams:
             stream.reset()
         self._scope.cancel()

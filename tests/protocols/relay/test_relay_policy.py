@@ -20,6 +20,7 @@ from p2pnet.protocols.relay.messages import Limit, Reservation, Status
 from p2pnet.protocols.relay.policy import (
     MAX_OFFERED_ADDRESSES,
     MAX_OFFERED_BYTES,
+    Call,
     Circuits,
     Pending,
     Reservations,
@@ -162,32 +163,34 @@ def test_r15_ipv4_counts_by_address_and_ipv6_by_56() -> None:
 
 def test_r18_circuits_are_counted_for_both_ends_and_in_all() -> None:
     circuits = Circuits(max_total=3, max_per_peer=2)
-    assert circuits.open(peer(1), peer(2)) is None
-    assert circuits.open(peer(1), peer(3)) is None
+    assert circuits.open(Call(peer(1), peer(2))) is None
+    assert circuits.open(Call(peer(1), peer(3))) is None
     for source, target in ((peer(1), peer(4)), (peer(4), peer(1))):
-        refusal = circuits.open(source, target)
+        refusal = circuits.open(Call(source, target))
         assert refusal is not None
         assert refusal.status is Status.RESOURCE_LIMIT_EXCEEDED
-    assert circuits.open(peer(4), peer(5)) is None
-    refusal = circuits.open(peer(6), peer(7))
+    assert circuits.open(Call(peer(4), peer(5))) is None
+    refusal = circuits.open(Call(peer(6), peer(7)))
     assert refusal is not None
     assert "max_circuits = 3" in refusal.reason
-    circuits.close(peer(1), peer(2))
+    circuits.close(Call(peer(1), peer(2)))
     assert len(circuits) == 2
-    assert circuits.open(peer(1), peer(2)) is None
+    assert circuits.open(Call(peer(1), peer(2))) is None
 
 
 def test_peers_without_circuits_or_requests_are_forgotten() -> None:
     circuits, pending = Circuits(max_total=1, max_per_peer=1), Pending(1)
     held = Reservations(max_total=1, max_per_prefix=1, seconds=1)
     for number in range(5):
-        assert circuits.open(peer(number), peer(number + 1)) is None
-        circuits.close(peer(number), peer(number + 1))
+        call = Call(peer(number), peer(number + 1), frozenset({str(number)}))
+        assert circuits.open(call) is None
+        circuits.close(call)
         assert pending.begin(peer(number))
         pending.end(peer(number))
         assert held.reserve(peer(number), str(number), 0) is None
         held.drop(peer(number))
     assert not circuits._per_peer
+    assert not circuits._per_prefix
     assert not pending._per_peer
     assert not held._per_prefix
 

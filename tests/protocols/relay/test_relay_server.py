@@ -184,7 +184,11 @@ async def test_r15_a_second_peer_does_not_fit_into_a_relay_for_one(
     assert await refusal(relay, late) == "RESERVATION_REFUSED"
     await settle()
     assert relay.events[-1] == RelayRefusedRequest(
-        late.owner.peer_id, "RESERVE", "RESERVATION_REFUSED", "max_reservations = 1 reached"
+        late.owner.peer_id,
+        "RESERVE",
+        "RESERVATION_REFUSED",
+        "max_reservations = 1 reached",
+        "max_reservations",
     )
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a circuit: specs/relay.md R21, R23."""
+"""The bytes of a circuit: specs/relay.md R21, R23, R32."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import trio
 from trio.testing import MockClock
 
 from p2pnet.interfaces import CircuitLimit
-from p2pnet.protocols.relay.splice import ENDED_WELL, Splice
+from p2pnet.protocols.relay.rates import Pace
+from p2pnet.protocols.relay.splice import ENDED_WELL, Means, Splice
 from tests.protocols.relay.fakes import FakeNet, FakeStream, receive_exactly
 
 UNLIMITED = CircuitLimit()
@@ -16,12 +17,25 @@ UNLIMITED = CircuitLimit()
 class Bench:
     """A splice, and the streams at its far ends."""
 
-    def __init__(self, net: FakeNet, limit: CircuitLimit, *, buffer_bytes: int = 65_536) -> None:
+    def __init__(
+        self,
+        net: FakeNet,
+        limit: CircuitLimit,
+        *,
+        buffer_bytes: int = 65_536,
+        rate: int | None = None,
+        rate_in_all: int | None = None,
+    ) -> None:
         source, relay, target = net.host(1), net.host(2), net.host(3)
         self.source, near_source = net.link(source, relay).stream_pair()
         near_target, self.target = net.link(relay, target).stream_pair()
         self.near = (near_source, near_target)
-        self.splice = Splice(near_source, near_target, limit=limit, buffer_bytes=buffer_bytes)
+        self.splice = Splice(
+            near_source,
+            near_target,
+            limit=limit,
+            means=Means(buffer_bytes, rate, Pace(rate_in_all)),
+        )
         self._over = trio.Event()
         net.nursery.start_soon(self._run)
 
@@ -159,9 +173,57 @@ async def test_a_circuit_that_is_cancelled_leaves_nothing_open(
     source, target = (
         net.link(net.host(seed), net.host(seed + 1)).stream_pair()[0] for seed in (1, 3)
     )
-    splice = Splice(source, target, limit=UNLIMITED, buffer_bytes=100)
+    splice = Splice(source, target, limit=UNLIMITED, means=Means(100))
     with trio.move_on_after(5):
         await splice.run()
     assert source.was_reset
     assert target.was_reset
     assert splice.reason
+
+
+async def test_r32_a_circuit_is_as_fast_as_its_rate_and_loses_nothing(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    bench = Bench(net, UNLIMITED, rate=1000)
+    data = bytes(range(250)) * 400
+    started = trio.current_time()
+    net.nursery.start_soon(bench.source.send_all, data)
+    assert await receive_exactly(bench.target, len(data)) == data
+    assert trio.current_time() - started == pytest.approx(100, abs=2)
+    # The way back has a pace of its own.
+    await bench.target.send_all(b"x" * 100)
+    assert await receive_exactly(bench.source, 100) == b"x" * 100
+    assert trio.current_time() - started < 102
+
+
+async def test_r32_both_directions_share_the_rate_of_the_relay(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    bench = Bench(net, UNLIMITED, buffer_bytes=500, rate_in_all=1000)
+    started = trio.current_time()
+    for near in (bench.source, bench.target):
+        net.nursery.start_soon(near.send_all, bytes(50_000))
+    for far in (bench.target, bench.source):
+        assert await receive_exactly(far, 50_000) == bytes(50_000)
+    assert trio.current_time() - started == pytest.approx(100, abs=2)
+
+
+async def test_r21_the_relay_counts_what_it_holds_and_holds_nothing_in_the_end(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    bench = Bench(net, UNLIMITED, buffer_bytes=1000)
+    tally = bench.splice._means.tally
+    net.nursery.start_soon(bench.source.send_all, bytes(1_000_000))
+    await trio.sleep(100)
+    assert 0 < tally.buffered <= 1000
+    await receive_exactly(bench.target, 1_000_000)
+    await trio.sleep(1)
+    assert tally.buffered == 0
+    assert tally.most_buffered <= 1000
+    assert (tally.bytes_forward, tally.bytes_backward) == (1_000_000, 0)
+    with trio.move_on_after(1):
+        await bench.target.send_all(bytes(1_000_000))
+    assert tally.buffered > 0
+    bench.source.reset()
+    await bench.finish()
+    assert tally.buffered == 0
