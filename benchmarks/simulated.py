@@ -113,7 +113,7 @@ async def churn(hosts: int, homes: int, hours: float, seed: int) -> dict[str, fl
         "packets": packets,
         "calls": tally.calls,
         "calls_failed": tally.failed,
-        "calls_direct": tally.direct,
+        "calls_ended_direct": tally.direct,
     }
 
 
