@@ -14,9 +14,9 @@ from typing import Literal, Protocol, TypeVar
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.addresses import Endpoint, Multiaddr
 from p2pnet.core.bus import Subscription
-from p2pnet.core.env import Env
+from p2pnet.core.env import ByteStream, Env
 from p2pnet.core.keys import PrivateKey, PublicKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.watch import Watch
@@ -255,6 +255,52 @@ class Ends:
     local: Multiaddr
     remote: Multiaddr
     limit: CircuitLimit | None = None
+
+
+class Opening(Enum):
+    """What connections to a TCP port begin with, by which transports can share one."""
+
+    RAW = "raw"
+    """Whatever is neither of the others: multistream-select, or a private network's nonce."""
+    HTTP = "http"
+    TLS = "tls"
+
+
+class Door(Protocol):
+    """What a transport over TCP does with those who arrive at a port for it."""
+
+    @property
+    def opening(self) -> Opening: ...
+
+    def address(self, local: Endpoint) -> Multiaddr:
+        """Return the address of a listener there."""
+        ...
+
+    def pending(self, stream: ByteStream) -> PendingConnection:
+        """Take in a raw connection; nothing of it was read yet."""
+        ...
+
+
+class TcpPorts(Protocol):
+    """The listening TCP ports of a host, which all its transports over TCP share."""
+
+    async def dial(
+        self, remote: Endpoint, opening: Opening, *, role: Role, any_port: bool
+    ) -> ByteStream:
+        """Connect, from a port that is listened on for such openings if one can reach it.
+
+        Raises:
+            OSError: if it can't be reached.
+        """
+        ...
+
+    async def listen(self, local: Endpoint, door: Door) -> Listener:
+        """Open a door at a port, beside those that others have there; port 0 takes a free one.
+
+        Raises:
+            OSError: if the address is not ours, or taken for such openings.
+        """
+        ...
 
 
 # ---- floors 3 and 5 as floor 4 sees them ------------------------------------------------
@@ -527,6 +573,8 @@ class Kit:
     upgrader: Upgrader
     is_private: bool = False
     """The host has a pre-shared key: a transport that cannot keep to it refuses to be built."""
+    tcp_ports: TcpPorts | None = None
+    """What the transports of the host listen and dial with over TCP; None has each by itself."""
 
 
 class Part(Protocol[T_co]):

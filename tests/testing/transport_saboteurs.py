@@ -8,13 +8,24 @@ from typing import ClassVar
 import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, tcp_endpoint
-from p2pnet.core.env import ByteStream, Network
+from p2pnet.core.env import ByteStream
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import ConnectionLost, StreamReset
-from p2pnet.interfaces import CapableConnection, Ends, Kit, MuxedStream, Part, Role, Upgrader
+from p2pnet.interfaces import (
+    CapableConnection,
+    Ends,
+    Kit,
+    MuxedStream,
+    Part,
+    PendingConnection,
+    Role,
+    TcpPorts,
+    Upgrader,
+)
 from p2pnet.muxers.yamux.stream import YamuxStream
 from p2pnet.negotiation.upgrader import UpgradedConnection
-from p2pnet.transports.tcp import TCP, TcpListener, TcpPending, TcpTransport
+from p2pnet.transports.tcp import TCP, TcpPending, TcpTransport
+from p2pnet.transports.tcp_ports import PortListener, SharedTcpPorts
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,7 @@ class Sabotaged:
     transport: type[TcpTransport]
 
     def build(self, kit: Kit) -> TcpTransport:
-        return self.transport(TCP(), kit.env.network, kit.upgrader)
+        return self.transport(TCP(), SharedTcpPorts(kit.env.network), kit.upgrader)
 
 
 # ---- addresses ---------------------------------------------------------------------------
@@ -61,15 +72,16 @@ class OneAddressForAll(TcpTransport):
 
     open: ClassVar[list[Multiaddr]] = []
 
-    async def listen(self, address: Multiaddr) -> TcpListener:
+    async def listen(self, address: Multiaddr) -> PortListener:
         listener = await super().listen(address)
+        assert isinstance(listener, PortListener)
         self.open.append(listener.address)
         listener.address = self.open[0]
         listener.__class__ = ListenerAmongOthers
         return listener
 
 
-class ListenerAmongOthers(TcpListener):
+class ListenerAmongOthers(PortListener):
     async def aclose(self) -> None:
         OneAddressForAll.open[:] = OneAddressForAll.open[1:]
         await super().aclose()
@@ -81,9 +93,9 @@ class ListenerAmongOthers(TcpListener):
 class HidesErrors(TcpTransport):
     """Takes a refusal for a loss."""
 
-    async def _connect(self, remote: Endpoint, local: Endpoint | None, role: Role) -> ByteStream:
+    async def _connect(self, remote: Endpoint, role: Role, any_port: bool) -> ByteStream:
         try:
-            return await super()._connect(remote, local, role)
+            return await super()._connect(remote, role, any_port)
         except ConnectionRefusedError as error:
             raise ConnectionLost("refused") from error
 
@@ -107,8 +119,8 @@ class Careless:
 
 
 class TakesAnybody(TcpTransport):
-    def __init__(self, config: TCP, network: Network, upgrader: Upgrader) -> None:
-        super().__init__(config, network, Careless(upgrader))
+    def __init__(self, config: TCP, ports: TcpPorts, upgrader: Upgrader) -> None:
+        super().__init__(config, ports, Careless(upgrader))
 
 
 class KeepsThePort(TcpTransport):
@@ -140,8 +152,8 @@ class IsAlwaysTheDialer(TcpTransport):
 class ForgetsWhenCancelled(TcpTransport):
     """A dial that is cancelled just after it was answered leaves the stream open."""
 
-    async def _connect(self, remote: Endpoint, local: Endpoint | None, role: Role) -> ByteStream:
-        stream = await super()._connect(remote, local, role)
+    async def _connect(self, remote: Endpoint, role: Role, any_port: bool) -> ByteStream:
+        stream = await super()._connect(remote, role, any_port)
         await trio.lowlevel.checkpoint()
         return stream
 
@@ -152,18 +164,19 @@ class ForgetsWhenCancelled(TcpTransport):
 class WithListener(TcpTransport):
     """Its listeners are of another type."""
 
-    listener_type: ClassVar[type[TcpListener]] = TcpListener
+    listener_type: ClassVar[type[PortListener]] = PortListener
 
-    async def listen(self, address: Multiaddr) -> TcpListener:
+    async def listen(self, address: Multiaddr) -> PortListener:
         listener = await super().listen(address)
+        assert isinstance(listener, PortListener)
         listener.__class__ = self.listener_type
         return listener
 
 
-class WaitsForEver(TcpListener):
+class WaitsForEver(PortListener):
     """Who accepts at a closed listener waits for nothing."""
 
-    async def accept(self) -> TcpPending:
+    async def accept(self) -> PendingConnection:
         try:
             return await super().accept()
         except trio.ClosedResourceError:
@@ -171,13 +184,14 @@ class WaitsForEver(TcpListener):
             raise
 
 
-class TakesAllAlong(TcpListener):
+class TakesAllAlong(PortListener):
     """With the listener, all that it accepted is closed."""
 
     accepted: ClassVar[list[TcpPending]] = []
 
-    async def accept(self) -> TcpPending:
+    async def accept(self) -> PendingConnection:
         pending = await super().accept()
+        assert isinstance(pending, TcpPending)
         self.accepted.append(pending)
         return pending
 
@@ -187,12 +201,12 @@ class TakesAllAlong(TcpListener):
         await super().aclose()
 
 
-class OnlyAFew(TcpListener):
+class OnlyAFew(PortListener):
     """Who comes while ten are there is sent away."""
 
     count = 0
 
-    async def accept(self) -> TcpPending:
+    async def accept(self) -> PendingConnection:
         while True:
             pending = await super().accept()
             self.count += 1
@@ -266,15 +280,17 @@ class DamagesStreams(TcpPending):
 class LeavesASocket(TcpTransport):
     """Each listener has a datagram socket, too, which stays."""
 
-    async def listen(self, address: Multiaddr) -> TcpListener:
+    async def listen(self, address: Multiaddr) -> PortListener:
         listener = await super().listen(address)
+        assert isinstance(listener, PortListener)
         endpoint = tcp_endpoint(listener.address)
         assert endpoint is not None
-        await self._network.bind_udp(Endpoint(endpoint.host, 0))
+        assert isinstance(self._ports, SharedTcpPorts)
+        await self._ports._network.bind_udp(Endpoint(endpoint.host, 0))
         return listener
 
 
-def with_listener(kind: type[TcpListener]) -> Sabotaged:
+def with_listener(kind: type[PortListener]) -> Sabotaged:
     return Sabotaged(type(kind.__name__, (WithListener,), {"listener_type": kind}))
 
 

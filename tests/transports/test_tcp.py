@@ -18,7 +18,8 @@ from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import AddressUnsupported, ConnectionLost
 from p2pnet.interfaces import CapableConnection, Ends, Kit, Role
-from p2pnet.transports.tcp import TCP, TcpTransport, source_endpoint
+from p2pnet.transports.tcp import TCP, TcpTransport
+from p2pnet.transports.tcp_ports import source_endpoint
 
 KEY = PrivateKey.generate()
 PEER = PeerId.from_public_key(KEY.public_key)
