@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from p2pnet.security.noise import Noise
     from p2pnet.swarm.config import SwarmConfig
     from p2pnet.transports.tcp import TCP
+    from p2pnet.transports.websocket import WebSocket
 
 HOMES = {
     "PortMapping": "p2pnet.connectivity.portmap",
@@ -60,6 +61,7 @@ HOMES = {
     "Stream": "p2pnet.interfaces",
     "SwarmConfig": "p2pnet.swarm.config",
     "Watch": "p2pnet.core.watch",
+    "WebSocket": "p2pnet.transports.websocket",
     "Yamux": "p2pnet.muxers.yamux",
     "errors": "p2pnet.errors",
     "events": "p2pnet.events",
@@ -94,6 +96,7 @@ __all__ = [
     "Stream",
     "SwarmConfig",
     "Watch",
+    "WebSocket",
     "Yamux",
     "errors",
     "events",

@@ -12,6 +12,7 @@ from p2pnet.core.addresses import (
     components,
     dns_name,
     is_relayed,
+    join,
     parse,
     scope_of_name,
     with_host,
@@ -101,7 +102,18 @@ async def resolve_host(
             errors.append(error)
     if errors and not ips:
         raise errors[0]
-    return [with_host(address, ip) for ip in ips]
+    return [at_ip(address, ip) for ip in ips]
+
+
+def at_ip(address: Multiaddr, ip: str) -> Multiaddr:
+    """Put an IP in the place of the name; to a WebSocket server the name goes on to matter (W3)."""
+    (_, name), *behind = components(address)
+    match behind:
+        case [tcp, ("ws", ""), *rest]:
+            behind = [tcp, ("sni", name), ("ws", ""), *rest]
+        case [tcp, ("wss", ""), *rest] | [tcp, ("tls", ""), ("ws", ""), *rest]:
+            behind = [tcp, ("tls", ""), ("sni", name), ("ws", ""), *rest]
+    return with_host(join([("dns", name), *behind]), ip)
 
 
 async def resolve_dnsaddr(

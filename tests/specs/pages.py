@@ -36,6 +36,7 @@ LETTERS = {
     "relay": "R",
     "signed-envelope": "E",
     "tls": "T",
+    "websocket": "W",
     "yamux": "Y",
 }
 """The rules of a page are numbered behind letters of its own, so that ``R7`` means one rule."""

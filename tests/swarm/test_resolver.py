@@ -84,8 +84,13 @@ async def test_a10_a_name_becomes_its_addresses(kind: str, expected: list[str]) 
 
 
 async def test_a10_what_stands_behind_the_name_stays() -> None:
-    found = await resolved(Names(BOTH), f"/dns6/a.example/tcp/1/ws/p2p/{PEER}")
-    assert texts(found) == [f"/ip6/2600::1/tcp/1/ws/p2p/{PEER}"]
+    found = await resolved(Names(BOTH), f"/dns6/a.example/tcp/1/p2p/{PEER}")
+    assert texts(found) == [f"/ip6/2600::1/tcp/1/p2p/{PEER}"]
+
+
+async def test_w3_the_name_of_a_websocket_stays_with_its_address() -> None:
+    found = await resolved(Names(BOTH), f"/dns6/a.example/tcp/1/tls/ws/p2p/{PEER}")
+    assert texts(found) == [f"/ip6/2600::1/tcp/1/tls/sni/a.example/ws/p2p/{PEER}"]
 
 
 async def test_a10_one_family_that_answers_is_enough() -> None:
