@@ -6,6 +6,8 @@ P2PError
 ├── SecurityError          the handshake failed
 │   ├── PeerIdMismatch     another peer answered than the one asked for
 │   ├── HandshakeCut       the remote hung up before the handshake was over
+│   │   └── ProofRefused   it did so behind our last message; also a trio.BrokenResourceError
+│   ├── AnotherNetwork     the remote has another pre-shared key, or none
 │   └── StreamTampered     a secured stream was changed on its way; also a trio.BrokenResourceError
 ├── NegotiationFailed      no protocol in common
 ├── DialError              no address of the peer worked; .attempts says why, one by one
@@ -61,6 +63,14 @@ class SecurityError(P2PError):
 
 class HandshakeCut(SecurityError):
     """The remote hung up before the handshake was over."""
+
+
+class ProofRefused(HandshakeCut, trio.BrokenResourceError):
+    """The handshake seemed to be over, but the remote did not take our proof of who we are."""
+
+
+class AnotherNetwork(SecurityError):
+    """This host is in a private network, and the remote is not, or in another one."""
 
 
 class PeerIdMismatch(SecurityError):
