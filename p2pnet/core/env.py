@@ -13,7 +13,7 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -23,6 +23,7 @@ import trio
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.dns import lookup_dns
 from p2pnet.core.routes import gateways
+from p2pnet.core.udp import Arrival, UdpSocket, close_socket, endpoint_of, new_socket
 
 RecordKind = Literal["A", "AAAA", "TXT"]
 
@@ -31,7 +32,6 @@ RECEIVE_BYTES = 262_144
 """Most bytes taken from the kernel at once; the buffer lives only while it holds bytes."""
 OPERATIONS_PER_CHECKPOINT = 16
 """A socket that never blocks lets other tasks run after this many operations."""
-MAX_DATAGRAM_BYTES = 65_535
 SILENT_RETRANSMISSIONS = 2
 """A remote that leaves so many unanswered in a row is taken for gone when a stream is closed."""
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -77,6 +77,30 @@ class DatagramSocket(Protocol):
         Raises:
             trio.ClosedResourceError: once closed.
         """
+        ...
+
+    async def send_many(
+        self, datagrams: Sequence[bytes], remote: Endpoint, *, source: str = ""
+    ) -> None:
+        """Send datagrams to one endpoint, as few system calls as the kernel allows.
+
+        They leave from the IP ``source``, if the socket is bound to all. Raises OSError.
+
+        Raises:
+            trio.ClosedResourceError: once closed.
+        """
+        ...
+
+    async def receive_many(self) -> Sequence[Arrival]:
+        """Wait for datagrams; return those that are there, at least one and not too many.
+
+        Raises:
+            trio.ClosedResourceError: once closed.
+        """
+        ...
+
+    def source_for(self, remote: Endpoint) -> str:
+        """Return the IP from which datagrams to ``remote`` leave. Raises OSError."""
         ...
 
     async def aclose(self) -> None: ...
@@ -310,54 +334,6 @@ class SocketStream(ByteStream):
             raise trio.ClosedResourceError("this socket is closed")
 
 
-class UdpSocket:
-    """A bound UDP socket."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self.local = endpoint_of(sock.getsockname())
-
-    async def send(self, data: bytes, remote: Endpoint) -> None:
-        await trio.lowlevel.checkpoint()
-        while True:
-            self._check_open()
-            try:
-                self._sock.sendto(data, (remote.host, remote.port))
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._sock)
-            else:
-                return
-
-    async def receive(self) -> tuple[bytes, Endpoint]:
-        await trio.lowlevel.checkpoint()
-        while True:
-            self._check_open()
-            try:
-                data, name = self._sock.recvfrom(MAX_DATAGRAM_BYTES)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._sock)
-            except OSError:
-                # The kernel tells here that an earlier datagram found nobody: not our concern.
-                await trio.lowlevel.checkpoint()
-            else:
-                return data, endpoint_of(name)
-
-    async def aclose(self) -> None:
-        close_socket(self._sock)
-        await trio.lowlevel.checkpoint()
-
-    def _check_open(self) -> None:
-        if self._sock.fileno() < 0:
-            raise trio.ClosedResourceError("this socket is closed")
-
-
-def new_socket(endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
-    sock = socket.socket(family, kind)
-    sock.setblocking(False)
-    return sock
-
-
 def only_ipv6(sock: socket.socket, local: Endpoint) -> None:
     """Leave the IPv4 half of the port to a socket of its own."""
     if local.is_ipv6:
@@ -414,13 +390,3 @@ def retransmissions(sock: socket.socket) -> int:
 
 def reset_when_closed(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def close_socket(sock: socket.socket) -> None:
-    if sock.fileno() >= 0:
-        trio.lowlevel.notify_closing(sock)
-        sock.close()
-
-
-def endpoint_of(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
-    return Endpoint(name[0].partition("%")[0], name[1])

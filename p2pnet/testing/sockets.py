@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from operator import index
 
 import trio
@@ -15,6 +15,7 @@ from p2pnet.core.env import (
     RecordKind,
     StreamListener,
 )
+from p2pnet.core.udp import Arrival
 from p2pnet.testing.kernel import Flow, Kernel, Port, failure
 from p2pnet.testing.packet import Datagram, Packet
 
@@ -100,21 +101,45 @@ class UdpPort:
         self.local = port.local
 
     async def send(self, data: bytes, remote: Endpoint) -> None:
+        await self.send_many([data], remote)
+
+    async def send_many(
+        self, datagrams: Sequence[bytes], remote: Endpoint, *, source: str = ""
+    ) -> None:
         await trio.lowlevel.checkpoint()
         if self._port.is_closed:
             raise trio.ClosedResourceError("this socket is closed")
-        anywhere = self.local.is_unspecified
-        host = self._kernel.source_for(remote) if anywhere else self.local.host
-        source = Endpoint(host, self.local.port)
-        self._kernel.emit(Packet(source, remote, Datagram(bytes(data))))
+        host = source if source and self.local.is_unspecified else self.source_for(remote)
+        for data in datagrams:
+            packet = Packet(Endpoint(host, self.local.port), remote, Datagram(bytes(data)))
+            self._kernel.emit(packet)
 
     async def receive(self) -> tuple[bytes, Endpoint]:
+        await self._wait()
+        return self._port.datagrams.popleft()
+
+    async def receive_many(self) -> Sequence[Arrival]:
+        await self._wait()
+        waiting = self._port.datagrams
+        arrivals = [Arrival(data, remote, self._reached_at(remote)) for data, remote in waiting]
+        waiting.clear()
+        return arrivals
+
+    def _reached_at(self, remote: Endpoint) -> str:
+        try:
+            return self.source_for(remote)
+        except OSError:  # The address it came to is gone already.
+            return self.local.host
+
+    async def _wait(self) -> None:
         await trio.lowlevel.checkpoint()
         while not self._port.datagrams:
             if self._port.is_closed:
                 raise trio.ClosedResourceError("this socket is closed")
             await self._port.changed.park()
-        return self._port.datagrams.popleft()
+
+    def source_for(self, remote: Endpoint) -> str:
+        return self._kernel.source_for(remote) if self.local.is_unspecified else self.local.host
 
     async def aclose(self) -> None:
         self._kernel.unbind(self._port)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.env import ByteStream, DatagramSocket, Network, RecordKind, StreamListener
+from p2pnet.core.udp import Arrival
 
 
 class Ledger:
@@ -122,6 +123,17 @@ class EnteredSocket:
 
     async def receive(self) -> tuple[bytes, Endpoint]:
         return await self._socket.receive()
+
+    async def send_many(
+        self, datagrams: Sequence[bytes], remote: Endpoint, *, source: str = ""
+    ) -> None:
+        await self._socket.send_many(datagrams, remote, source=source)
+
+    async def receive_many(self) -> Sequence[Arrival]:
+        return await self._socket.receive_many()
+
+    def source_for(self, remote: Endpoint) -> str:
+        return self._socket.source_for(remote)
 
     async def aclose(self) -> None:
         self._ledger.strike(self)
