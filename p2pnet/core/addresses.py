@@ -37,6 +37,8 @@ __all__ = [
     "parse",
     "peer_id_of",
     "place_of",
+    "quic_address",
+    "quic_endpoint",
     "scope",
     "scope_of_ip",
     "tcp_endpoint",
@@ -257,6 +259,21 @@ def place_of(address: Multiaddr) -> Place | None:
             return None
 
 
+def quic_endpoint(address: Multiaddr) -> Endpoint | None:
+    """Return the endpoint of an address of QUIC with an IP; None for every other kind."""
+    parts = components(address)
+    match [name for name, _ in parts]:
+        case ["ip4" | "ip6", "udp", "quic-v1"] | ["ip4" | "ip6", "udp", "quic-v1", "p2p"]:
+            return Endpoint(parts[0][1], int(parts[1][1]))
+        case _:
+            return None
+
+
+def quic_address(endpoint: Endpoint) -> Multiaddr:
+    kind = "ip6" if endpoint.is_ipv6 else "ip4"
+    return Multiaddr(f"/{kind}/{endpoint.host}/udp/{endpoint.port}/quic-v1")
+
+
 def dns_name(address: Multiaddr) -> tuple[str, str] | None:
     """Return (kind, name) of an address that begins with a DNS name."""
     kind, name = components(address)[0]
@@ -267,6 +284,13 @@ def with_host(address: Multiaddr, ip: str) -> Multiaddr:
     """Replace the first component (a name, or the unspecified address) by an IP address."""
     kind = "ip6" if ":" in ip else "ip4"
     return join([(kind, ip), *components(address)[1:]])
+
+
+def at_endpoint(address: Multiaddr, endpoint: Endpoint) -> Multiaddr:
+    """Put another IP and port into a direct address with an IP; what is behind them stays."""
+    (transport, _), *behind = components(address)[1:]
+    kind = "ip6" if endpoint.is_ipv6 else "ip4"
+    return join([(kind, endpoint.host), (transport, str(endpoint.port)), *behind])
 
 
 def ip_of(address: Multiaddr) -> IpAddress | None:

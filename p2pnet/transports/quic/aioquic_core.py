@@ -1,0 +1,453 @@
+"""The one door to aioquic, whose state machine of QUIC needs neither asyncio nor sockets.
+
+Some of what libp2p asks is not in its public interface: that a client shows a certificate,
+how many streams a remote may open, credit that follows the reader, tokens for resets. Each
+private name used here is guarded by a test (tests/transports/quic/test_aioquic_core.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aioquic import tls
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import (
+    QuicConnection,
+    QuicConnectionAdapter,
+    QuicConnectionId,
+    QuicConnectionState,
+)
+from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion, encode_quic_retry
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.stream import QuicStream
+
+from p2pnet.core.addresses import Endpoint
+from p2pnet.transports.quic.core import (
+    ALPN,
+    ID_BYTES,
+    MAX_HANDSHAKE_BYTES,
+    Cause,
+    Core,
+    CoreSettings,
+    Ended,
+    Event,
+    HandshakeDone,
+    IdIssued,
+    IdRetired,
+    StreamData,
+    StreamReset,
+    StreamStopped,
+)
+from p2pnet.transports.quic.credit import Window
+
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""How the library fails on what it did not expect from a remote."""
+
+library_logger = logging.getLogger(__name__)
+library_logger.setLevel(logging.CRITICAL)  # What remotes do is told by us, and within bounds.
+
+
+class Aioquic:
+    """Makes cores on aioquic."""
+
+    def __init__(self, settings: CoreSettings) -> None:
+        self._settings = settings
+        (self._certificate,) = tls.load_pem_x509_certificates(settings.certificate)
+        self._private_key = tls.load_pem_private_key(settings.private_key)
+
+    def dial(self, remote: Endpoint, now: float) -> Core:
+        connection = Connection(self._configuration(is_client=True), self._settings)
+        connection.connect((remote.host, remote.port), now)
+        return AioquicCore(connection, self._settings, now)
+
+    def answer(self, original_id: bytes, retry_id: bytes | None) -> Core:
+        configuration = self._configuration(is_client=False)
+        connection = Connection(configuration, self._settings, original_id, retry_id)
+        return AioquicCore(connection, self._settings, 0.0)
+
+    def retry(self, *, source: bytes, target: bytes, original: bytes, token: bytes) -> bytes:
+        return encode_quic_retry(
+            version=QuicProtocolVersion.VERSION_1,
+            source_cid=source,
+            destination_cid=target,
+            original_destination_cid=original,
+            retry_token=token,
+        )
+
+    def _configuration(self, *, is_client: bool) -> QuicConfiguration:
+        settings = self._settings
+        return QuicConfiguration(
+            alpn_protocols=[ALPN],
+            connection_id_length=ID_BYTES,
+            idle_timeout=settings.idle_timeout,
+            is_client=is_client,
+            max_data=settings.connection_window,
+            max_stream_data=settings.stream_window,
+            max_datagram_size=settings.datagram_bytes,
+            certificate=self._certificate,
+            private_key=self._private_key,
+            supported_versions=[QuicProtocolVersion.VERSION_1],
+            verify_mode=ssl.CERT_NONE,  # Judged by the rules of libp2p, at the end (Q4).
+        )
+
+
+class Connection(QuicConnection):
+    """aioquic's connection, bent to libp2p's rules."""
+
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        settings: CoreSettings,
+        original_id: bytes | None = None,
+        retry_id: bytes | None = None,
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_id,
+            retry_source_connection_id=retry_id,
+        )
+        self._reset_token = settings.reset_token
+        self.violation: tuple[int, str] | None = None
+        self.stream_limits: dict[int, int] = {}
+        self.connection_limit = settings.connection_window
+        bidirectional, unidirectional = self._local_max_streams_bidi, self._local_max_streams_uni
+        bidirectional.value = bidirectional.sent = settings.max_streams  # Q12
+        unidirectional.value = unidirectional.sent = 0
+        self._logger = QuicConnectionAdapter(library_logger, {"id": "-"})
+        if not configuration.is_client:
+            own = self._host_cids[0]
+            own.stateless_reset_token = self._reset_token(own.cid)
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self.tls._request_client_certificate = not self._is_client  # noqa: SLF001  # Q4
+
+    def _replenish_connection_ids(self) -> None:
+        super()._replenish_connection_ids()
+        for own in self._host_cids:
+            if not own.was_sent:
+                own.stateless_reset_token = self._reset_token(own.cid)
+
+    def _probe_preferred_address(self) -> None:
+        # Q19: a remote must not choose whom else we send packets to.
+        self._remote_preferred_address = None
+
+    # ---- credit follows the reader (Q13) -----------------------------------------------------
+
+    def _write_stream_limits(
+        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
+    ) -> None:
+        limit = self.stream_limits.get(stream.stream_id or 0, 0)
+        if limit > stream.max_stream_data_local and not stream.receiver.is_finished:
+            stream.max_stream_data_local = limit
+        if stream.max_stream_data_local == stream.max_stream_data_local_sent:
+            return
+        # The library would raise the limit by what has arrived, read or not: it sees nothing.
+        highest = stream.receiver.highest_offset
+        stream.receiver.highest_offset = 0
+        try:
+            super()._write_stream_limits(builder, space, stream)
+        finally:
+            stream.receiver.highest_offset = highest
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        limit = self._local_max_data
+        limit.value = max(limit.value, self.connection_limit)
+        used = limit.used
+        limit.used = 0
+        try:
+            super()._write_connection_limits(builder, space)
+        finally:
+            limit.used = used
+
+    # ---- the end -------------------------------------------------------------------------
+
+    def close(
+        self,
+        error_code: int = QuicErrorCode.NO_ERROR,
+        frame_type: int | None = None,
+        reason_phrase: str = "",
+    ) -> None:
+        """Note that the library closes by itself: the remote broke a rule."""
+        if self._close_event is None:
+            self.violation = (error_code, reason_phrase)
+        super().close(error_code, frame_type, reason_phrase)
+
+    def leave(self, code: int, reason: str, *, is_application: bool) -> None:
+        super().close(code, None if is_application else 0, reason)
+
+    @property
+    def close_event(self) -> events.ConnectionTerminated | None:
+        return self._close_event
+
+    @property
+    def state(self) -> QuicConnectionState:
+        return self._state
+
+    # ---- what it knows -------------------------------------------------------------------
+
+    @property
+    def is_started(self) -> bool:
+        """True if there is somebody to send to."""
+        return bool(self._network_paths)
+
+    @property
+    def streams(self) -> dict[int, QuicStream]:
+        return self._streams
+
+    @property
+    def handshake_bytes(self) -> int:
+        return len(self.tls._receive_buffer)  # noqa: SLF001
+
+    @property
+    def certificates(self) -> Sequence[bytes]:
+        leaf = self.tls._peer_certificate  # noqa: SLF001
+        if leaf is None:
+            return ()
+        chain = [leaf, *self.tls._peer_certificate_chain]  # noqa: SLF001
+        der = tls.Encoding.DER  # type: ignore[attr-defined]  # cryptography's, at second hand
+        return tuple(one.public_bytes(der) for one in chain)
+
+    @property
+    def agreed_idle_timeout(self) -> float:
+        return min(self._configuration.idle_timeout, self._remote_max_idle_timeout or 3600.0)
+
+    @property
+    def reset_tokens(self) -> Sequence[bytes]:
+        ids: list[QuicConnectionId] = [self._peer_cid, *self._peer_cid_available]
+        return tuple(one.stateless_reset_token for one in ids if one.stateless_reset_token)
+
+    @property
+    def round_trip(self) -> float:
+        return self._loss._rtt_smoothed  # noqa: SLF001
+
+    @property
+    def probe_timeout(self) -> float:
+        return self._loss.get_probe_timeout()
+
+    @property
+    def may_open(self) -> bool:
+        return self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi
+
+
+@dataclass(slots=True)
+class Tally:
+    """What went through a stream."""
+
+    window: Window
+    written: int = 0
+    delivered: int = 0
+    is_ended: bool = False
+    is_reset: bool = False
+
+
+class AioquicCore:
+    """``Core`` on aioquic."""
+
+    def __init__(self, connection: Connection, settings: CoreSettings, now: float) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._window = Window(settings.connection_window, settings.max_connection_window, now)
+        self._tallies: dict[int, Tally] = {}
+        self._unsent = 0
+        self._has_left = False
+        self._cause: Cause | None = None
+        self.id = connection.host_cid
+
+    @property
+    def is_begun(self) -> bool:
+        return self._connection.state is not QuicConnectionState.FIRSTFLIGHT
+
+    @property
+    def certificates(self) -> Sequence[bytes]:
+        return self._connection.certificates
+
+    @property
+    def idle_timeout(self) -> float:
+        return self._connection.agreed_idle_timeout
+
+    @property
+    def reset_tokens(self) -> Sequence[bytes]:
+        return self._connection.reset_tokens
+
+    @property
+    def unsent(self) -> int:
+        return self._unsent
+
+    @property
+    def is_settled(self) -> bool:
+        streams = self._connection.streams
+        return all(
+            stream.sender.is_finished or not tally.is_ended or tally.is_reset
+            for number, tally in self._tallies.items()
+            if (stream := streams.get(number)) is not None
+        )
+
+    @property
+    def probe_timeout(self) -> float:
+        return self._connection.probe_timeout
+
+    # ---- packets -------------------------------------------------------------------------
+
+    def receive(self, data: bytes, remote: Endpoint, now: float) -> None:
+        connection = self._connection
+        was_over = connection.close_event is not None
+        try:
+            connection.receive_datagram(data, (remote.host, remote.port), now)
+            if self.is_begun and connection.handshake_bytes > MAX_HANDSHAKE_BYTES:
+                connection.close(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, 0, "message too long")
+        except FAULTS as error:
+            reason = f"{type(error).__name__} in aioquic"
+            if self.is_begun:
+                connection.close(QuicErrorCode.INTERNAL_ERROR, 0, reason)
+        if was_over or connection.close_event is None:
+            return
+        if connection.violation is not None:
+            self._cause = Cause.VIOLATION
+        elif connection.state is QuicConnectionState.TERMINATED:
+            self._cause = Cause.VERSION
+        elif connection.close_event.frame_type is None:
+            self._cause = Cause.REMOTE
+        else:
+            self._cause = Cause.REMOTE_REFUSED
+
+    def transmit(self, now: float) -> Sequence[tuple[bytes, Endpoint]]:
+        if not self._connection.is_started:
+            return ()
+        datagrams = self._connection.datagrams_to_send(now)
+        self._recount()
+        return [(data, Endpoint(host, port)) for data, (host, port) in datagrams]
+
+    def _recount(self) -> None:
+        streams = self._connection.streams
+        for number in [number for number in self._tallies if number not in streams]:
+            del self._tallies[number]
+            self._connection.stream_limits.pop(number, None)
+        self._unsent = sum(
+            tally.written - streams[number].sender.highest_offset
+            for number, tally in self._tallies.items()
+            if not tally.is_reset
+        )
+
+    def timer(self) -> float | None:
+        return self._connection.get_timer() if self._connection.is_started else None
+
+    def on_timer(self, now: float) -> None:
+        was_over = self._connection.close_event is not None
+        self._connection.handle_timer(now)
+        if not was_over and self._connection.close_event is not None:
+            self._cause = Cause.SILENCE
+
+    def next_event(self) -> Event | None:
+        while (event := self._connection.next_event()) is not None:
+            told = self._translate(event)
+            if told is not None:
+                return told
+        cause, final = self._cause, self._connection.close_event
+        if cause is None or final is None or self._has_left:
+            return None
+        self._cause = None
+        return Ended(cause, final.error_code, final.reason_phrase[:200])
+
+    def _translate(self, event: events.QuicEvent) -> Event | None:
+        match event:
+            case events.StreamDataReceived():
+                self._tally(event.stream_id).delivered += len(event.data)
+                return StreamData(event.stream_id, event.data, event.end_stream)
+            case events.StreamReset():
+                self._forgo(event.stream_id)
+                return StreamReset(event.stream_id, event.error_code)
+            case events.StopSendingReceived():
+                self._tally(event.stream_id).is_reset = True
+                return StreamStopped(event.stream_id, event.error_code)
+            case events.HandshakeCompleted():
+                return HandshakeDone()
+            case events.ConnectionIdIssued():
+                return IdIssued(event.connection_id)
+            case events.ConnectionIdRetired():
+                return IdRetired(event.connection_id)
+            case _:
+                return None
+
+    def _forgo(self, number: int) -> None:
+        """Give back the credit of bytes that will never be delivered, as of a reset (Q13)."""
+        stream = self._connection.streams.get(number)
+        if stream is not None:
+            missing = stream.receiver.highest_offset - self._tally(number).delivered
+            self._window.consume(missing, 0.0, 0.0)
+            self._connection.connection_limit = self._window.limit
+
+    def _tally(self, number: int) -> Tally:
+        tally = self._tallies.get(number)
+        if tally is None:
+            settings = self._settings
+            window = Window(settings.stream_window, settings.max_stream_window, 0.0)
+            tally = self._tallies[number] = Tally(window)
+        return tally
+
+    # ---- streams -------------------------------------------------------------------------
+
+    def open_stream(self) -> int | None:
+        if not self._connection.may_open:
+            return None
+        number = self._connection.get_next_available_stream_id()
+        self._connection.send_stream_data(number, b"")
+        self._tally(number)
+        return number
+
+    def room(self, stream: int) -> int:
+        state = self._connection.streams.get(stream)
+        if state is None or state.is_blocked:
+            return 0
+        return state.max_stream_data_remote - self._tally(stream).written
+
+    def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
+        tally = self._tally(stream)
+        if tally.is_reset or tally.is_ended or stream not in self._connection.streams:
+            return
+        self._connection.send_stream_data(stream, data, is_last)
+        tally.written += len(data)
+        tally.is_ended = is_last
+        self._unsent += len(data)
+
+    def reset(self, stream: int, code: int) -> None:
+        if stream in self._connection.streams:
+            self._tally(stream).is_reset = True
+            self._connection.reset_stream(stream, code)
+
+    def stop(self, stream: int, code: int) -> None:
+        state = self._connection.streams.get(stream)
+        if state is not None and not state.receiver.is_finished:
+            self._connection.stop_stream(stream, code)
+
+    def consume(self, stream: int, count: int, now: float) -> bool:
+        connection = self._connection
+        has_risen = self._window.consume(count, now, connection.round_trip)
+        connection.connection_limit = self._window.limit
+        if stream in connection.streams:
+            window = self._tally(stream).window
+            if window.consume(count, now, connection.round_trip):
+                connection.stream_limits[stream] = window.limit
+                has_risen = True
+        return has_risen
+
+    def ping(self) -> None:
+        self._connection.send_ping(0)
+
+    def close(self, code: int, reason: str, *, is_application: bool) -> None:
+        self._has_left = True
+        self._connection.leave(code, reason, is_application=is_application)

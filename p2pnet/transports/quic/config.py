@@ -1,0 +1,119 @@
+"""The part: what can be set about QUIC. The library that speaks it is imported when it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pnet.interfaces import Kit
+from p2pnet.security.tls.certificate import make_certificate
+from p2pnet.transports.quic.connection import Terms
+from p2pnet.transports.quic.core import CoreSettings, Library
+from p2pnet.transports.quic.listening import Admission
+from p2pnet.transports.quic.packets import Secrets
+from p2pnet.transports.quic.transport import QuicTransport
+
+NEEDED = "QUIC needs aioquic: pip install 'p2pnet[quic]'"
+MIN_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES = 1200, 1452
+
+
+class NoSecretNetwork(ValueError):
+    """QUIC cannot keep to a pre-shared key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QUIC:
+    """The QUIC transport: ``/ip4/…/udp/…/quic-v1`` and ``/ip6/…/udp/…/quic-v1``."""
+
+    handshake_timeout: float = 10.0
+    """Seconds until a dial that nobody answers is given up."""
+    idle_timeout: float = 30.0
+    """Seconds of silence after which a peer counts as gone; the smaller of both ends' holds."""
+    keep_alive: float = 5.0
+    """Seconds of silence after which a peer is pinged, at most a third of the idle timeout."""
+    linger: float = 1.0
+    """Seconds a closed connection waits at most for what was sent before to arrive."""
+    max_streams: int = 256
+    """Streams that a remote may have open at once."""
+    stream_window: int = 524_288
+    """Bytes a remote may send on a stream before any of them was read, in the beginning ..."""
+    max_stream_window: int = 10_485_760
+    """... and when that has proved to slow it down."""
+    connection_window: int = 786_432
+    """The same for all streams of a connection together, in the beginning ..."""
+    max_connection_window: int = 15_728_640
+    """... and in the end: no connection holds more bytes that nobody reads."""
+    max_unsent_bytes: int = 1_048_576
+    """Bytes that a connection keeps to be sent."""
+    datagram_bytes: int = 1232
+    """Largest datagram: what every IPv6 network carries. 1200 to 1452."""
+    retry_above: int = 64
+    """So many handshakes under way on a listener, and who comes must show its address first."""
+    max_handshakes: int = 1024
+    """So many handshakes under way on a listener, and who comes is not answered."""
+
+    def __post_init__(self) -> None:
+        for name in ("handshake_timeout", "idle_timeout", "keep_alive"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive")
+        if self.linger < 0:
+            raise ValueError("linger must not be negative")
+        if not 1 <= self.max_streams <= 2**16:
+            raise ValueError("max_streams is between 1 and 65536")
+        if not MIN_DATAGRAM_BYTES <= self.datagram_bytes <= MAX_DATAGRAM_BYTES:
+            raise ValueError(
+                f"datagram_bytes is between {MIN_DATAGRAM_BYTES} and {MAX_DATAGRAM_BYTES}"
+            )
+        if not 0 <= self.retry_above <= self.max_handshakes:
+            raise ValueError("retry_above is between 0 and max_handshakes")
+        if min(self.stream_window, self.connection_window, self.max_unsent_bytes) < 65_536:
+            raise ValueError("windows and max_unsent_bytes are at least 65536")
+        if (
+            self.max_stream_window < self.stream_window
+            or self.max_connection_window < self.connection_window
+        ):
+            raise ValueError("a window does not shrink: its maximum is at least its beginning")
+
+    def build(self, kit: Kit) -> QuicTransport:
+        """Make the transport.
+
+        Raises:
+            ImportError: if the extra ``p2pnet[quic]`` (or ``p2pnet[quic-fast]``) is missing.
+            NoSecretNetwork: if the host has a pre-shared key.
+        """
+        if kit.is_private:
+            raise NoSecretNetwork("QUIC cannot keep to a pre-shared key: leave it out")
+        secrets = Secrets(kit.key.encode())
+        own = make_certificate(kit.key, kit.env.random_bytes)
+        settings = CoreSettings(
+            certificate=own.certificate_pem,
+            private_key=own.private_key_pem,
+            reset_token=secrets.reset_token,
+            idle_timeout=self.idle_timeout,
+            datagram_bytes=self.datagram_bytes,
+            max_streams=self.max_streams,
+            stream_window=self.stream_window,
+            max_stream_window=self.max_stream_window,
+            connection_window=self.connection_window,
+            max_connection_window=self.max_connection_window,
+        )
+        terms = Terms(
+            env=kit.env,
+            keep_alive=self.keep_alive,
+            linger=self.linger,
+            max_unsent_bytes=self.max_unsent_bytes,
+        )
+        admission = Admission(
+            library=self._library(settings),
+            secrets=secrets,
+            terms=terms,
+            retry_above=self.retry_above,
+            max_handshakes=self.max_handshakes,
+        )
+        return QuicTransport(admission, handshake_timeout=self.handshake_timeout)
+
+    def _library(self, settings: CoreSettings) -> Library:
+        try:
+            from p2pnet.transports.quic.aioquic_core import Aioquic  # noqa: PLC0415
+        except ImportError as error:
+            raise ImportError(NEEDED, name="aioquic") from error
+        return Aioquic(settings)

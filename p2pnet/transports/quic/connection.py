@@ -1,0 +1,413 @@
+"""A connection of QUIC: what drives its core, and what the host sees of it.
+
+    socket --> receive --> core --> events --> streams
+                            |
+    whoever waits --> drive: transmit, wait for the timer or a kick, again
+
+Rules: specs/quic.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address
+from p2pnet.core.env import Env
+from p2pnet.core.peer_id import PeerId
+from p2pnet.core.tasks import bare_exceptions
+from p2pnet.core.udp import Arrival
+from p2pnet.errors import ConnectionLost, StreamReset
+from p2pnet.interfaces import CircuitLimit, MuxedStream
+from p2pnet.transports.quic.core import (
+    Core,
+    Ended,
+    Event,
+    HandshakeDone,
+    IdIssued,
+    IdRetired,
+    StreamData,
+    StreamStopped,
+)
+from p2pnet.transports.quic.core import StreamReset as ResetEvent
+from p2pnet.transports.quic.endings import (
+    CONNECTION_REFUSED,
+    NO_ERROR,
+    QUIC_V1,
+    TLS_1,
+    Refused,
+    failed_connection,
+    failed_handshake,
+    identified,
+)
+from p2pnet.transports.quic.endpoint import QuicSocket
+from p2pnet.transports.quic.stream import QuicStream
+
+TICK = 1e-6
+"""Seconds by which timers fire late: on the dot, rounding may have it that nothing is due yet."""
+GOODBYES = 3
+"""Copies of a goodbye: nobody acknowledges it, and the socket may be closed when it is missed."""
+GOODBYE_SECONDS = 1.0
+"""How long a full socket may keep a goodbye waiting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What all connections of a transport go by."""
+
+    env: Env
+    keep_alive: float
+    linger: float
+    max_unsent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a connection runs."""
+
+    socket: QuicSocket
+    local: Endpoint
+    remote: Endpoint
+    is_dialed: bool
+    ids: tuple[bytes, ...] = field(default=())
+    """More connection IDs by which the remote addresses it, in the beginning."""
+
+
+class QuicConnection:
+    """Authenticated by TLS, and multiplexed by QUIC itself."""
+
+    security = TLS_1
+    muxer = QUIC_V1
+    limit: CircuitLimit | None = None
+
+    def __init__(self, core: Core, way: Way, terms: Terms, *, expected: PeerId | None) -> None:
+        self.remote = way.remote
+        self.local_address: Multiaddr = quic_address(way.local)
+        self.remote_address: Multiaddr = quic_address(way.remote)
+        self._core = core
+        self._socket = way.socket
+        self._way = way
+        self._terms = terms
+        self._expected = expected
+        self._peer_id: PeerId | None = None
+        self._ids = {core.id, *way.ids}
+        self._streams: dict[int, QuicStream] = {}
+        self._early: list[MuxedStream] = []
+        self._accept: Callable[[MuxedStream], None] = self._early.append
+        self._is_kicked = False
+        self._is_over = False
+        self._is_buried = False
+        self._has_refused = False
+        self._error: Exception | None = None
+        self._kicked = trio.lowlevel.ParkingLot()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._ping_at = math.inf
+        self._drivers = 0
+        self.on_established: Callable[[], None] | None = None
+        way.socket.enter(self, self._ids)
+
+    @property
+    def peer_id(self) -> PeerId:
+        if self._peer_id is None:
+            raise RuntimeError("the handshake is not over")
+        return self._peer_id
+
+    @property
+    def is_established(self) -> bool:
+        return self._peer_id is not None
+
+    @property
+    def is_begun(self) -> bool:
+        return self._core.is_begun
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+    # ---- what comes ----------------------------------------------------------------------
+
+    def receive(self, arrival: Arrival, now: float) -> None:
+        """Take a datagram."""
+        if self._is_over:
+            return
+        self._core.receive(arrival.data, arrival.remote, now)
+        self._take_events()
+        self._ping_at = now + self._keep_alive
+        self.kick()
+
+    def is_disowned_by(self, token: bytes) -> bool:
+        """Return True, and be over, if the remote knows nothing of this connection (Q17)."""
+        if self._is_over or token not in self._core.reset_tokens:
+            return False
+        self._end(ConnectionLost("the remote knows nothing of this connection any more"))
+        return True
+
+    def _take_events(self) -> None:
+        while not self._is_over and (event := self._core.next_event()) is not None:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case StreamData():
+                self._feed(event)
+            case ResetEvent():
+                self._reset_by_remote(event)
+            case StreamStopped():
+                self._stopped_by_remote(event)
+            case IdIssued():
+                self._ids.add(event.id)
+                self._socket.add(event.id, self)
+            case IdRetired():
+                self._ids.discard(event.id)
+                self._socket.remove(event.id)
+            case HandshakeDone():
+                self._judge()
+            case Ended():
+                known = self.is_established
+                self._end(failed_connection(event) if known else failed_handshake(event))
+
+    def _judge(self) -> None:
+        """Look who it is: before that nothing that came is handed on (Q4, Q5)."""
+        now = self._terms.env.wall_clock()
+        try:
+            chain = self._core.certificates
+            self._peer_id = identified(chain, expected=self._expected, now=now)
+        except Refused as refused:
+            self._core.close(refused.code, "", is_application=False)
+            self._has_refused = True
+            self._end(refused.error)
+            return
+        if self.on_established is not None:
+            self.on_established()
+
+    def _feed(self, event: StreamData) -> None:
+        stream = self._streams.get(event.stream)
+        if stream is None:
+            if not self._is_remotes(event.stream):
+                self._core.consume(event.stream, len(event.data), trio.current_time())
+                return
+            stream = self._streams[event.stream] = QuicStream(event.stream, self)
+            unread = stream.feed(event.data, is_last=event.is_last)
+            self._accept(stream)
+        else:
+            unread = stream.feed(event.data, is_last=event.is_last)
+        if unread:
+            self._core.consume(event.stream, unread, trio.current_time())
+        self._drop_if_over(stream)
+
+    def _is_remotes(self, number: int) -> bool:
+        """Return True if the remote began the stream: whoever dialled has the even ones."""
+        return number % 2 == (1 if self._way.is_dialed else 0)
+
+    def _reset_by_remote(self, event: ResetEvent) -> None:
+        stream = self._streams.get(event.stream)
+        if stream is None:
+            if self._is_remotes(event.stream):
+                self._core.reset(event.stream, event.code)
+            return
+        error = StreamReset(f"the remote reset the stream with code {event.code:#x}")
+        unread = stream.fail_incoming(error)
+        self._core.consume(event.stream, unread, trio.current_time())
+        self._drop_if_over(stream)
+
+    def _stopped_by_remote(self, event: StreamStopped) -> None:
+        stream = self._streams.get(event.stream)
+        if stream is not None:
+            reason = f"the remote reads no more of the stream, with code {event.code:#x}"
+            stream.fail_outgoing(StreamReset(reason))
+            self._drop_if_over(stream)
+
+    def _drop_if_over(self, stream: QuicStream) -> None:
+        if stream.is_over:
+            self.forget(stream.number)
+
+    # ---- what goes: asked by the streams -----------------------------------------------------
+
+    def room(self, stream: int) -> int:
+        return min(self._core.room(stream), self._terms.max_unsent_bytes - self._core.unsent)
+
+    def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
+        if not self._is_over:
+            self._core.write(stream, data, is_last=is_last)
+            self.kick()
+
+    def consume(self, stream: int, count: int) -> None:
+        if not self._is_over and self._core.consume(stream, count, trio.current_time()):
+            self.kick()
+
+    def reset(self, stream: int, code: int) -> None:
+        if not self._is_over:
+            self._core.reset(stream, code)
+            self.kick()
+
+    def stop(self, stream: int, code: int) -> None:
+        if not self._is_over:
+            self._core.stop(stream, code)
+            self.kick()
+
+    def forget(self, stream: int) -> None:
+        self._streams.pop(stream, None)
+
+    # ---- driving -------------------------------------------------------------------------
+
+    def kick(self) -> None:
+        """There may be something to send."""
+        self._is_kicked = True
+        self._kicked.unpark_all()
+
+    async def _drive(self, is_done: Callable[[], bool]) -> None:
+        """Send what is due, and wait, until ``is_done`` or all is over."""
+        self._drivers += 1
+        try:
+            while not self._is_over:
+                self._is_kicked = False
+                await self._send()
+                if is_done():
+                    return
+                await self._wait()
+        finally:
+            self._drivers -= 1
+
+    async def _send(self) -> None:
+        core, now = self._core, trio.current_time()
+        timer = core.timer()
+        if timer is not None and timer + TICK <= now:
+            core.on_timer(now)
+        if now >= self._ping_at:
+            core.ping()
+            self._ping_at = now + self._keep_alive
+        datagrams = core.transmit(now)
+        self._take_events()
+        self._wake_senders()
+        while datagrams:
+            remote = datagrams[0][1]
+            count = next((n for n, (_, to) in enumerate(datagrams) if to != remote), len(datagrams))
+            batch = [data for data, _ in datagrams[:count]]
+            datagrams = datagrams[count:]
+            await self._emit(batch, remote)
+
+    async def _emit(self, datagrams: list[bytes], remote: Endpoint) -> None:
+        source = self._way.local.host
+        if self._core.is_begun:
+            await self._socket.send(datagrams, remote, source)
+        else:
+            await self._socket.try_to_send(datagrams, remote, source)
+
+    async def _wait(self) -> None:
+        timer = self._core.timer()
+        deadline = min(self._ping_at, math.inf if timer is None else timer + TICK)
+        if self._is_kicked or self._is_over:
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.CancelScope(deadline=deadline):
+            await self._kicked.park()
+
+    @property
+    def _keep_alive(self) -> float:
+        return min(self._terms.keep_alive, self._core.idle_timeout / 3)  # Q11
+
+    def _wake_senders(self) -> None:
+        self._changed.unpark_all()
+        for stream in list(self._streams.values()):
+            if stream.wants_to_send and self.room(stream.number) > 0:
+                stream.wake_sender()
+
+    # ---- life ----------------------------------------------------------------------------
+
+    def begin(self, now: float) -> None:
+        """Look at what the first datagram brought."""
+        self._ping_at = now + self._keep_alive
+        self._take_events()
+
+    async def refuse(self) -> None:
+        """Send the remote away."""
+        await self._leave(CONNECTION_REFUSED, is_application=False)
+
+    async def handshake(self) -> None:
+        """Shake hands; the connection is over on any error, which is raised."""
+        try:
+            await self._attended(lambda: self.is_established)
+            if self._error is not None:
+                raise self._error
+            if self._is_over:
+                raise ConnectionLost("the connection was closed in the handshake")
+        except BaseException:
+            await self._leave(CONNECTION_REFUSED, is_application=False)
+            raise
+
+    async def _attended(self, is_done: Callable[[], bool]) -> None:
+        with bare_exceptions():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._socket.attend)
+                await self._drive(is_done)
+                nursery.cancel_scope.cancel()
+
+    async def run(self, accept: Callable[[MuxedStream], None]) -> None:
+        """See MuxedConnection.run."""
+        self._accept = accept
+        early, self._early = self._early, []
+        for stream in early:
+            accept(stream)
+        try:
+            await self._attended(lambda: False)
+        finally:
+            await self._leave(NO_ERROR)
+        if self._error is not None:
+            raise self._error
+
+    async def open_stream(self) -> MuxedStream:
+        """See MuxedConnection.open_stream."""
+        await trio.lowlevel.checkpoint()
+        while not self._is_over:
+            number = self._core.open_stream()
+            if number is not None:
+                stream = self._streams[number] = QuicStream(number, self)
+                return stream
+            await self._changed.park()
+        raise ConnectionLost("the connection is closed")
+
+    async def aclose(self) -> None:
+        """See MuxedConnection.aclose. Waits a little for what was sent to arrive (Q15)."""
+        try:
+            if self.is_established and self._drivers:
+                with trio.move_on_after(self._terms.linger):
+                    while not self._is_over and not self._core.is_settled:
+                        await self._changed.park()
+        finally:
+            await self._leave(NO_ERROR)
+        await trio.lowlevel.checkpoint()
+
+    # ---- the end -------------------------------------------------------------------------
+
+    def _end(self, error: Exception | None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._error = error
+        why = StreamReset("the connection is closed" if error is None else f"{error}")
+        for stream in list(self._streams.values()):
+            stream.lose(why)
+        self._streams.clear()
+        self._changed.unpark_all()
+        self.kick()
+
+    async def _leave(self, code: int, *, is_application: bool = True) -> None:
+        """Say goodbye, if nobody has, and let go of the socket. Cancelled or not."""
+        if not self._is_over:
+            self._core.close(code, "", is_application=is_application)
+            self._has_refused = True
+            self._end(None)
+        if self._is_buried:
+            return
+        self._is_buried = True
+        datagrams = [data for data, _ in self._core.transmit(trio.current_time())]
+        last_words = datagrams[-1] if datagrams and self._has_refused else b""
+        self._socket.bury(self, self._ids, last_words)
+        with trio.move_on_after(GOODBYE_SECONDS, shield=True):
+            if datagrams:
+                datagrams += [last_words] * (GOODBYES - 1) if last_words else []
+                await self._socket.send(datagrams, self.remote, self._way.local.host)
+        await self._socket.release()

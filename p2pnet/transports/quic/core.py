@@ -1,0 +1,215 @@
+"""What QUIC asks of the library that speaks it: packets in, packets out, and events.
+
+Two libraries fit behind it (``aioquic_core``, ``qh3_core``). Neither opens a socket nor reads
+a clock: time is an argument, and a datagram is bytes.
+
+    datagram --> receive --+                       +--> transmit --> datagrams
+                           |  streams, handshake,  |
+        time --> on_timer -+  loss, congestion     +--> timer
+                           |                       |
+       write, reset, ... --+                       +--> events
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from p2pnet.core.addresses import Endpoint
+
+ALPN = "libp2p"
+ID_BYTES = 8
+"""Length of the connection IDs we choose."""
+MAX_HANDSHAKE_BYTES = 65_536
+"""Most of a TLS message that a remote may send before it has proved anything."""
+
+
+class Cause(Enum):
+    """Why a connection ended, or begins to."""
+
+    REMOTE = "the remote closed it"
+    """With an application code: one of libp2p's."""
+    REMOTE_REFUSED = "the remote refused it"
+    """With a code of QUIC's own: to it we broke a rule, or failed the handshake."""
+    VIOLATION = "the remote broke a rule"
+    SILENCE = "the remote went silent"
+    VERSION = "no version in common"
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeDone:
+    """TLS is over; whose certificate it was is yet to be judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamData:
+    """Bytes of a stream, in order; the stream is new if its number is."""
+
+    stream: int
+    data: bytes
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReset:
+    """The remote gave up sending."""
+
+    stream: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStopped:
+    """The remote wants no more of what we send."""
+
+    stream: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdIssued:
+    """The remote may address us by another connection ID, too."""
+
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IdRetired:
+    """The remote uses a connection ID no more."""
+
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing more will come."""
+
+    cause: Cause
+    code: int
+    reason: str
+
+
+Event = HandshakeDone | StreamData | StreamReset | StreamStopped | IdIssued | IdRetired | Ended
+
+
+class Core(Protocol):
+    """One connection, without sockets and without time of its own."""
+
+    @property
+    def id(self) -> bytes:
+        """The first connection ID of ours."""
+        ...
+
+    @property
+    def is_begun(self) -> bool:
+        """True once any packet of the remote could be read."""
+        ...
+
+    @property
+    def certificates(self) -> Sequence[bytes]:
+        """The chain of the remote, as DER; empty if it showed none."""
+        ...
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds of silence after which one of the ends gives up, as agreed."""
+        ...
+
+    @property
+    def reset_tokens(self) -> Sequence[bytes]:
+        """By which of these the remote may say that it knows nothing of the connection."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written to streams that were never sent so far."""
+        ...
+
+    @property
+    def is_settled(self) -> bool:
+        """True if the remote has acknowledged all of the streams that we ended."""
+        ...
+
+    @property
+    def probe_timeout(self) -> float:
+        """Seconds after which a packet without answer is sent again."""
+        ...
+
+    def receive(self, data: bytes, remote: Endpoint, now: float) -> None:
+        """Take a datagram, whatever is in it."""
+        ...
+
+    def transmit(self, now: float) -> Sequence[tuple[bytes, Endpoint]]:
+        """Return the datagrams that are to be sent now."""
+        ...
+
+    def timer(self) -> float | None:
+        """Return when ``on_timer`` is due."""
+        ...
+
+    def on_timer(self, now: float) -> None: ...
+
+    def next_event(self) -> Event | None: ...
+
+    def open_stream(self) -> int | None:
+        """Return the number of a new stream; None while the remote allows no more."""
+        ...
+
+    def room(self, stream: int) -> int:
+        """Return how many bytes the remote lets us send on a stream beyond those written."""
+        ...
+
+    def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None: ...
+
+    def reset(self, stream: int, code: int) -> None:
+        """Give up sending."""
+        ...
+
+    def stop(self, stream: int, code: int) -> None:
+        """Ask the remote to send no more."""
+        ...
+
+    def consume(self, stream: int, count: int, now: float) -> bool:
+        """Note that the application read; True if the remote is to be told of new credit."""
+        ...
+
+    def ping(self) -> None: ...
+
+    def close(self, code: int, reason: str, *, is_application: bool) -> None:
+        """Say goodbye with the next ``transmit``, the last one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreSettings:
+    """What all connections of a transport have in common."""
+
+    certificate: bytes
+    """Ours, as PEM."""
+    private_key: bytes = field(repr=False)
+    """Of the certificate: PKCS #8, as PEM."""
+    reset_token: Callable[[bytes], bytes] = field(repr=False)
+    """Makes the token by which we disown a connection ID."""
+    idle_timeout: float
+    datagram_bytes: int
+    max_streams: int
+    stream_window: int
+    max_stream_window: int
+    connection_window: int
+    max_connection_window: int
+
+
+class Library(Protocol):
+    """Makes the cores of connections."""
+
+    def dial(self, remote: Endpoint, now: float) -> Core: ...
+
+    def answer(self, original_id: bytes, retry_id: bytes | None) -> Core:
+        """Make the core of an inbound connection; ``retry_id`` if it was sent back once."""
+        ...
+
+    def retry(self, *, source: bytes, target: bytes, original: bytes, token: bytes) -> bytes:
+        """Make the packet that sends a client back to prove its address."""
+        ...
