@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from p2pnet.protocols.ping import Ping
     from p2pnet.protocols.relay import RelayClient, RelayServer
     from p2pnet.security.noise import Noise
+    from p2pnet.security.pnet import PreSharedKey
+    from p2pnet.security.tls import TLS
     from p2pnet.swarm.config import SwarmConfig
     from p2pnet.transports.tcp import TCP
     from p2pnet.transports.websocket import WebSocket
@@ -42,6 +44,7 @@ HOMES = {
     "AutoNATServer": "p2pnet.protocols.autonat",
     "AutoNAT": "p2pnet.protocols.autonat",
     "TCP": "p2pnet.transports.tcp",
+    "TLS": "p2pnet.security.tls",
     "Connection": "p2pnet.interfaces",
     "DCUtR": "p2pnet.protocols.dcutr",
     "Env": "p2pnet.core.env",
@@ -53,6 +56,7 @@ HOMES = {
     "PeerId": "p2pnet.core.peer_id",
     "Perf": "p2pnet.protocols.perf",
     "Ping": "p2pnet.protocols.ping",
+    "PreSharedKey": "p2pnet.security.pnet",
     "PrivateKey": "p2pnet.core.keys",
     "PublicKey": "p2pnet.core.keys",
     "Reachability": "p2pnet.events",
@@ -72,6 +76,7 @@ HOMES = {
 
 __all__ = [
     "TCP",
+    "TLS",
     "AutoNAT",
     "AutoNATServer",
     "AutoNATv1",
@@ -88,6 +93,7 @@ __all__ = [
     "Perf",
     "Ping",
     "PortMapping",
+    "PreSharedKey",
     "PrivateKey",
     "PublicKey",
     "Reachability",

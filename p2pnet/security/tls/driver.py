@@ -43,7 +43,7 @@ class TLS:
 
     max_handshake_bytes: int = 65_536
     """Bounds what is read of the remote's handshake; 2 to 3 KiB are usual (T9)."""
-    certificate_key: KeyKind = KeyKind.P256
+    certificate_key: KeyKind = KeyKind.ED25519
     """What kind of key our certificate has."""
 
     def __post_init__(self) -> None:
