@@ -19,15 +19,18 @@ from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.host.config import HostConfig
+from p2pnet.host.private import protector_for
 from p2pnet.interfaces import Connection, Kit, Role, StreamHandler
 from p2pnet.negotiation.upgrader import LayeredUpgrader
 from p2pnet.swarm.swarm import Swarm
+from p2pnet.transports.tcp_ports import SharedTcpPorts
 
 
 def build_upgrader(config: HostConfig, env: Env, key: PrivateKey) -> LayeredUpgrader:
     """Build what secures and multiplexes connections under a key."""
     upgrader = LayeredUpgrader()
     kit = Kit(env, key, PeerId.from_public_key(key.public_key), upgrader)
+    upgrader.protect = protector_for(config, env)
     upgrader.securities = tuple(part.build(kit) for part in config.security)
     upgrader.muxers = tuple(part.build(kit) for part in config.muxers)
     return upgrader
@@ -56,7 +59,15 @@ async def swarm_apart(
     peer_id = PeerId.from_public_key(key.public_key)
     swarm = Swarm(config.swarm, env, peer_id=peer_id, bus=EventBus())
     swarm.handlers.update(handlers)
-    kit = Kit(env, key, peer_id, build_upgrader(config, env, key))
+    upgrader = build_upgrader(config, env, key)
+    kit = Kit(
+        env,
+        key,
+        peer_id,
+        upgrader,
+        is_private=config.private_network is not None,
+        tcp_ports=SharedTcpPorts(env.network),
+    )
     for part in config.transports:
         swarm.add_transport(part.build(kit))
     with bare_exceptions():

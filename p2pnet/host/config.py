@@ -9,6 +9,7 @@ from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.events import Reachability
 from p2pnet.interfaces import Muxer, Part, Security, Service, Transport
+from p2pnet.security.pnet import PreSharedKey
 from p2pnet.swarm.config import SwarmConfig
 
 
@@ -28,6 +29,8 @@ class HostConfig:
     services: Sequence[Part[Service]] = ()
     """Started in this order."""
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
+    private_network: PreSharedKey | None = field(default=None, repr=False)
+    """What all peers of this host know: it speaks to nobody else. Needs ``p2pnet[psk]``."""
     reachability: Reachability = Reachability.UNKNOWN
     """What is known beforehand. PUBLIC stops the advertising of relayed addresses."""
     confirming_observers: int = 2

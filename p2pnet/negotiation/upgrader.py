@@ -33,6 +33,8 @@ from p2pnet.interfaces import (
 from p2pnet.negotiation.driver import LazyStream, handle_one, select_one
 from p2pnet.negotiation.first_word import role_left
 
+Protect = Callable[[trio.abc.HalfCloseableStream], trio.abc.HalfCloseableStream]
+
 
 @dataclass(frozen=True, slots=True)
 class UpgradedConnection:
@@ -66,6 +68,8 @@ class LayeredUpgrader:
     def __init__(self, securities: Sequence[Security] = (), muxers: Sequence[Muxer] = ()) -> None:
         self.securities = securities
         self.muxers = muxers
+        self.protect: Protect | None = None
+        """What puts each stream under the key of a private network, if the host is in one."""
 
     async def upgrade(
         self,
@@ -85,6 +89,8 @@ class LayeredUpgrader:
         """
         answered()  # DI10: there is a raw stream, so there is somebody
         try:
+            if self.protect is not None:
+                stream = self.protect(stream)  # PN2
             if role is Role.LISTENER and patience is not None:
                 stream, role = await role_left(stream, patience)  # D15
             security, secured = await self._secure(stream, role, expected)
