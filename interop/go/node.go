@@ -1,6 +1,6 @@
-// Node: the libp2p host every role runs on, and what they all ask of it. TCP
-// and circuits only, one security protocol, yamux, echo, and no background
-// service whose timing a test would have to guess.
+// Node: the libp2p host every role runs on, and what they all ask of it: TCP,
+// WebSocket, QUIC and circuits, one security protocol, yamux, echo, and no
+// background service whose timing a test would have to guess.
 
 package main
 
@@ -24,7 +24,9 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -34,11 +36,17 @@ func newNode(s settings) (host.Host, error) {
 	options := []libp2p.Option{
 		libp2p.UserAgent(agentVersion()),
 		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(websocket.New),
 		libp2p.EnableRelay(), // before NoListenAddrs, which would switch circuits off
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.ConnectionManager(&connmgr.NullConnMgr{}),
 		libp2p.DisableMetrics(),
+	}
+	if s.psk != nil {
+		options = append(options, libp2p.PrivateNetwork(s.psk)) // which rules out QUIC
+	} else {
+		options = append(options, libp2p.Transport(quic.NewTransport))
 	}
 	if s.security == "tls" {
 		options = append(options, libp2p.Security(tls.ID, tls.New))

@@ -7,10 +7,12 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/pnet"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -22,6 +24,7 @@ type settings struct {
 	target       ma.Multiaddr // the first of them
 	relay        ma.Multiaddr
 	security     string
+	psk          pnet.PSK // nil for the public network
 	echoBytes    int64
 	holePunch    bool
 	directWait   time.Duration // 0 means any connection will do
@@ -50,6 +53,7 @@ func readSettings(getenv func(string) string) (settings, error) {
 		targets:      env.addresses("TARGET", ""),
 		relay:        env.address("RELAY"),
 		security:     env.oneOf("SECURITY", "noise", "noise", "tls"),
+		psk:          env.psk("PSK_FILE"),
 		echoBytes:    int64(env.count("ECHO_BYTES", 10<<20)),
 		holePunch:    env.oneOf("HOLE_PUNCH", "0", "0", "1") == "1",
 		directWait:   env.seconds("DIRECT_SECONDS", 0),
@@ -136,6 +140,24 @@ func (e *environment) seed(name string) []byte {
 		e.fail(name, "must be 64 hex characters") // the value is a secret
 	}
 	return seed
+}
+
+func (e *environment) psk(name string) pnet.PSK {
+	path := e.text(name, "")
+	if path == "" {
+		return nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		e.fail(name, err.Error())
+		return nil
+	}
+	defer file.Close()
+	key, err := pnet.DecodeV1PSK(file)
+	if err != nil {
+		e.fail(name, err.Error())
+	}
+	return key
 }
 
 func (e *environment) address(name string) ma.Multiaddr {
