@@ -12,6 +12,9 @@ const PING_PROTOCOL = '/ipfs/ping/1.0.0';
 const PING_BYTES = 32;
 const PINGS = 3;
 
+// A stream counts until the remote has closed its side, too, for which rust-libp2p takes its time.
+const PING_STREAMS = 10;
+
 /** Run the whole dial. Returns the report; its `error` is null when everything worked. */
 export async function dial(settings) {
   const report = {
@@ -93,7 +96,11 @@ async function bestPing(connection, signal) {
 
 // Half-closes before the answer is read, as the ping service of js-libp2p does.
 async function pingOnce(connection, signal) {
-  const stream = await connection.newStream(PING_PROTOCOL, { signal, runOnLimitedConnection: true });
+  const stream = await connection.newStream(PING_PROTOCOL, {
+    signal,
+    runOnLimitedConnection: true,
+    maxOutboundStreams: PING_STREAMS,
+  });
   try {
     const bytes = byteStream(stream);
     const payload = randomBytes(PING_BYTES);

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 
+import { quic } from '@chainsafe/libp2p-quic';
 import { autoNAT } from '@libp2p/autonat';
 import { autoNATv2 } from '@libp2p/autonat-v2';
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2';
@@ -10,8 +11,10 @@ import { dcutr } from '@libp2p/dcutr';
 import { identify } from '@libp2p/identify';
 import { noise } from '@libp2p/noise';
 import { ping } from '@libp2p/ping';
+import { preSharedKey } from '@libp2p/pnet';
 import { tcp } from '@libp2p/tcp';
 import { tls } from '@libp2p/tls';
+import { webSockets } from '@libp2p/websockets';
 import { yamux } from '@libp2p/yamux';
 import { createLibp2p } from 'libp2p';
 
@@ -33,7 +36,8 @@ export async function startNode(settings) {
     privateKey: await privateKey(settings.seed),
     nodeInfo: { userAgent: AGENT },
     addresses: { listen: listenAddresses(settings) },
-    transports: [tcp(), circuitRelayTransport({ reservationCompletionTimeout: settings.timeoutSeconds * 1000 })],
+    transports: transports(settings),
+    ...(settings.psk !== null && { connectionProtector: preSharedKey({ psk: settings.psk }) }),
     connectionEncrypters: [SECURITY[settings.security]()],
     streamMuxers: [yamux({ streamOptions: { maxReadBufferLength: PAUSED_STREAM_BYTES } })],
     // By default the sixth connection a second from one address is refused.
@@ -56,6 +60,12 @@ export async function startNode(settings) {
 
 function privateKey(seed) {
   return seed === null ? generateKeyPair('Ed25519') : generateKeyPairFromSeed('Ed25519', seed);
+}
+
+// QUIC can't keep to a pre-shared key, and would take no notice of one.
+function transports({ psk, timeoutSeconds }) {
+  const circuits = circuitRelayTransport({ reservationCompletionTimeout: timeoutSeconds * 1000 });
+  return [tcp(), webSockets(), circuits, ...(psk === null ? [quic()] : [])];
 }
 
 function listenAddresses(settings) {

@@ -1,5 +1,7 @@
 // Reads the environment variables of the peer contract into one checked, frozen object.
 
+import { readFileSync } from 'node:fs';
+
 import { multiaddr } from '@multiformats/multiaddr';
 
 const ROLES = ['listen', 'dial', 'relay'];
@@ -38,6 +40,7 @@ export function readSettings(environment) {
   if (seed !== null && !/^[0-9a-f]{64}$/i.test(seed)) {
     throw new Error('KEY_SEED must be 64 hex digits');
   }
+  const pskFile = text('PSK_FILE', null);
   const autoNAT = text('AUTONAT', null) && choice('AUTONAT', AUTONAT);
   const targets = text('TARGET', '').split(',').filter(Boolean).map((target) => multiaddr(target));
   if (role === 'dial' && targets.length === 0) {
@@ -59,6 +62,7 @@ export function readSettings(environment) {
     target: targets[0] ?? null,
     relay: role === 'listen' ? address('RELAY') : null,
     security: choice('SECURITY', SECURITIES, 'noise'),
+    psk: pskFile === null ? null : readFileSync(pskFile),
     muxer: choice('MUXER', MUXERS, 'yamux'),
     echoBytes,
     holePunch: flag('HOLE_PUNCH', '0'),
