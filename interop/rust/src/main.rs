@@ -1,38 +1,32 @@
-//! A rust-libp2p peer that speaks the contract of the interoperability tests, as far as AutoNAT
-//! goes: settings come in environment variables, one JSON line goes out, logs go to stderr.
+//! A rust-libp2p peer that speaks the contract of the interoperability tests: settings come in
+//! environment variables, one JSON line goes out on stdout, logs go to stderr.
 
+mod autonat;
+mod dialing;
+mod echo;
 mod node;
+mod serving;
 mod settings;
+mod transport;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
-use libp2p::{
-    Swarm,
-    autonat::{NatStatus, v1, v2},
-    futures::StreamExt,
-    swarm::SwarmEvent,
-};
-use serde_json::{Value, json};
-use tokio::{
-    io,
-    signal::unix::{SignalKind, signal},
-};
+use serde_json::json;
 
-use node::{Behaviour, BehaviourEvent};
-use settings::{Failure, Settings};
-
-const V1: &str = "/libp2p/autonat/1.0.0";
-const V2: &str = "/libp2p/autonat/2/dial-request";
-
-/// What is known of each address; version 1 may speak of none in particular.
-type Learnt = BTreeMap<Option<String>, (bool, &'static str)>;
+use settings::{Role, Settings};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let done = match settings::read() {
-        Ok(settings) if settings.role.is_client() => learn(&settings).await,
-        Ok(settings) => serve(&settings).await,
-        Err(error) => Err(error),
+        Ok(settings) => run(&settings).await,
+        Err(error) => {
+            if std::env::var("ROLE").is_ok_and(|role| role == "dial") {
+                let mut report = dialing::blank();
+                report["error"] = json!(error.to_string());
+                println!("{report}");
+            }
+            Err(error)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,101 +37,10 @@ async fn main() -> ExitCode {
     }
 }
 
-// ---- servers -----------------------------------------------------------------------------
-
-/// Print the ready line, and serve until stdin ends or SIGTERM comes.
-async fn serve(settings: &Settings) -> Result<(), Failure> {
-    let (mut node, addresses) = node::start(settings).await?;
-    let id = *node.local_peer_id();
-    let full = addresses
-        .iter()
-        .map(|address| format!("{address}/p2p/{id}"));
-    let line = json!({
-        "peer_id": id.to_string(),
-        "addresses": full.collect::<Vec<_>>(),
-        "circuit_addresses": [],
-    });
-    println!("{line}");
-    let mut terminated = signal(SignalKind::terminate())?;
-    let (mut input, mut nowhere) = (io::stdin(), io::sink());
-    let ended = io::copy(&mut input, &mut nowhere);
-    tokio::pin!(ended);
-    loop {
-        tokio::select! {
-            event = node.select_next_some() => eprintln!("{event:?}"),
-            _ = terminated.recv() => break,
-            _ = &mut ended => break,
-        }
+async fn run(settings: &Settings) -> Result<(), settings::Failure> {
+    match (settings.role, settings.autonat) {
+        (Role::Dial, Some(_)) => autonat::run(settings).await,
+        (Role::Dial, None) => dialing::run(settings).await,
+        _ => serving::run(settings).await,
     }
-    // Reading stdin blocks a thread, for which the runtime would wait.
-    std::process::exit(0)
-}
-
-// ---- clients -----------------------------------------------------------------------------
-
-/// Connect to the servers, wait until enough is known of our own addresses, and print it.
-async fn learn(settings: &Settings) -> Result<(), Failure> {
-    let mut learnt = Learnt::new();
-    let (mut node, _) = node::start(settings).await?;
-    let id = node.local_peer_id().to_string();
-    let done = tokio::time::timeout(settings.timeout, ask(&mut node, settings, &mut learnt)).await;
-    let error = match done {
-        Ok(done) => done.err().map(|error| error.to_string()),
-        Err(_) => Some(format!(
-            "only {} of {} verdicts",
-            learnt.len(),
-            settings.verdicts
-        )),
-    };
-    let lessons: Vec<Value> = learnt
-        .into_iter()
-        .map(|(address, (reached, protocol))| {
-            let reachability = if reached { "public" } else { "private" };
-            json!({"address": address, "reachability": reachability, "protocol": protocol})
-        })
-        .collect();
-    println!(
-        "{}",
-        json!({"peer_id": id, "learnt": lessons, "error": error})
-    );
-    error.map_or(Ok(()), |error| Err(error.into()))
-}
-
-async fn ask(
-    node: &mut Swarm<Behaviour>,
-    settings: &Settings,
-    learnt: &mut Learnt,
-) -> Result<(), Failure> {
-    for target in &settings.targets {
-        node.dial(target.clone())?;
-    }
-    while learnt.len() < settings.verdicts {
-        let event = node.select_next_some().await;
-        eprintln!("{event:?}");
-        match event {
-            SwarmEvent::Behaviour(BehaviourEvent::AutonatV1(event)) => learn_v1(event, learnt),
-            SwarmEvent::Behaviour(BehaviourEvent::ClientV2(event)) => learn_v2(event, learnt),
-            SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.into()),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn learn_v1(event: v1::Event, learnt: &mut Learnt) {
-    let v1::Event::StatusChanged { new, .. } = event else {
-        return;
-    };
-    match new {
-        NatStatus::Public(address) => learnt.insert(Some(address.to_string()), (true, V1)),
-        NatStatus::Private => learnt.insert(None, (false, V1)),
-        NatStatus::Unknown => None,
-    };
-}
-
-fn learn_v2(event: v2::client::Event, learnt: &mut Learnt) {
-    learnt.insert(
-        Some(event.tested_addr.to_string()),
-        (event.result.is_ok(), V2),
-    );
 }
