@@ -15,7 +15,7 @@ import trio
 from p2pnet.connectivity.explain import Explanation
 from p2pnet.connectivity.known import KnownAddress
 from p2pnet.connectivity.nat import NatClass
-from p2pnet.core.addresses import Multiaddr, components, parse, peer_id_of, tcp_endpoint
+from p2pnet.core.addresses import Multiaddr, components, parse, peer_id_of, place_of
 from p2pnet.core.bus import EventBus, Subscription
 from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
@@ -48,6 +48,7 @@ from p2pnet.swarm.connection import LiveConnection
 from p2pnet.swarm.joining import JoinedDials
 from p2pnet.swarm.peerstore import Peerstore
 from p2pnet.swarm.swarm import Swarm
+from p2pnet.transports.tcp_ports import SharedTcpPorts
 
 logger = logging.getLogger("p2pnet.host")
 
@@ -69,7 +70,15 @@ class Host:
         self._bus = EventBus()
         self._swarm = Swarm(config.swarm, env, peer_id=self._peer_id, bus=self._bus)
         self._env, self._key = env, key
-        kit = Kit(env, key, self._peer_id, build_upgrader(config, env, key))
+        upgrader = build_upgrader(config, env, key)
+        kit = Kit(
+            env,
+            key,
+            self._peer_id,
+            upgrader,
+            is_private=config.private_network is not None,
+            tcp_ports=SharedTcpPorts(env.network),
+        )
         for part in config.transports:
             self._swarm.add_transport(part.build(kit))
         self._services = [(part, part.build(kit)) for part in config.services]
@@ -365,8 +374,8 @@ class Host:
             try:
                 listeners.append(await self._swarm.listen(address))
             except OSError as error:
-                endpoint = tcp_endpoint(address)
-                if endpoint is None or endpoint.host != "::" or error.errno not in NO_IPV6:
+                place = place_of(address)
+                if place is None or place.endpoint.host != "::" or error.errno not in NO_IPV6:
                     reason = f"cannot listen at {address}: {error.strerror}"
                     raise OSError(error.errno, reason) from error
                 logger.info("not listening on %s: %s", address, error)
