@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import trio
 
@@ -14,7 +15,7 @@ from p2pnet import presets
 from p2pnet.commands import asking, serving
 from p2pnet.commands.doctor import Request, doctor
 from p2pnet.commands.echo import echo
-from p2pnet.commands.keys import new_key, print_id, read_key
+from p2pnet.commands.keys import new_key, print_id, read_key, read_psk
 from p2pnet.commands.output import CommandError, Output, nobody_reads
 from p2pnet.commands.perf import perf, size_in_bytes
 from p2pnet.core.addresses import parse, peer_id_of
@@ -130,6 +131,13 @@ def add_identity(parser: argparse.ArgumentParser, anywhere: str) -> None:
         metavar="ADDR",
         help=f"such as /ip4/0.0.0.0/tcp/4001; may be repeated; default: {anywhere}",
     )
+    add_psk(parser)
+
+
+def add_psk(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--psk", metavar="FILE", help="key file of a private network, such as swarm.key of IPFS"
+    )
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +150,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
     )
+    add_psk(parser)
 
 
 def add_perf(parser: argparse.ArgumentParser) -> None:
@@ -198,6 +207,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=seconds, default=10.0, metavar="N", help="look so long; default: 10"
     )
+    add_psk(parser)
     parser.add_argument("--watch", action="store_true", help="tell what changes, until Ctrl-C")
 
 
@@ -222,7 +232,7 @@ def run_node(args: argparse.Namespace, output: Output) -> int:
         relays=args.relay,
         services=perf_server(args),
     )
-    return trio.run(lambda: serving.node(config, output, with_echo=args.echo))
+    return trio.run(lambda: serving.node(in_network(args, config), output, with_echo=args.echo))
 
 
 def run_relay(args: argparse.Namespace, output: Output) -> int:
@@ -231,12 +241,12 @@ def run_relay(args: argparse.Namespace, output: Output) -> int:
         listen=args.listen or presets.RELAY_PORTS,
         services=perf_server(args),
     )
-    return trio.run(lambda: serving.relay(config, output))
+    return trio.run(lambda: serving.relay(in_network(args, config), output))
 
 
 def run_ping(args: argparse.Namespace, output: Output) -> int:
     return with_host(
-        args.relay,
+        args,
         lambda host: asking.ping(
             host, args.target, output, count=args.count, direct_seconds=args.direct
         ),
@@ -244,11 +254,11 @@ def run_ping(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_identify(args: argparse.Namespace, output: Output) -> int:
-    return with_host(args.relay, lambda host: asking.identify(host, args.target, output))
+    return with_host(args, lambda host: asking.identify(host, args.target, output))
 
 
 def run_echo(args: argparse.Namespace, output: Output) -> int:
-    return with_host(args.relay, lambda host: echo(host, args.target, direct_seconds=args.direct))
+    return with_host(args, lambda host: echo(host, args.target, direct_seconds=args.direct))
 
 
 def run_perf(args: argparse.Namespace, output: Output) -> int:
@@ -256,7 +266,7 @@ def run_perf(args: argparse.Namespace, output: Output) -> int:
     upload = default if args.upload is None else args.upload
     download = default if args.download is None else args.download
     return with_host(
-        args.relay,
+        args,
         lambda host: perf(
             host,
             args.target,
@@ -280,21 +290,26 @@ def run_doctor(args: argparse.Namespace, output: Output) -> int:
     request = Request(
         relays=args.relay, targets=args.targets, seconds=args.seconds, watch=args.watch
     )
-    return trio.run(lambda: doctor(config, output, request))
+    return trio.run(lambda: doctor(in_network(args, config), output, request))
 
 
 def run_demo(args: argparse.Namespace, output: Output) -> int:
     return demo(output)
 
 
+def in_network(args: argparse.Namespace, config: HostConfig) -> HostConfig:
+    return replace(config, private_network=read_psk(args.psk)) if args.psk else config
+
+
 def with_host(
-    relay: str | None,
+    args: argparse.Namespace,
     act: Callable[[Host], Awaitable[int]],
     *,
     services: Sequence[Part[Service]] = (),
 ) -> int:
     """Open an edge host that knows one relay at most, and do one thing with it."""
-    config: HostConfig = presets.edge(relays=[relay] if relay else [], services=services)
+    relays = [args.relay] if args.relay else []
+    config = in_network(args, presets.edge(relays=relays, services=services))
 
     async def run() -> int:
         async with open_host(config) as host:

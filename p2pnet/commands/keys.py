@@ -8,6 +8,7 @@ from pathlib import Path
 from p2pnet.commands.output import CommandError, Output
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
+from p2pnet.security.pnet import PreSharedKey
 
 MAX_KEY_FILE_BYTES = 16_384
 
@@ -30,6 +31,20 @@ def read_key(path: str) -> PrivateKey:
         raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from None
     except ValueError as error:
         raise KeyFileError(f"{path} holds no private key: {error}") from None
+
+
+def read_psk(path: str) -> PreSharedKey:
+    """Read the key file of a private network.
+
+    Raises:
+        KeyFileError: if it cannot be read, or holds no key.
+    """
+    try:
+        return PreSharedKey.from_file(path)
+    except OSError as error:
+        raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise KeyFileError(f"{path} holds no pre-shared key: {error}") from None
 
 
 def new_key(path: str, output: Output) -> int:
