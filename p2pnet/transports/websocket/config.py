@@ -39,7 +39,7 @@ class WebSocket:
     max_head_bytes: int = 16_384
     """Bounds the HTTP request and the response (W4)."""
     max_frame_bytes: int = 16 * 1024 * 1024
-    """Bounds the length that a frame of the remote may claim (W9)."""
+    """Bounds the payload of a frame of the remote (W9)."""
     max_message_bytes: int = 16 * 1024 * 1024
     """Bounds all frames of a message together; nothing waits for a whole one (W9)."""
 
