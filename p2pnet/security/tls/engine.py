@@ -25,6 +25,8 @@ ALPN = b"libp2p"
 MAX_ALPN_BYTES = 255
 RECORD_BYTES = 16_384
 OUTPUT_BYTES = 65_536
+MAX_UNSENT_BYTES = 4096
+"""Of answers to updates of keys that wait for our next write: about 150 of them."""
 CIPHER_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384"
 NO_RESUMPTION = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
 
@@ -90,6 +92,7 @@ class Engine:
         self._key: PublicKey | None = None
         self._refusal: SecurityError | None = None
         self._headers: RecordHeaders | None = RecordHeaders()
+        self._unsent = b""
         self._ended = False
         self._confirmed = role is Role.LISTENER
         self._tls = SSL.Connection(context)
@@ -174,7 +177,8 @@ class Engine:
 
     def data_to_send(self) -> bytes:
         """Take what must be sent now; empty if nothing."""
-        pieces: list[bytes] = []
+        pieces = [self._unsent] if self._unsent else []
+        self._unsent = b""
         try:
             while True:
                 pieces.append(self._tls.bio_read(OUTPUT_BYTES))
@@ -206,6 +210,9 @@ class Engine:
             self._ended = True
         except SSL.Error as error:
             raise self._failed_channel(error) from None
+        self._unsent = self.data_to_send()
+        if len(self._unsent) > MAX_UNSENT_BYTES:  # T9
+            raise ConnectionLost("the remote does nothing but update its keys")
         if pieces or self._ended:
             self._confirmed = True
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
