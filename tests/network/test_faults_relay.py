@@ -28,8 +28,8 @@ from tests.network.scene import (
 
 PING_SECONDS = 47.0
 """yamux asks after 30 s of silence, and waits for 15 s; then it closes."""
-LONGEST_BACKOFF = 60.0 + 10.0
-"""Of the relay client, and how long a SYN may take."""
+RETURN_SECONDS = 10.0
+"""So soon after its return a relay is used again, however long it was away."""
 
 
 async def test_a_relay_that_was_killed_is_used_again_when_it_is_back(world: World) -> None:
@@ -44,7 +44,7 @@ async def test_a_relay_that_was_killed_is_used_again_when_it_is_back(world: Worl
     await trio.sleep(600)
     pair.relay.power_on()
     await world.start(pair.relay, presets.relay())
-    with trio.fail_after(LONGEST_BACKOFF):
+    with trio.fail_after(RETURN_SECONDS):
         await reserved(pair.bob)
         await reserved(pair.alice)
     # By peer ID alone: nothing but the new reservation leads there.
@@ -84,7 +84,7 @@ async def test_while_no_relay_is_there_each_failure_is_told_with_its_reason(worl
             failure = await anext(failures)
             assert "timed out" in failure.reason
             pauses.append(failure.retry_seconds)
-    assert pauses[0] < 5 < pauses[-1] <= 60
+    assert pauses[0] <= 1 < pauses[-1] <= 5
     with pytest.raises(DialError) as refused:
         await pair.alice.host.connect(pair.bob.host.peer_id)
     assert "timed out" in str(refused.value) or "left alone" in str(refused.value)

@@ -1,13 +1,13 @@
 """RelayClient: keeps reservations at relays, dials circuits and takes them in.
 
-Rules: specs/relay.md (R7 to R12, R26, R27).
+Rules: specs/relay.md (R7 to R12, R26, R27, R34 to R39).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import trio
@@ -24,13 +24,19 @@ from p2pnet.core.addresses import (
 from p2pnet.core.peer_id import PeerId
 from p2pnet.interfaces import Kit, ServiceHost, Stream
 from p2pnet.protocols.relay.channels import stop_channel
+from p2pnet.protocols.relay.choice import Candidate
 from p2pnet.protocols.relay.dialogue import Refusal, receive_offer
+from p2pnet.protocols.relay.finder import Finder, PeerSource, Search
 from p2pnet.protocols.relay.keeper import Keeper, Patience
 from p2pnet.protocols.relay.messages import STOP, Status, StopConnect, StopStatus
+from p2pnet.protocols.relay.meter import Meter
 from p2pnet.protocols.relay.policy import circuit_limit
-from p2pnet.protocols.relay.transport import CircuitTransport, PendingCircuit
+from p2pnet.protocols.relay.transport import CircuitTransport, PendingCircuit, ends_of
 
 logger = logging.getLogger("p2pnet.relay")
+
+FOUND_RELAY_SECONDS = 10.0
+"""A relay that was found, not named, has so long to answer: there may be better ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +45,26 @@ class RelayClient:
 
     relays: Sequence[str] = ()
     """Where to reserve: addresses that end in ``/p2p/<id>``; several may be of one relay."""
+    find_relays: bool | None = None
+    """Look for relays among peers, too; None does so if none is named, or a source is given."""
+    wanted_relays: int = 2
+    """Reservations that are enough: relays are looked for while there are fewer."""
+    peer_source: PeerSource | None = None
+    """Asked for peers that may relay, when too few of those that are connected do."""
+    source_interval: float = 30.0
+    """Seconds between questions to the peer source; it has as long to answer."""
+    max_candidates: int = 20
+    """Peers taken from the source, and relays compared, at a time."""
+    reach_timeout: float = 11.0
+    """Seconds to reach a relay. A SYN goes out after 0, 1, 3, 7 and 15 of them: who is back
+    must not wait for the last."""
     reserve_timeout: float = 30.0
-    """Seconds to reach a relay and hear its answer."""
+    """Seconds to hear the answer of a relay."""
     min_backoff: float = 1.0
     max_backoff: float = 60.0
     """Seconds between attempts to reserve: doubled with each failure, up to the maximum."""
+    max_redial: float = 5.0
+    """As ``max_backoff``, for relays that cannot be reached."""
     max_addresses: int = 8
     """Circuit addresses advertised for each relay."""
     max_inbound_circuits: int = 128
@@ -53,6 +74,10 @@ class RelayClient:
     def __post_init__(self) -> None:
         read_relays(self.relays)
         for name, value in {
+            "wanted_relays": self.wanted_relays,
+            "source_interval": self.source_interval,
+            "max_candidates": self.max_candidates,
+            "reach_timeout": self.reach_timeout,
             "reserve_timeout": self.reserve_timeout,
             "min_backoff": self.min_backoff,
             "max_addresses": self.max_addresses,
@@ -62,8 +87,15 @@ class RelayClient:
                 raise ValueError(f"{name} must be positive, not {value}")
         if self.max_inbound_circuits < 0:
             raise ValueError("max_inbound_circuits must not be negative")
-        if self.max_backoff < self.min_backoff:
-            raise ValueError("max_backoff must not be less than min_backoff")
+        if min(self.max_backoff, self.max_redial) < self.min_backoff:
+            raise ValueError("max_backoff and max_redial must not be less than min_backoff")
+
+    @property
+    def finds_relays(self) -> bool:
+        """Tell whether relays are looked for that are not named (R34)."""
+        if self.find_relays is None:
+            return not self.relays or self.peer_source is not None
+        return self.find_relays
 
     def build(self, kit: Kit) -> RelayClientService:
         return RelayClientService(self, kit)
@@ -97,14 +129,46 @@ class RelayClientService:
         places = read_relays(config.relays)
         if kit.peer_id in places:
             raise ValueError(f"{kit.peer_id} is this host itself, it cannot be its own relay")
-        patience = Patience(config.reserve_timeout, config.min_backoff, config.max_backoff)
         self._config = config
         self._kit = kit
         self._inbound = 0
+        self._patience = Patience(
+            reach_timeout=config.reach_timeout,
+            reserve_timeout=config.reserve_timeout,
+            min_backoff=config.min_backoff,
+            max_backoff=config.max_backoff,
+            max_redial=config.max_redial,
+        )
+        self._named = frozenset(places)
         self._keepers = {
-            relay: Keeper(relay, at, kit=kit, patience=patience, max_addresses=config.max_addresses)
-            for relay, at in places.items()
+            relay: self._keeper(relay, at, self._patience) for relay, at in places.items()
         }
+
+    def _keeper(self, relay: PeerId, places: Sequence[Multiaddr], patience: Patience) -> Keeper:
+        return Keeper(
+            relay,
+            places,
+            kit=self._kit,
+            patience=patience,
+            max_addresses=self._config.max_addresses,
+        )
+
+    def _keeper_of_found(self, candidate: Candidate) -> Keeper:
+        """Keep a relay that was not named; others may be better, so it is waited for less."""
+        seconds = min(self._patience.reserve_timeout, FOUND_RELAY_SECONDS)
+        patience = replace(self._patience, reserve_timeout=seconds)
+        return self._keeper(candidate.relay, candidate.places, patience)
+
+    def _finder(self) -> Finder:
+        config = self._config
+        search = Search(
+            wanted=config.wanted_relays,
+            source=config.peer_source,
+            source_interval=config.source_interval,
+            max_candidates=config.max_candidates,
+            connect_timeout=config.reserve_timeout,
+        )
+        return Finder(search, self._kit, keepers=self._keepers, make_keeper=self._keeper_of_found)
 
     @property
     def relays(self) -> tuple[PeerId, ...]:
@@ -117,12 +181,15 @@ class RelayClientService:
         return self._inbound
 
     async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
-        host.add_transport(CircuitTransport(host, self._kit.upgrader))
-        host.add_finder(self.find)
-        host.handle(STOP, partial(self._serve, host))
         async with trio.open_nursery() as nursery:
-            for keeper in self._keepers.values():
+            meter = Meter(host, nursery)
+            host.add_transport(CircuitTransport(host, self._kit.upgrader, meter))
+            host.add_finder(self.find)
+            host.handle(STOP, partial(self._serve, host, meter))
+            for keeper in list(self._keepers.values()):
                 nursery.start_soon(keeper.run, host)
+            if self._config.finds_relays:
+                nursery.start_soon(self._finder().run, host)
             task_status.started()
             await trio.sleep_forever()
 
@@ -130,14 +197,15 @@ class RelayClientService:
         """Guess that a peer is behind one of our relays: those with a reservation first."""
         if peer_id in self._keepers:
             return ()
-        keepers = sorted(self._keepers.values(), key=lambda keeper: not keeper.is_held)
+        likely = [k for k in self._keepers.values() if k.is_held or k.relay in self._named]
+        keepers = sorted(likely, key=lambda keeper: not keeper.is_held)
         return tuple(
             circuit_address(with_peer(keeper.places[0], keeper.relay)) for keeper in keepers
         )
 
     # ---- inbound circuits ----------------------------------------------------------------
 
-    async def _serve(self, host: ServiceHost, stream: Stream) -> None:
+    async def _serve(self, host: ServiceHost, meter: Meter, stream: Stream) -> None:
         """Take in a circuit that a relay offers; stay until it is over (R27)."""
         channel = stop_channel(stream)
         with trio.fail_after(self._config.stop_timeout):
@@ -150,9 +218,10 @@ class RelayClientService:
         try:
             with trio.fail_after(self._config.stop_timeout):
                 await channel.send(StopStatus(Status.OK))
-            pending = PendingCircuit(
-                stream, self._kit.upgrader, caller=call.peer_id, limit=circuit_limit(call.limit)
-            )
+            limit = circuit_limit(call.limit)
+            circuit = meter.watch(stream, call.peer_id, limit)
+            ends = ends_of(stream.connection, limit)
+            pending = PendingCircuit(circuit, self._kit.upgrader, ends=ends)
             host.accept(pending)
             await pending.wait_closed()
         finally:

@@ -26,15 +26,17 @@ from p2pnet.interfaces import (
 from p2pnet.protocols.relay.channels import direct_connection, hop_channel
 from p2pnet.protocols.relay.dialogue import connect
 from p2pnet.protocols.relay.messages import HOP
+from p2pnet.protocols.relay.meter import CircuitStream, Meter
 from p2pnet.protocols.relay.policy import circuit_limit
 
 
 class CircuitTransport:
     """Reaches peers behind a relay."""
 
-    def __init__(self, host: ServiceHost, upgrader: Upgrader) -> None:
+    def __init__(self, host: ServiceHost, upgrader: Upgrader, meter: Meter) -> None:
         self._host = host
         self._upgrader = upgrader
+        self._meter = meter
 
     def can_dial(self, address: Multiaddr) -> bool:
         try:
@@ -67,15 +69,17 @@ class CircuitTransport:
         except NegotiationFailed:
             raise NotARelay(address, "the relay in it is none: it serves no hop") from None
         ends = ends_of(connection, limit)
-        return await self._upgrader.upgrade(stream, role, ends=ends, expected=peer_id)
+        metered = self._meter.watch(stream, peer_id, limit)
+        return await self._upgrader.upgrade(metered, role, ends=ends, expected=peer_id)
 
 
 async def reach_relay(
-    host: ServiceHost, relay: PeerId, places: Sequence[Multiaddr], *, first: int = 0
+    host: ServiceHost, relay: PeerId, places: Sequence[Multiaddr], *, at_once: bool = False
 ) -> Connection:
     """Return a direct connection to a relay; dial it if there is none (R25).
 
-    Of several places, the one numbered ``first`` is dialled whatever the back-off.
+    With ``at_once`` all places are dialled at the same moment, whatever the back-off; else
+    they are ranked, and only the first is dialled in spite of it.
 
     Raises:
         DialError: if it cannot be reached.
@@ -84,12 +88,12 @@ async def reach_relay(
     connection = direct_connection(host, relay)
     if connection is not None:
         return connection
-    if places and host.connections(relay):
+    if places and (at_once or host.connections(relay)):
         # ``connect`` would be content with the relayed connection that is there.
         connection = await host.dial(relay, places)
     elif places:
         host.peers.add_addresses(relay, places, seconds=PLACE_SECONDS)
-        connection = await host.connect(with_peer(places[first % len(places)], relay))
+        connection = await host.connect(with_peer(places[0], relay))
     else:
         connection = await host.connect(relay)
     if connection.is_relayed:
@@ -129,13 +133,10 @@ def ends_of(connection: Connection, limit: CircuitLimit | None) -> Ends:
 class PendingCircuit:
     """An inbound circuit: the relay says who calls, the caller has yet to prove it (R27)."""
 
-    def __init__(
-        self, stream: Stream, upgrader: Upgrader, *, caller: PeerId, limit: CircuitLimit | None
-    ) -> None:
-        self._stream = WatchedStream(stream)
+    def __init__(self, circuit: CircuitStream, upgrader: Upgrader, *, ends: Ends) -> None:
+        self._stream = circuit
         self._upgrader = upgrader
-        self._caller = caller
-        self._ends = ends_of(stream.connection, limit)
+        self._ends = ends
 
     @property
     def remote_address(self) -> Multiaddr:
@@ -146,7 +147,7 @@ class PendingCircuit:
             self._stream,
             Role.LISTENER,
             ends=self._ends,
-            expected=self._caller,
+            expected=self._stream.peer_id,
             patience=patience,
         )
 
@@ -156,29 +157,3 @@ class PendingCircuit:
     async def wait_closed(self) -> None:
         """Wait until the circuit is over, however that comes about."""
         await self._stream.closed.wait()
-
-
-class WatchedStream(trio.abc.HalfCloseableStream):
-    """The stream of an inbound circuit; its handler has to know when it was closed."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self.closed = trio.Event()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        try:
-            await self._stream.aclose()
-        finally:
-            self.closed.set()

@@ -224,8 +224,8 @@ class FakeConnection:
         return self.remote.ends[self.ref.number]
 
     async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
         self.cut()
+        await trio.lowlevel.checkpoint()
 
     def cut(self) -> None:
         """End the connection, on both sides."""
@@ -247,10 +247,11 @@ async def serve(handler: StreamHandler, stream: FakeStream) -> None:
 
 
 class FakePeerBook:
-    """Remembers addresses, and that is all."""
+    """Remembers addresses and protocols, and that is all."""
 
     def __init__(self) -> None:
         self.known: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        self.served: dict[PeerId, frozenset[str]] = {}
 
     def add_addresses(
         self, peer_id: PeerId, addresses: Sequence[Multiaddr], *, seconds: float
@@ -261,10 +262,10 @@ class FakePeerBook:
         return self.known.get(peer_id, ())
 
     def set_protocols(self, peer_id: PeerId, protocols: Sequence[str]) -> None:
-        raise NotImplementedError
+        self.served[peer_id] = frozenset(protocols)
 
     def protocols(self, peer_id: PeerId) -> frozenset[str] | None:
-        return None
+        return self.served.get(peer_id)
 
     def accept_sequence(self, peer_id: PeerId, sequence: int) -> bool:
         raise NotImplementedError

@@ -336,7 +336,7 @@ async def test_a_dial_that_is_given_up_leaves_no_stream(
 def test_r25_one_relay_is_named_and_the_way_to_it(text: str, dialable: bool) -> None:
     peer_id = PeerId(b"\x12\x20" + bytes(32))
     host = FakeHost.__new__(FakeHost)
-    transport = CircuitTransport(host, upgrader=None)  # type: ignore[arg-type]
+    transport = CircuitTransport(host, upgrader=None, meter=None)  # type: ignore[arg-type]
     assert transport.can_dial(parse(text.format(peer_id))) is dialable
 
 

@@ -1,4 +1,4 @@
-"""Reservations that are kept for ever: specs/relay.md R7, R8, R9, R10, R11, R12, R13."""
+"""Reservations that are kept for ever: specs/relay.md R7 to R13, R38."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from p2pnet.core.addresses import parse
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.watch import Watch
+from p2pnet.errors import DialError
 from p2pnet.events import (
     ConnectionClosed,
+    ConnectionOpened,
+    NetworkChanged,
     ReservationAccepted,
     ReservationEnded,
     ReservationFailed,
@@ -235,21 +238,136 @@ async def test_r12_a_closing_that_was_missed_is_noticed(
     assert client.diary.lost == [(501, "the relay disconnected")]
 
 
-async def test_r11_a_relay_that_is_gone_is_tried_for_ever_less_and_less_often(
+async def test_r38_a_relay_that_is_gone_is_tried_for_ever_and_its_return_is_noticed_soon(
     net: FakeNet, autojump_clock: MockClock
 ) -> None:
     relay = await honest_relay(net)
     relay.offline = True
-    client = await client_of(relay, min_backoff=1, max_backoff=60)
+    client = await client_of(relay, min_backoff=1, max_redial=5)
     await trio.sleep(3600)
-    # About 1, 2, 4, 8, 16, 32 seconds, then every minute (jitter takes a quarter off).
-    assert 60 < len(client.host.dials) < 100
+    # About 1, 2, 4 seconds, then every five (jitter takes a quarter off).
+    assert 720 < len(client.host.dials) < 1440
     early = len(client.host.dials)
     await trio.sleep(36_000)
-    assert 600 < len(client.host.dials) - early < 1000
+    assert 7200 < len(client.host.dials) - early < 14_400
     relay.offline = False
-    await trio.sleep(60)
+    await trio.sleep(5.1)
     assert client.service.relays == (relay.peer_id,)
+
+
+async def test_r11_a_relay_that_refuses_is_asked_for_ever_less_and_less_often(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: HopStatus(Status.RESERVATION_REFUSED))
+    client = await client_of(odd.host, min_backoff=1, max_backoff=60)
+    await trio.sleep(3600)
+    # About 1, 2, 4, 8, 16, 32 seconds, then every minute (jitter takes a quarter off).
+    assert 60 < len(odd.asked) < 100
+    early = len(odd.asked)
+    await trio.sleep(36_000)
+    assert 600 < len(odd.asked) - early < 1000
+    odd.answer = lambda _: odd.grant()
+    await trio.sleep(60)
+    assert client.service.relays == (odd.host.peer_id,)
+
+
+async def test_r38_a_dial_that_nobody_answers_is_given_up_for_a_fresh_one(
+    net: FakeNet, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = await honest_relay(net)
+    dialled = []
+
+    async def hang(*args: object, **options: object) -> None:
+        dialled.append(trio.current_time() - net.started)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(FakeHost, "dial", hang)
+    client = await client_of(relay)
+    with client.host.bus.subscribe(ReservationFailed) as failures:
+        await trio.sleep(100)
+        failure = await anext(failures)
+    assert isinstance(failure.error, DialError)
+    assert "timed out" in failure.reason
+    gaps = [later - earlier for earlier, later in itertools.pairwise(dialled)]
+    assert all(11 <= gap <= 16.1 for gap in gaps)
+
+
+async def test_r38_a_relay_that_connects_is_asked_without_waiting(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: HopStatus(Status.RESERVATION_REFUSED))
+    client = await client_of(odd.host)
+    await trio.sleep(3600)
+    stranger = net.host(3)
+    asked = len(odd.asked)
+    await trio.sleep(25)
+    net.link(stranger, client.host)
+    stranger_link = client.host.connections(stranger.peer_id)[0]
+    client.host.publish(ConnectionOpened(stranger_link.ref))
+    await trio.sleep(0.9)
+    assert len(odd.asked) - asked <= 1
+    asked = len(odd.asked)
+    odd.answer = lambda _: odd.grant()
+    for connection in client.host.connections(odd.host.peer_id):
+        connection.cut()
+    back = net.link(odd.host, client.host).other_end()
+    client.host.publish(ConnectionOpened(back.ref))
+    await trio.sleep(0.9)
+    assert client.service.relays == (odd.host.peer_id,)
+    assert client.diary.accepted
+
+
+async def test_r38_a_relay_that_connects_again_and_again_is_not_asked_in_a_loop(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: HopStatus(Status.RESERVATION_REFUSED))
+    client = await client_of(odd.host, min_backoff=1)
+    await trio.sleep(1)
+
+    async def knock() -> None:
+        (connection,) = client.host.connections(odd.host.peer_id)
+        while True:
+            await trio.sleep(0.01)
+            client.host.publish(ConnectionOpened(connection.ref))
+
+    net.nursery.start_soon(knock)
+    await trio.sleep(100)
+    assert len(odd.asked) < 220
+
+
+async def test_r38_after_a_move_the_relay_is_asked_whether_it_is_still_there(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant())
+    client = await client_of(odd.host)
+    await trio.sleep(500)
+    client.host.publish(NetworkChanged("moved"))
+    await trio.sleep(1)
+    assert [event.renewal for _, event in client.diary.accepted] == [False, True]
+    assert len(client.host.dials) == 1
+    # Somewhere else the old connection leads nowhere, and a new one does.
+    (old,) = client.host.connections(odd.host.peer_id)
+    odd.answer = lambda stream: (
+        None if stream.connection.ref == old.other_end().ref else odd.grant()
+    )
+    client.host.publish(NetworkChanged("moved"))
+    await trio.sleep(8)
+    assert old.is_closed
+    assert [event.renewal for _, event in client.diary.accepted] == [False, True, False]
+    assert client.service.relays == (odd.host.peer_id,)
+
+
+async def test_r38_after_a_move_nobody_waits_for_the_next_attempt(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: HopStatus(Status.RESERVATION_REFUSED))
+    client = await client_of(odd.host)
+    await trio.sleep(3600)
+    odd.answer = lambda _: odd.grant()
+    await trio.sleep(1)
+    client.host.publish(NetworkChanged("moved"))
+    await trio.sleep(1)
+    assert client.service.relays == (odd.host.peer_id,)
 
 
 async def test_r11_each_failure_is_told_with_the_time_of_the_next_try(
@@ -272,7 +390,7 @@ async def test_r11_each_failure_is_told_with_the_time_of_the_next_try(
     assert client.diary.lost == []
 
 
-async def test_r11_each_failure_tries_the_next_address_of_the_relay(
+async def test_r38_after_a_failure_every_address_of_the_relay_is_tried(
     net: FakeNet, autojump_clock: MockClock
 ) -> None:
     relay = await honest_relay(net)
