@@ -2,6 +2,7 @@
 
 P2PError
 ├── ProtocolError          the remote broke a rule of a spec
+│   ├── BothDialed         two dials met in one connection, and nobody listens in it
 │   └── ClocksDiffer       what it granted is over already: one of the two clocks is wrong
 ├── SecurityError          the handshake failed
 │   ├── PeerIdMismatch     another peer answered than the one asked for
@@ -51,6 +52,10 @@ class ProtocolError(P2PError):
         super().__init__(f"{protocol_id}: {reason}")
         self.protocol_id = protocol_id
         self.reason = reason
+
+
+class BothDialed(ProtocolError):
+    """Both ends took the part of the dialer: their dials met in one connection."""
 
 
 class ClocksDiffer(ProtocolError):
@@ -140,7 +145,7 @@ class LeftOut(Enum):
     BLACK_HOLE = "black hole"
     """This network seems to swallow all of its kind."""
     NO_TURN = "no turn"
-    """The time was over, or the peer came by itself, before its turn."""
+    """The time was over before its turn came."""
 
 
 class NotDialled(P2PError):

@@ -16,6 +16,7 @@ from p2pnet.core.addresses import Multiaddr, Scope, is_relayed, scope
 from p2pnet.errors import (
     AddressMisleads,
     AddressUnsupported,
+    BothDialed,
     ClocksDiffer,
     ConnectionLost,
     DialError,
@@ -269,6 +270,8 @@ def cause_of(error: BaseException) -> Cause:
             return BY_STATUS.get(status, Cause.RELAY_DENIES)
         case DialError(attempts=attempts):
             return weightiest(attempts) if attempts else Cause.NO_ADDRESS
+        case BothDialed():
+            return Cause.HUNG_UP
         case ProtocolError(protocol_id=protocol_id) if protocol_id == MULTISTREAM:
             return Cause.NOT_A_PEER
     for kind, cause in BY_KIND:

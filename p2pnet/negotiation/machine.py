@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from p2pnet.core.framing import FrameDecoder, encode_frame
-from p2pnet.errors import NegotiationFailed, P2PError, ProtocolError, StreamReset
+from p2pnet.errors import BothDialed, NegotiationFailed, P2PError, ProtocolError, StreamReset
 
 HEADER = "/multistream/1.0.0"
 NOT_AVAILABLE = "na"
@@ -102,7 +102,7 @@ class Initiator:
             self._finished = True
             return proposal
         if line != NOT_AVAILABLE:
-            raise ProtocolError(HEADER, wrong_answer(proposal, line))
+            raise wrong_answer(proposal, line)
         self._at += 1
         if self._at == len(self._proposals):
             self._finished = True
@@ -308,14 +308,15 @@ def check_greeting(data: bytes) -> None:
     raise ProtocolError(HEADER, f"no multistream header but {data!r}")
 
 
-def wrong_answer(proposal: str, answer: str) -> str:
+def wrong_answer(proposal: str, answer: str) -> ProtocolError:
     """Say what is wrong with an answer that is neither the proposal nor ``na``."""
     quoted = repr(answer if len(answer) <= MAX_QUOTED else answer[:MAX_QUOTED] + "…")
     if answer == HEADER:
-        return "the header came twice"
+        return ProtocolError(HEADER, "the header came twice")
     if answer.startswith("/"):  # M8
-        return (
+        return BothDialed(
+            HEADER,
             f"the remote proposed {quoted} where an answer to {proposal!r} was due: both ends "
-            "took the part of the initiator, as after an accidental simultaneous open"
+            "took the part of the initiator, as after an accidental simultaneous open",
         )
-    return f"proposed {proposal!r}, and the remote answered {quoted}"
+    return ProtocolError(HEADER, f"proposed {proposal!r}, and the remote answered {quoted}")

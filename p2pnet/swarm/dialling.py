@@ -24,6 +24,7 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import (
     AddressMisleads,
     AddressUnsupported,
+    BothDialed,
     DialError,
     FailedAttempt,
     LeftOut,
@@ -196,9 +197,14 @@ class Dialling:
             if transport is None:
                 raise AddressUnsupported(address)
             with trio.fail_after(config.dial_timeout):
-                return await transport.dial(
-                    address, peer_id=peer_id, role=how.role, any_port=how.any_port
-                )
+                try:
+                    return await transport.dial(
+                        address, peer_id=peer_id, role=how.role, any_port=how.any_port
+                    )
+                except BothDialed:  # DI15
+                    return await transport.dial(
+                        address, peer_id=peer_id, role=how.role, any_port=True
+                    )
 
         config = self._config
         bounds = Bounds(

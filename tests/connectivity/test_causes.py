@@ -15,6 +15,7 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import (
     AddressMisleads,
     AddressUnsupported,
+    BothDialed,
     ClocksDiffer,
     ConnectionLost,
     DialError,
@@ -52,6 +53,7 @@ EXAMPLES: list[tuple[BaseException, Cause]] = [
     (ProtocolError("/yamux/1.0.0", "a bad frame"), Cause.MISBEHAVES),
     (ProtocolError("/multistream/1.0.0", "this is HTTP"), Cause.NOT_A_PEER),
     (ClocksDiffer("/hop", "it expired"), Cause.WRONG_CLOCK),
+    (BothDialed("/noise", "simultaneous open"), Cause.HUNG_UP),
     (SecurityError("a wrong signature"), Cause.NOT_SECURE),
     (StreamTampered("changed"), Cause.NOT_SECURE),
     (PeerIdMismatch("a", "b"), Cause.WRONG_PEER),

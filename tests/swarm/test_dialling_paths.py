@@ -19,6 +19,7 @@ import trio
 from p2pnet.core.addresses import Multiaddr, parse
 from p2pnet.errors import DialError
 from p2pnet.host.config import HostConfig
+from p2pnet.interfaces import Stream
 from p2pnet.muxers.yamux import Yamux
 from p2pnet.security.noise import Noise
 from p2pnet.swarm.black_hole import Class, Outcome
@@ -195,3 +196,61 @@ def find_out(alice: Machine, way: Way) -> None:
     holes = alice.host._swarm._dialling.black_holes
     for _ in range(100):
         holes.learn(Outcome(winner, silent=tuple(parse(silent[each]) for each in way.known)))
+
+
+# ---- both sides dial ---------------------------------------------------------------------
+
+
+async def test_di13_a_peer_that_arrives_ends_the_dial_of_its_stale_address(world: World) -> None:
+    alice = await world.host(SERVING, "alice", link=Quality(latency=0.1))
+    bob = await world.host(SERVING, "bob", link=Quality(latency=0.0))
+    bob.host.peers.add_addresses(
+        alice.host.peer_id, [parse(f"/ip4/11.200.1.1/tcp/{PORT}")], seconds=60
+    )
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connect_after, 1.0, alice, bob)
+        found = await bob.host.connect(alice.host.peer_id)
+    # A second, then two round trips of 0.2 seconds, less the way back of the last.
+    assert trio.current_time() - began == pytest.approx(1.5, abs=0.11)
+    assert found.is_inbound
+
+
+async def connect_after(seconds: float, alice: Machine, bob: Machine) -> None:
+    await trio.sleep(seconds)
+    await alice.host.connect(f"{told_by(bob, Way('nothing'))[-1]}/p2p/{bob.host.peer_id}")
+
+
+@pytest.mark.parametrize("ahead", [0.0, 0.05, 0.15, 0.25, 0.35, 0.45])
+async def test_di13_whoever_dials_first_no_stream_is_lost(world: World, ahead: float) -> None:
+    """DI15: Both dial at about the same moment, and open a stream at once on what they get."""
+    alice = await world.host(SERVING, "alice", link=Quality(latency=0.1))
+    bob = await world.host(SERVING, "bob", link=Quality(latency=0.0))
+    for each in (alice, bob):
+        each.host.handle("/echo", echo)
+    said: list[bytes] = []
+
+    async def say(one: Machine, other: Machine, seconds: float) -> None:
+        await trio.sleep(seconds)
+        address = told_by(other, Way("nothing"))[-1]
+        await one.host.connect(f"{address}/p2p/{other.host.peer_id}")
+        for _ in range(10):
+            async with await one.host.open_stream(other.host.peer_id, "/echo") as stream:
+                await stream.send_all(b"there and back")
+                await stream.send_eof()
+                said.append(b"".join([bytes(chunk) async for chunk in stream]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(say, alice, bob, 0.0)
+        nursery.start_soon(say, bob, alice, ahead)
+    assert said == [b"there and back"] * 20
+    # Only those that crossed are two.
+    number = len(alice.host.connections(bob.host.peer_id))
+    assert number == len(bob.host.connections(alice.host.peer_id))
+    assert number == (2 if ahead < 0.3 else 1)
+
+
+async def echo(stream: Stream) -> None:
+    async for chunk in stream:
+        await stream.send_all(chunk)
+    await stream.send_eof()

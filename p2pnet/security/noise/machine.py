@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from p2pnet.core.keys import PrivateKey, PublicKey
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import HandshakeCut, PeerIdMismatch, ProtocolError, SecurityError
+from p2pnet.errors import BothDialed, HandshakeCut, PeerIdMismatch, ProtocolError, SecurityError
 from p2pnet.interfaces import Role
 from p2pnet.security.noise.cipher import (
     LENGTH,
@@ -246,7 +246,7 @@ class HandshakeMachine:
         if is_first and length != KEY_BYTES:  # N4
             raise ProtocolError(NOISE, f"message 1 has {length} bytes: more or less than a key")
         if self._is_initiator and length == KEY_BYTES:  # N5
-            raise ProtocolError(
+            raise BothDialed(
                 NOISE,
                 "the answer is no longer than a message 1: both ends took the part of the "
                 "dialer, as after an accidental simultaneous open",
