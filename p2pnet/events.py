@@ -127,6 +127,22 @@ class FilteringTested:
 
 
 @dataclass(frozen=True, slots=True)
+class HairpinTested:
+    """Whether this host got through to itself at an outside address of its own."""
+
+    transport: str
+    """``tcp`` or ``udp``."""
+    address: Multiaddr
+    """Without ``/p2p``."""
+    is_fresh: bool
+    """It is of a fresh port, which had knocked at where the dial came from.
+
+    Else strangers get through to it, as far as is known.
+    """
+    reached: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PortMapped:
     """A router forwards an outside address to one that this host listens on."""
 

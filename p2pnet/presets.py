@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from p2pnet.connectivity.portmap import PortMapping
+from p2pnet.connectivity.probing import NatProbing
 from p2pnet.core.keys import PrivateKey
 from p2pnet.host.config import HostConfig
 from p2pnet.interfaces import Part, Service
@@ -44,6 +45,7 @@ def edge(
         DCUtR(),
         AutoNAT(),
         AutoNATv1(),
+        NatProbing(),
     ]
     if port_mapping:
         own.append(PortMapping())

@@ -9,10 +9,10 @@ from ipaddress import ip_address
 from p2pnet.commands.output import Field
 from p2pnet.connectivity.explain import Explanation
 from p2pnet.connectivity.known import KnownAddress
-from p2pnet.connectivity.nat import NatClass
+from p2pnet.connectivity.nat import NatClass, Nats
 from p2pnet.connectivity.portmap import PortMapping
 from p2pnet.connectivity.portmap.service import MappedPort, RouterReport
-from p2pnet.connectivity.reach import Prospect, prospects
+from p2pnet.connectivity.reach import Prospect, best_prospects
 from p2pnet.core.addresses import Scope, scope_of_ip
 from p2pnet.core.env import Network
 from p2pnet.core.peer_id import PeerId
@@ -52,7 +52,7 @@ class Report:
     reachability: Reachability
     explanation: Explanation
     known: tuple[KnownAddress, ...]
-    nat: NatClass
+    nat: Nats
     routers: tuple[RouterReport, ...]
     mappings: tuple[MappedPort, ...]
     relays: tuple[Relay, ...]
@@ -60,7 +60,7 @@ class Report:
 
     @property
     def prospects(self) -> tuple[Prospect, ...]:
-        return prospects(self.nat, self.reachability)
+        return best_prospects(self.nat, self.reachability)
 
     @property
     def can_be_found(self) -> bool:
@@ -125,7 +125,7 @@ def fields(report: Report) -> dict[str, Field]:
         "ipv6": best_scope(report.around.interfaces, 6),
         "udp": {"bound": report.around.binds_udp, "answered": report.router_answers},
         "addresses": [fields_of_address(each) for each in report.known],
-        "nat": [fields_of_nat("tcp", report.nat)],
+        "nat": [fields_of_nat(*each) for each in report.nat.told],
         "routers": [
             {
                 "gateway": each.gateway,
@@ -192,6 +192,7 @@ def fields_of_nat(transport: str, nat: NatClass) -> Mapping[str, Field]:
         "filtering": nat.filtering.value,
         "preserves_port": nat.preserves_port,
         "port_step": nat.port_step,
+        "hairpinning": nat.hairpinning.value,
         "observers": nat.observers,
     }
 
@@ -260,7 +261,7 @@ def words_of_network(report: Report) -> list[str]:
         f"interfaces   {', '.join(ips) or 'none but loopback'} ({families})",
         f"router       {', '.join(around.gateways) or 'none known'}",
         f"UDP          {udp}",
-        f"NAT, TCP     {report.nat.words}",
+        *(f"NAT, {name.upper()}     {nat.words}" for name, nat in report.nat.told),
     ]
 
 

@@ -21,6 +21,7 @@ from p2pnet.commands.output import Field, Output
 from p2pnet.connectivity.causes import Cause
 from p2pnet.connectivity.explain import TESTING
 from p2pnet.connectivity.nat import Filtering
+from p2pnet.connectivity.probing import NatProbing
 from p2pnet.core.addresses import Endpoint, parse, peer_id_of
 from p2pnet.core.env import Env, Network
 from p2pnet.core.peer_id import PeerId
@@ -140,8 +141,18 @@ def is_settled(host: Host, report: Report) -> bool:
         not TESTING.isdisjoint(host.peers.protocols(connection.peer_id) or ())
         for connection in host.connections()
     )
-    is_filter_known = report.nat.filtering is not Filtering.UNKNOWN
+    if is_probing(host):
+        return False
+    is_filter_known = report.nat.tcp.filtering is not Filtering.UNKNOWN
     return not has_testers or is_filter_known or report.reachability is Reachability.PUBLIC
+
+
+def is_probing(host: Host) -> bool:
+    """Tell if more is about to be known of the NAT."""
+    try:
+        return host.service(NatProbing).is_busy
+    except LookupError:
+        return False
 
 
 async def settle(patient: Patient, seconds: float) -> Report:

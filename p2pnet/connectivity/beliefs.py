@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 
 from p2pnet.connectivity.contacts import Contacts
 from p2pnet.connectivity.known import KnownAddress, Sources, known_addresses, worth_punching
-from p2pnet.connectivity.nat import FilteringTests, NatClass, mapping_of
+from p2pnet.connectivity.nat import Nats, NatTests, mapping_of
 from p2pnet.connectivity.observations import Observations, network_of, read_observation
 from p2pnet.connectivity.verdict import Cases, DialBack, Verdict, Weights, reduce
-from p2pnet.core.addresses import Multiaddr, Scope, ip_of, is_relayed, scope
+from p2pnet.core.addresses import Multiaddr, Scope, ip_of, is_relayed, place_of, scope
 from p2pnet.core.peer_id import PeerId
 from p2pnet.events import (
     AddressObserved,
     AddressTested,
     ConnectionRef,
     FilteringTested,
+    HairpinTested,
     PortMapped,
     Reachability,
 )
@@ -30,7 +31,7 @@ class Conclusions:
 
     known: tuple[KnownAddress, ...]
     reachability: Reachability
-    nat: NatClass
+    nat: Nats
 
     @property
     def advertised(self) -> tuple[Multiaddr, ...]:
@@ -51,11 +52,13 @@ class Beliefs:
     mapped: dict[tuple[str, Multiaddr], Multiaddr] = field(default_factory=dict)
     """By protocol and by what is listened on."""
     contacts: Contacts = field(default_factory=Contacts)
-    filtering: FilteringTests = field(default_factory=FilteringTests)
+    nat_tests: dict[str, NatTests] = field(init=False)
+    """By transport."""
     cases: Cases = field(init=False)
 
     def __post_init__(self) -> None:
         self.cases = Cases(self.weights)
+        self.nat_tests = no_tests()
 
     # ---- facts ---------------------------------------------------------------------------
 
@@ -91,7 +94,13 @@ class Beliefs:
 
     def filtering_tested(self, fact: FilteringTested) -> None:
         """Take whether somebody got through to a fresh port."""
-        self.filtering.record(str(fact.server), by_stranger=fact.by_stranger, reached=fact.reached)
+        filtering = self.nat_tests[fact.transport].filtering
+        filtering.record(str(fact.server), by_stranger=fact.by_stranger, reached=fact.reached)
+
+    def hairpin_tested(self, fact: HairpinTested) -> None:
+        """Take whether this host got through to itself, at an outside address."""
+        hairpins = self.nat_tests[fact.transport].hairpins
+        hairpins.record(is_fresh=fact.is_fresh, reached=fact.reached)
 
     def port_mapped(self, fact: PortMapped) -> None:
         self.mapped[fact.protocol, fact.listen_address] = fact.outside_address
@@ -102,7 +111,7 @@ class Beliefs:
     def moved(self) -> None:
         """Begin anew: this host is in another network, or its router is another one (V12)."""
         self.cases.forget()
-        self.filtering = FilteringTests()
+        self.nat_tests = no_tests()
         self.contacts = Contacts()
 
     # ---- conclusions ---------------------------------------------------------------------
@@ -122,29 +131,26 @@ class Beliefs:
         """Return the direct addresses worth dialling in a hole punch, or worth a test."""
         return worth_punching(self.sources())
 
-    def nat(self) -> NatClass:
+    def nat(self) -> Nats:
         """Return what kind of NAT there is."""
         told = mapping_of(self.observations.by_connection.values(), self.interfaces)
-        return NatClass(
-            told.mapping,
-            self.filtering.filtering,
-            told.preserves_port,
-            told.port_step,
-            told.observers,
-        )
+        return Nats(tcp=self.nat_tests["tcp"].add_to(told))
 
     def conclude(self, configured: Reachability, now: float) -> Conclusions:
         """Draw the conclusions, as of now; what is ``configured`` is not called into question."""
         sources, nat = self.sources(), self.nat()
         candidates = [address for address in sources.by_address() if is_public(address)]
         self.cases.keep_only(candidates)
-        verdicts = {address: self.cases.judge(address, nat, now) for address in candidates}
+        verdicts = {
+            address: self.cases.judge(address, nat.of(transport_of(address)), now)
+            for address in candidates
+        }
         reachability = configured
         if configured is Reachability.UNKNOWN:
             reachability = self._reachability(verdicts, nat)
         return Conclusions(known_addresses(sources, verdicts, reachability), reachability, nat)
 
-    def _reachability(self, verdicts: dict[Multiaddr, Verdict], nat: NatClass) -> Reachability:
+    def _reachability(self, verdicts: dict[Multiaddr, Verdict], nat: Nats) -> Reachability:
         found = reduce(verdicts)
         has_own = any(is_public(address) for address in (*self.listening, *self.announced))
         if found is Reachability.UNKNOWN and nat.is_symmetric and not has_own and not self.mapped:
@@ -156,3 +162,12 @@ class Beliefs:
 def is_public(address: Multiaddr) -> bool:
     direct = ip_of(address) is not None and not is_relayed(address)
     return direct and scope(address) is Scope.PUBLIC
+
+
+def transport_of(address: Multiaddr) -> str:
+    place = place_of(address)
+    return "tcp" if place is None else place.protocol
+
+
+def no_tests() -> dict[str, NatTests]:
+    return {"tcp": NatTests(), "udp": NatTests()}

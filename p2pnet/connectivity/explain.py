@@ -13,12 +13,13 @@ from p2pnet.connectivity.causes import Cause, Finding
 from p2pnet.connectivity.journal import Entry
 from p2pnet.connectivity.known import KnownAddress, Source
 from p2pnet.connectivity.nat import Mapping as NatMapping
-from p2pnet.connectivity.nat import NatClass
+from p2pnet.connectivity.nat import Nats
 from p2pnet.connectivity.verdict import Status
 from p2pnet.core.addresses import (
     Multiaddr,
     Scope,
     ip_of,
+    place_of,
     scope,
 )
 from p2pnet.core.peer_id import PeerId
@@ -50,7 +51,7 @@ class Situation:
     """Seconds since the host began."""
     interfaces: tuple[str, ...]
     known: tuple[KnownAddress, ...]
-    nat: NatClass
+    nat: Nats
     reachability: Reachability
     connections: tuple[ConnectionRef, ...]
     testers: int
@@ -78,6 +79,8 @@ class Explanation:
     """What is wrong, the most important first; empty if nothing is."""
     story: tuple[str, ...] = ()
     """What happened, in order."""
+    facts: tuple[str, ...] = ()
+    """What is known of the network of this host."""
 
     @property
     def cause(self) -> Cause | None:
@@ -90,7 +93,7 @@ class Explanation:
         return self.findings[0].cause.remedy if self.findings else ""
 
     def __str__(self) -> str:
-        lines = [f"{self.subject}: {self.state}"]
+        lines = [f"{self.subject}: {self.state}", *(f"  {fact}" for fact in self.facts)]
         for finding in self.findings:
             lines += [f"  {finding.cause.words}: {finding.detail}", f"    {finding.cause.remedy}"]
         return "\n".join(lines)
@@ -108,7 +111,8 @@ def explain_host(situation: Situation) -> Explanation:
     }[situation.reachability]
     if situation.reachability is not Reachability.PUBLIC and situation.has_relay:
         state += "; it can be found over its relay"
-    return Explanation("this host", state, tuple(host_findings(situation)))
+    facts = [f"NAT, {name.upper()}: {nat.words}" for name, nat in situation.nat.told]
+    return Explanation("this host", state, tuple(host_findings(situation)), facts=tuple(facts))
 
 
 def host_findings(situation: Situation) -> Iterator[Finding]:
@@ -176,7 +180,7 @@ def obstacles(situation: Situation) -> Iterator[Finding]:
         elif situation.testers and situation.reachability is Reachability.PRIVATE:
             yield Finding(Cause.TESTING, f"at {each.address}, which the router forwards")
     if situation.nat.is_symmetric:
-        count = situation.nat.observers
+        count = max(nat.observers for _, nat in situation.nat.told)
         yield Finding(Cause.SYMMETRIC_NAT, f"{count} networks see different ports")
 
 
@@ -197,7 +201,9 @@ def filters(situation: Situation) -> Iterator[Finding]:
         if each.source is Source.MAPPED or each.verdict.status not in SHUT:
             continue
         is_own = str(ip_of(each.address)) in situation.interfaces
-        if is_own or situation.nat.mapping is NatMapping.NONE:
+        place = place_of(each.address)
+        nat = situation.nat.of("tcp" if place is None else place.protocol)
+        if is_own or nat.mapping is NatMapping.NONE:
             yield Finding(Cause.FIREWALL, described(each))
         elif each.verdict.status is Status.FILTERED:
             yield Finding(Cause.FILTERED, described(each))
@@ -291,7 +297,8 @@ def why_relayed(peer: Acquaintance, situation: Situation) -> Finding:
         return finding
     if situation.nat.is_symmetric:
         return Finding(Cause.OWN_SYMMETRIC, finding.detail)
-    if situation.nat.mapping in (NatMapping.ENDPOINT_INDEPENDENT, NatMapping.NONE):
+    known = {nat.mapping for _, nat in situation.nat.told}
+    if not known.isdisjoint({NatMapping.ENDPOINT_INDEPENDENT, NatMapping.NONE}):
         return Finding(Cause.PEER_SYMMETRIC, finding.detail)
     return Finding(Cause.PUNCH_UNANSWERED, finding.detail)
 

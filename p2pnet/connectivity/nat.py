@@ -1,6 +1,6 @@
 """What kind of NAT this host is behind, as far as peers' words tell. Pure.
 
-Rules: specs/reachability.md (V3 to V6). The words are those of RFC 4787, section 4 and 5::
+Rules: specs/reachability.md (V3 to V6, V14). The words are those of RFC 4787, section 4 and 5::
 
     peers see one endpoint, which is an own one           no translation
     peers see one endpoint                                endpoint-independent mapping
@@ -11,7 +11,7 @@ Rules: specs/reachability.md (V3 to V6). The words are those of RFC 4787, sectio
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -29,6 +29,14 @@ class Mapping(Enum):
     NONE = "no translation"
     ENDPOINT_INDEPENDENT = "endpoint-independent"
     DEPENDENT = "destination-dependent"
+
+
+class Hairpinning(Enum):
+    """Whether hosts behind a NAT reach each other, and themselves, at their outside addresses."""
+
+    UNKNOWN = "unknown"
+    YES = "yes"
+    NO = "no"
 
 
 class Filtering(Enum):
@@ -52,6 +60,7 @@ class NatClass:
     """From one mapping's port to the next one's, if that is always the same; else None."""
     observers: int = 0
     """How many networks told of it."""
+    hairpinning: Hairpinning = Hairpinning.UNKNOWN
 
     @property
     def is_symmetric(self) -> bool:
@@ -68,10 +77,35 @@ class NatClass:
             Mapping.ENDPOINT_INDEPENDENT: "NAT with endpoint-independent mapping",
             Mapping.DEPENDENT: "symmetric NAT (another port for each destination)",
         }
-        filtering = (
-            "" if self.filtering is Filtering.UNKNOWN else f", {self.filtering.value} filtering"
-        )
-        return names[self.mapping] + filtering
+        words = names[self.mapping]
+        if self.filtering is not Filtering.UNKNOWN:
+            words += f", {self.filtering.value} filtering"
+        if self.hairpinning is not Hairpinning.UNKNOWN:
+            words += ", hairpinning" if self.hairpinning is Hairpinning.YES else ", no hairpinning"
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class Nats:
+    """What kind of NAT there is for each transport: they may be treated differently."""
+
+    tcp: NatClass = NatClass()
+    udp: NatClass = NatClass()
+
+    def of(self, transport: str) -> NatClass:
+        """Return the class for ``tcp`` or ``udp``."""
+        return self.udp if transport == "udp" else self.tcp
+
+    @property
+    def told(self) -> tuple[tuple[str, NatClass], ...]:
+        """The transports of which anything is known; TCP in any case."""
+        return (("tcp", self.tcp), *([("udp", self.udp)] if self.udp != NatClass() else []))
+
+    @property
+    def is_symmetric(self) -> bool:
+        """True if it is symmetric for every transport of which its mapping is known."""
+        known = [nat for _, nat in self.told if nat.mapping is not Mapping.UNKNOWN]
+        return bool(known) and all(nat.is_symmetric for nat in known)
 
 
 def mapping_of(observations: Iterable[Observation], own: Collection[str]) -> NatClass:
@@ -161,3 +195,46 @@ def most(words: dict[str, bool]) -> bool | None:
     """Return what most say; None if as many say the one as the other."""
     through = sum(words.values())
     return None if 2 * through == len(words) else 2 * through > len(words)
+
+
+@dataclass(slots=True)
+class HairpinTests:
+    """Whether this host got through to itself at outside addresses of its own (V14)."""
+
+    fresh: bool | None = None
+    """At a fresh port that had knocked at where the dial came from."""
+    open: bool | None = None
+    """At an address at which strangers get through."""
+
+    def record(self, *, is_fresh: bool, reached: bool) -> None:
+        if is_fresh:
+            self.fresh = reached
+        else:
+            self.open = reached
+
+    def hairpinning(self, mapping: Mapping, filtering: Filtering) -> Hairpinning:
+        """Tell what follows, with a NAT that else is such."""
+        if self.fresh or self.open:
+            return Hairpinning.YES
+        # Nobody can knock at a port that is another for each destination: if a filter asks for
+        # it, that is reason enough for nobody to get through.
+        has_a_door = (
+            mapping is Mapping.ENDPOINT_INDEPENDENT or filtering is Filtering.ENDPOINT_INDEPENDENT
+        )
+        if self.open is False or (self.fresh is False and has_a_door):
+            return Hairpinning.NO
+        return Hairpinning.UNKNOWN
+
+
+@dataclass(slots=True)
+class NatTests:
+    """All tests of the NAT, for one transport."""
+
+    filtering: FilteringTests = field(default_factory=FilteringTests)
+    hairpins: HairpinTests = field(default_factory=HairpinTests)
+
+    def add_to(self, told: NatClass) -> NatClass:
+        """Add what the tests say to what peers told of the mapping."""
+        filtering = self.filtering.filtering
+        hairpinning = self.hairpins.hairpinning(told.mapping, filtering)
+        return replace(told, filtering=filtering, hairpinning=hairpinning)

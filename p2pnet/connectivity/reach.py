@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from p2pnet.connectivity.nat import Filtering, Mapping, NatClass
+from p2pnet.connectivity.nat import Filtering, Mapping, NatClass, Nats
 from p2pnet.events import Reachability
 
 
@@ -30,6 +30,9 @@ class Way(Enum):
     UNKNOWN = "not known yet"
 
 
+BEST_FIRST = (Way.DIRECT, Way.UNKNOWN, Way.RELAYED)
+
+
 @dataclass(frozen=True, slots=True)
 class Prospect:
     """What to expect of one kind of peers."""
@@ -42,6 +45,15 @@ class Prospect:
 def prospects(nat: NatClass, reachability: Reachability) -> tuple[Prospect, ...]:
     """Tell for each kind of peers whether a direct connection can be had (V24)."""
     return tuple(prospect(kind, nat, reachability) for kind in PeerKind)
+
+
+def best_prospects(nats: Nats, reachability: Reachability) -> tuple[Prospect, ...]:
+    """Tell what the best transport comes to, for each kind of peers."""
+    of_each = [prospects(nat, reachability) for _, nat in nats.told]
+    return tuple(
+        min(kind, key=lambda each: BEST_FIRST.index(each.way))
+        for kind in zip(*of_each, strict=True)
+    )
 
 
 def prospect(kind: PeerKind, nat: NatClass, reachability: Reachability) -> Prospect:

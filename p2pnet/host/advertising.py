@@ -12,7 +12,7 @@ import trio
 
 from p2pnet.connectivity.beliefs import Beliefs
 from p2pnet.connectivity.known import KnownAddress, expand
-from p2pnet.connectivity.nat import NatClass
+from p2pnet.connectivity.nat import Nats
 from p2pnet.core.addresses import Multiaddr, parse, with_peer
 from p2pnet.core.bus import EventBus, Subscription
 from p2pnet.core.env import Env
@@ -26,6 +26,7 @@ from p2pnet.events import (
     ConnectionClosed,
     ConnectionOpened,
     FilteringTested,
+    HairpinTested,
     NetworkChanged,
     PortMapped,
     PortMappingLost,
@@ -47,6 +48,7 @@ Heard = (
     | ConnectionClosed
     | ConnectionOpened
     | FilteringTested
+    | HairpinTested
     | PortMapped
     | PortMappingLost
     | PunchStarted
@@ -59,6 +61,7 @@ KINDS: tuple[type[Heard], ...] = (
     ConnectionClosed,
     ConnectionOpened,
     FilteringTested,
+    HairpinTested,
     PortMapped,
     PortMappingLost,
     PunchStarted,
@@ -87,7 +90,7 @@ class Advertising:
         self.addresses: Watch[tuple[Multiaddr, ...]] = Watch(())
         self.known: Watch[tuple[KnownAddress, ...]] = Watch(())
         self.reachability = Watch(config.reachability)
-        self.nat = Watch(NatClass())
+        self.nat = Watch(Nats())
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         with self._bus.subscribe(*KINDS, limit=4096) as heard:
@@ -118,6 +121,8 @@ class Advertising:
                 beliefs.tested(fact, now)
             case FilteringTested():
                 beliefs.filtering_tested(fact)
+            case HairpinTested():
+                beliefs.hairpin_tested(fact)
             case ConnectionOpened(ref):
                 beliefs.opened(ref, now)
             case ConnectionClosed(ref):

@@ -14,7 +14,7 @@ import trio
 
 from p2pnet.connectivity.explain import Explanation
 from p2pnet.connectivity.known import KnownAddress
-from p2pnet.connectivity.nat import NatClass
+from p2pnet.connectivity.nat import Nats
 from p2pnet.core.addresses import Multiaddr, components, parse, peer_id_of, place_of
 from p2pnet.core.bus import EventBus, Subscription
 from p2pnet.core.env import Env
@@ -120,8 +120,8 @@ class Host:
         return self._advertising.known
 
     @property
-    def nat(self) -> Watch[NatClass]:
-        """What kind of NAT this host is behind, as far as its peers can tell."""
+    def nat(self) -> Watch[Nats]:
+        """What kind of NAT this host is behind, for each transport, as far as can be told."""
         return self._advertising.nat
 
     @property

@@ -67,7 +67,7 @@ def test_v10_a_forwarded_port_is_reachable_though_the_nat_filters() -> None:
     beliefs = behind_nat()
     beliefs.port_mapped(PortMapped("pcp", INSIDE, OUTSIDE, 3600.0))
     beliefs.filtering_tested(FilteringTested("tcp", by_stranger=False, reached=False, server=PEER))
-    assert beliefs.nat().filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT
+    assert beliefs.nat().tcp.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT
     dial_back(beliefs, 1, reached=True)
     (known, _) = beliefs.conclude(Reachability.UNKNOWN, 60.0).known
     assert (known.source, known.verdict.status) == (Source.MAPPED, Status.REACHABLE)
@@ -116,7 +116,7 @@ def test_v12_in_another_network_all_begins_anew() -> None:
     beliefs.filtering_tested(FilteringTested("tcp", by_stranger=True, reached=True, server=PEER))
     beliefs.moved()
     assert reachability(beliefs) is Reachability.UNKNOWN
-    assert beliefs.nat().filtering is Filtering.UNKNOWN
+    assert beliefs.nat().tcp.filtering is Filtering.UNKNOWN
 
 
 def test_v2_words_of_another_transport_are_passed_over() -> None:

@@ -17,7 +17,7 @@ from p2pnet.connectivity.explain import (
 )
 from p2pnet.connectivity.journal import Entry, Noted
 from p2pnet.connectivity.known import KnownAddress, Source
-from p2pnet.connectivity.nat import Mapping, NatClass
+from p2pnet.connectivity.nat import Mapping, NatClass, Nats
 from p2pnet.connectivity.verdict import Status, Verdict
 from p2pnet.core.addresses import parse
 from p2pnet.core.keys import PrivateKey
@@ -48,7 +48,7 @@ SOUND = Situation(
     now=1000.0,
     interfaces=("127.0.0.1", "192.168.1.2"),
     known=(known(HERE, Source.LISTENING),),
-    nat=NatClass(Mapping.ENDPOINT_INDEPENDENT, observers=3),
+    nat=Nats(NatClass(Mapping.ENDPOINT_INDEPENDENT, observers=3)),
     reachability=Reachability.UNKNOWN,
     connections=(DIRECT,),
     testers=0,
@@ -67,7 +67,10 @@ def test_of_a_public_host_only_its_grounds_are_looked_at() -> None:
     public = replace(SOUND, reachability=Reachability.PUBLIC, has_relay=False, connections=())
     explanation = explain_host(public)
     assert (explanation.cause, explanation.remedy) == (None, "")
-    assert str(explanation) == "this host: strangers can dial this host"
+    assert str(explanation).splitlines() == [
+        "this host: strangers can dial this host",
+        "  NAT, TCP: NAT with endpoint-independent mapping",
+    ]
 
 
 def test_an_address_that_reaches_nobody_is_no_network() -> None:
@@ -88,7 +91,7 @@ def test_a_forwarded_port_is_tested_before_a_symmetric_nat_is_blamed() -> None:
     """V20."""
     symmetric = replace(
         SOUND,
-        nat=NatClass(Mapping.DEPENDENT, observers=3),
+        nat=Nats(NatClass(Mapping.DEPENDENT, observers=3)),
         reachability=Reachability.PRIVATE,
         known=(*SOUND.known, known(OUTSIDE, Source.MAPPED)),
         testers=2,
@@ -217,7 +220,7 @@ def test_an_unanswered_punch_is_blamed_on_a_nat_as_far_as_one_is_known(
     mapping: Mapping, cause: Cause
 ) -> None:
     """V22."""
-    situation = replace(SOUND, nat=NatClass(mapping))
+    situation = replace(SOUND, nat=Nats(NatClass(mapping)))
     assert relayed(entry(PunchAttemptFailed), situation=situation) is cause
     unanswered = entry(PunchAttemptFailed, Cause.PUNCH_UNANSWERED)
     assert relayed(unanswered, situation=situation) is cause

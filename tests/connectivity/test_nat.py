@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from p2pnet.connectivity.nat import Filtering, FilteringTests, Mapping, NatClass, mapping_of
+from p2pnet.connectivity.nat import (
+    Filtering,
+    FilteringTests,
+    Hairpinning,
+    HairpinTests,
+    Mapping,
+    NatClass,
+    Nats,
+    mapping_of,
+)
 from p2pnet.connectivity.observations import Observation
 from p2pnet.core.addresses import Endpoint, from_endpoint
 
@@ -111,3 +120,49 @@ def test_v6_one_server_that_lies_changes_nothing() -> None:
     assert tests.filtering is Filtering.ADDRESS_DEPENDENT
     tests.record("server 3", by_stranger=True, reached=True)
     assert len(tests.stranger) == 3
+
+
+# ---- V14 ---------------------------------------------------------------------------------
+
+DOORS = [
+    (mapping, filtering)
+    for mapping in Mapping
+    for filtering in Filtering
+    if mapping is Mapping.ENDPOINT_INDEPENDENT or filtering is Filtering.ENDPOINT_INDEPENDENT
+]
+
+
+@pytest.mark.parametrize("mapping", Mapping)
+@pytest.mark.parametrize("filtering", Filtering)
+def test_v14_who_got_through_to_himself_is_behind_a_nat_that_hairpins(
+    mapping: Mapping, filtering: Filtering
+) -> None:
+    tests = HairpinTests()
+    assert tests.hairpinning(mapping, filtering) is Hairpinning.UNKNOWN
+    tests.record(is_fresh=True, reached=False)
+    no_door = (mapping, filtering) not in DOORS
+    assert tests.hairpinning(mapping, filtering) is (
+        Hairpinning.UNKNOWN if no_door else Hairpinning.NO
+    )
+    tests.record(is_fresh=False, reached=False)
+    assert tests.hairpinning(mapping, filtering) is Hairpinning.NO
+    tests.record(is_fresh=False, reached=True)
+    assert tests.hairpinning(mapping, filtering) is Hairpinning.YES
+
+
+def test_v14_each_transport_has_a_class_of_its_own_and_words_for_it() -> None:
+    cone = NatClass(Mapping.ENDPOINT_INDEPENDENT, hairpinning=Hairpinning.NO)
+    nats = Nats(udp=cone)
+    assert nats.of("udp") is cone
+    assert nats.of("tcp") == NatClass()
+    assert [name for name, _ in nats.told] == ["tcp", "udp"]
+    assert [name for name, _ in Nats().told] == ["tcp"]
+    assert cone.words == "NAT with endpoint-independent mapping, no hairpinning"
+
+
+def test_v11_a_nat_is_symmetric_if_it_is_for_all_transports_that_are_known() -> None:
+    symmetric, cone = NatClass(Mapping.DEPENDENT), NatClass(Mapping.ENDPOINT_INDEPENDENT)
+    assert not Nats().is_symmetric
+    assert Nats(symmetric).is_symmetric
+    assert Nats(symmetric, symmetric).is_symmetric
+    assert not Nats(symmetric, cone).is_symmetric

@@ -45,7 +45,7 @@ async def test_the_verdict_is_right_within_half_a_minute(world: World, nat: NatK
 async def test_the_nat_is_called_what_it_is(world: World, nat: NatKind) -> None:
     scene = await Scene.set_up(world, home(world, nat))
     await trio.sleep(SECONDS)
-    found = scene.host.host.nat.value
+    found = scene.host.host.nat.value.tcp
     assert found.is_symmetric is (nat.mapping is not FREE)
     if nat.mapping is FREE:
         assert found.mapping is Mapping.ENDPOINT_INDEPENDENT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pnet.connectivity.nat import Filtering, NatClass, mapping_of
+from p2pnet.connectivity.nat import Filtering, HairpinTests, Mapping, NatClass, mapping_of
 from p2pnet.connectivity.observations import Observation, read_observation
 from p2pnet.connectivity.verdict import Cases, DialBack, Weights
 from p2pnet.core.addresses import parse
@@ -36,4 +36,13 @@ def verdict(given: Fields) -> str:
     return judged.status.value
 
 
-FORMS = {"nat": nat, "verdict": verdict}
+def hairpin(given: Fields) -> str:
+    """Let this host dial itself, with a NAT that else is such."""
+    tests = HairpinTests()
+    for word in given["hairpin"]:
+        tests.record(is_fresh=word["fresh"], reached=word["reached"])
+    mapping, filtering = Mapping(given["mapping"]), Filtering(given["filtering"])
+    return tests.hairpinning(mapping, filtering).value
+
+
+FORMS = {"nat": nat, "verdict": verdict, "hairpin": hairpin}

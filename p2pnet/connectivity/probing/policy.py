@@ -1,0 +1,115 @@
+"""Whom to ask about the NAT, and when. Pure. Rules: specs/reachability.md (V14)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from p2pnet.core.addresses import Endpoint, Multiaddr, Scope, place_of, scope
+from p2pnet.core.peer_id import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A peer that can be asked, and where it can be dialled for that."""
+
+    peer_id: PeerId
+    addresses: tuple[Multiaddr, ...]
+    """At the IPv4 address at which it is connected, and of one transport; the likeliest first."""
+
+
+def witness_of(
+    peer_id: PeerId,
+    transport: str,
+    *,
+    connected_at: Multiaddr,
+    dialled: bool,
+    told: Iterable[Multiaddr],
+) -> Witness | None:
+    """Make a witness of a connected peer; None if it is of no use.
+
+    Nobody is dialled at an IP address that is not the peer's own.
+    """
+    at = place_of(connected_at)
+    if at is None or at.endpoint.is_ipv6 or scope(connected_at) is not Scope.PUBLIC:
+        return None
+    known = [*([connected_at] if dialled else []), *told]
+    found: dict[Endpoint, Multiaddr] = {}
+    for address in known:
+        place = place_of(address)
+        if place is None or place.protocol != transport or place.endpoint.port == 0:
+            continue
+        if place.endpoint.host == at.endpoint.host:
+            found.setdefault(place.endpoint, address)
+    return Witness(peer_id, tuple(found.values())) if found else None
+
+
+def translated(addresses: Iterable[Multiaddr], own: Collection[str]) -> Iterator[Multiaddr]:
+    """Return those addresses of ours that only a NAT can have given us: public, and not own."""
+    for address in addresses:
+        place = place_of(address)
+        if place is None or place.endpoint.is_ipv6 or scope(address) is not Scope.PUBLIC:
+            continue
+        if place.endpoint.host not in own:
+            yield address
+
+
+def only_one(addresses: Sequence[Multiaddr], transport: str) -> Multiaddr | None:
+    """Return the address of a transport, if all of them are at one endpoint (V14).
+
+    Of several, it is not known which of them strangers get through to.
+    """
+    by_place = {place: each for each in addresses if (place := place_of(each)) is not None}
+    of_transport = [each for place, each in by_place.items() if place.protocol == transport]
+    return of_transport[0] if len(of_transport) == 1 else None
+
+
+@dataclass(slots=True)
+class Agenda:
+    """When the NAT is probed: soon after it shows, soon again if nothing came of it, then rarely.
+
+    After so many probes in vain it is left at that, until the network changes.
+    """
+
+    settle_seconds: float
+    retry_seconds: float
+    interval: float
+    max_failures: int = 4
+    due: float = math.inf
+    is_under_way: bool = False
+    _failures: int = 0
+    _is_open: bool = False
+
+    def nat_shows(self, now: float) -> None:
+        """Take that somebody sees this host at an address that is not its own."""
+        if self._failures == 0 and math.isinf(self.due) and not self.is_under_way:
+            self.due = now + self.settle_seconds
+
+    def opened(self, now: float) -> None:
+        """Take that strangers get through, as is known now: there is one more thing to try."""
+        if not self._is_open:
+            self._is_open = True
+            if not self.is_under_way:
+                self.due = min(self.due, now + self.settle_seconds)
+
+    def begins(self) -> None:
+        self.is_under_way, self.due = True, math.inf
+
+    def ended(self, now: float, *, useful: bool) -> None:
+        """Take what came of a probe."""
+        self.is_under_way = False
+        if useful:
+            self._failures, self.due = 0, now + self.interval
+            return
+        self._failures += 1
+        if self._failures < self.max_failures:
+            self.due = now + self.retry_seconds * 2.0 ** (self._failures - 1)
+
+    def restart(self) -> None:
+        """Begin anew, in another network."""
+        self.due, self._failures, self._is_open, self.is_under_way = math.inf, 0, False, False
+
+    def is_busy(self, now: float) -> bool:
+        """Tell if a probe is under way, or about to begin."""
+        return self.is_under_way or self.due <= now + self.settle_seconds
