@@ -127,6 +127,16 @@ class FilteringTested:
 
 
 @dataclass(frozen=True, slots=True)
+class MappingTested:
+    """Whether a peer sees one port of this host alike from two ports of its own."""
+
+    transport: str
+    """``tcp`` or ``udp``."""
+    same: bool
+    server: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class HairpinTested:
     """Whether this host got through to itself at an outside address of its own."""
 

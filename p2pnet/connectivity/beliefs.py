@@ -20,6 +20,7 @@ from p2pnet.events import (
     ConnectionRef,
     FilteringTested,
     HairpinTested,
+    MappingTested,
     PortMapped,
     Reachability,
 )
@@ -101,6 +102,10 @@ class Beliefs:
         """Take whether this host got through to itself, at an outside address."""
         hairpins = self.nat_tests[fact.transport].hairpins
         hairpins.record(is_fresh=fact.is_fresh, reached=fact.reached)
+
+    def mapping_tested(self, fact: MappingTested) -> None:
+        """Take whether a peer saw a port of ours alike from two of its own."""
+        self.nat_tests[fact.transport].pairs.record(str(fact.server), same=fact.same)
 
     def port_mapped(self, fact: PortMapped) -> None:
         self.mapped[fact.protocol, fact.listen_address] = fact.outside_address

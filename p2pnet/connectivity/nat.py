@@ -1,6 +1,7 @@
 """What kind of NAT this host is behind, as far as peers' words tell. Pure.
 
-Rules: specs/reachability.md (V3 to V6, V14). The words are those of RFC 4787, section 4 and 5::
+Rules: specs/reachability.md (V3 to V6, V14, V15). The words are those of RFC 4787, sections 4 and
+5::
 
     peers see one endpoint, which is an own one           no translation
     peers see one endpoint                                endpoint-independent mapping
@@ -29,6 +30,12 @@ class Mapping(Enum):
     NONE = "no translation"
     ENDPOINT_INDEPENDENT = "endpoint-independent"
     DEPENDENT = "destination-dependent"
+    """One of the next two: another for each address, or for each address and port."""
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+
+
+SYMMETRIC = (Mapping.DEPENDENT, Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT)
 
 
 class Hairpinning(Enum):
@@ -65,7 +72,7 @@ class NatClass:
     @property
     def is_symmetric(self) -> bool:
         """True if no peer can know the port at which another would have to dial."""
-        return self.mapping is Mapping.DEPENDENT
+        return self.mapping in SYMMETRIC
 
     @property
     def words(self) -> str:
@@ -76,6 +83,10 @@ class NatClass:
             Mapping.NONE: "no NAT",
             Mapping.ENDPOINT_INDEPENDENT: "NAT with endpoint-independent mapping",
             Mapping.DEPENDENT: "symmetric NAT (another port for each destination)",
+            Mapping.ADDRESS_DEPENDENT: "symmetric NAT (another port for each address)",
+            Mapping.ADDRESS_AND_PORT_DEPENDENT: (
+                "symmetric NAT (another port for each address and port)"
+            ),
         }
         words = names[self.mapping]
         if self.filtering is not Filtering.UNKNOWN:
@@ -227,14 +238,37 @@ class HairpinTests:
 
 
 @dataclass(slots=True)
+class PairTests:
+    """Whether peers saw one port of ours alike from two ports of theirs; most decide (V15)."""
+
+    same: dict[str, bool] = field(default_factory=dict)
+    """The last word of each peer."""
+
+    def record(self, server: str, *, same: bool) -> None:
+        self.same.pop(server, None)
+        self.same[server] = same
+        while len(self.same) > MAX_SERVERS:
+            del self.same[next(iter(self.same))]
+
+    def refine(self, mapping: Mapping) -> Mapping:
+        """Tell on what a mapping depends that is known to depend on something."""
+        same = most(self.same)
+        if mapping is not Mapping.DEPENDENT or same is None:
+            return mapping
+        return Mapping.ADDRESS_DEPENDENT if same else Mapping.ADDRESS_AND_PORT_DEPENDENT
+
+
+@dataclass(slots=True)
 class NatTests:
     """All tests of the NAT, for one transport."""
 
     filtering: FilteringTests = field(default_factory=FilteringTests)
     hairpins: HairpinTests = field(default_factory=HairpinTests)
+    pairs: PairTests = field(default_factory=PairTests)
 
     def add_to(self, told: NatClass) -> NatClass:
         """Add what the tests say to what peers told of the mapping."""
         filtering = self.filtering.filtering
         hairpinning = self.hairpins.hairpinning(told.mapping, filtering)
-        return replace(told, filtering=filtering, hairpinning=hairpinning)
+        mapping = self.pairs.refine(told.mapping)
+        return replace(told, mapping=mapping, filtering=filtering, hairpinning=hairpinning)

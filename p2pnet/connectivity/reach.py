@@ -69,7 +69,7 @@ def prospect(kind: PeerKind, nat: NatClass, reachability: Reachability) -> Prosp
             if known.way is without_port(kind, nat).way:
                 return known
             return Prospect(kind, Way.UNKNOWN, "the NAT of this host is not known yet")
-        case Mapping.DEPENDENT:
+        case Mapping.DEPENDENT | Mapping.ADDRESS_DEPENDENT | Mapping.ADDRESS_AND_PORT_DEPENDENT:
             return without_port(kind, nat)
         case Mapping.NONE | Mapping.ENDPOINT_INDEPENDENT:
             return with_port(kind, nat)

@@ -27,6 +27,7 @@ from p2pnet.events import (
     ConnectionOpened,
     FilteringTested,
     HairpinTested,
+    MappingTested,
     NetworkChanged,
     PortMapped,
     PortMappingLost,
@@ -49,6 +50,7 @@ Heard = (
     | ConnectionOpened
     | FilteringTested
     | HairpinTested
+    | MappingTested
     | PortMapped
     | PortMappingLost
     | PunchStarted
@@ -62,6 +64,7 @@ KINDS: tuple[type[Heard], ...] = (
     ConnectionOpened,
     FilteringTested,
     HairpinTested,
+    MappingTested,
     PortMapped,
     PortMappingLost,
     PunchStarted,
@@ -123,6 +126,8 @@ class Advertising:
                 beliefs.filtering_tested(fact)
             case HairpinTested():
                 beliefs.hairpin_tested(fact)
+            case MappingTested():
+                beliefs.mapping_tested(fact)
             case ConnectionOpened(ref):
                 beliefs.opened(ref, now)
             case ConnectionClosed(ref):

@@ -12,6 +12,8 @@ from p2pnet.connectivity.nat import (
     Mapping,
     NatClass,
     Nats,
+    NatTests,
+    PairTests,
     mapping_of,
 )
 from p2pnet.connectivity.observations import Observation
@@ -166,3 +168,33 @@ def test_v11_a_nat_is_symmetric_if_it_is_for_all_transports_that_are_known() -> 
     assert Nats(symmetric).is_symmetric
     assert Nats(symmetric, symmetric).is_symmetric
     assert not Nats(symmetric, cone).is_symmetric
+
+
+# ---- V15 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words_of_peers", "mapping"),
+    [
+        ([], Mapping.DEPENDENT),
+        ([True], Mapping.ADDRESS_DEPENDENT),
+        ([False], Mapping.ADDRESS_AND_PORT_DEPENDENT),
+        ([True, False], Mapping.DEPENDENT),
+        ([True, False, True], Mapping.ADDRESS_DEPENDENT),
+        ([True, False, False], Mapping.ADDRESS_AND_PORT_DEPENDENT),
+        ([True, True, False, False, False], Mapping.ADDRESS_AND_PORT_DEPENDENT),
+    ],
+)
+def test_v15_peers_with_two_ports_tell_on_what_the_mapping_depends(
+    words_of_peers: list[bool], mapping: Mapping
+) -> None:
+    tests = PairTests()
+    for number, same in enumerate(words_of_peers):
+        tests.record(f"peer {number}", same=same)
+    assert tests.refine(Mapping.DEPENDENT) is mapping
+    for other in set(Mapping) - {Mapping.DEPENDENT}:
+        assert tests.refine(other) is other
+    refined = NatTests(pairs=tests).add_to(NatClass(Mapping.DEPENDENT))
+    assert refined.mapping is mapping
+    assert refined.is_symmetric
+    assert "symmetric" in refined.words

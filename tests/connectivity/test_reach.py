@@ -23,6 +23,8 @@ MAPPINGS = {
     Mapping.NONE: NatKind(translates=False),
     Mapping.ENDPOINT_INDEPENDENT: NatKind(mapping=FREE),
     Mapping.DEPENDENT: NatKind(mapping=BY_PORT),
+    Mapping.ADDRESS_DEPENDENT: NatKind(mapping=BY_ADDRESS),
+    Mapping.ADDRESS_AND_PORT_DEPENDENT: NatKind(mapping=BY_PORT),
 }
 PEERS = {
     PeerKind.PUBLIC: (Kind("public", ()),),

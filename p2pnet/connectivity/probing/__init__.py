@@ -1,4 +1,4 @@
-"""Tells by ports of its own what the NAT does. Rules: specs/reachability.md (V14).
+"""Tells by ports of its own what the NAT does. Rules: specs/reachability.md (V14, V15).
 
 service    when, and what is told to the host
 probe      the ports, and what is done with them

@@ -1,4 +1,4 @@
-"""Whom to ask about the NAT, and when. Pure. Rules: specs/reachability.md (V14)."""
+"""Whom to ask about the NAT, and when. Pure. Rules: specs/reachability.md (V14, V15)."""
 
 from __future__ import annotations
 

@@ -10,6 +10,9 @@ this host to itself, as only it has its key; it went out to the NAT, and back in
     door B -- knock ------------> | B' --> A'    opens B' for A', if the filter is narrow
     door A -- dial -------------> | A' --> B' --> door B   the NAT hairpins
 
+A witness that has two ports is dialled at both from the same door. If it sees that door at two
+endpoints, the mapping depends on its port, too.
+
 The knock is over before the dial begins: two that meet would be a simultaneous open.
 """
 
@@ -26,12 +29,15 @@ from p2pnet.connectivity.probing.policy import Witness
 from p2pnet.core.addresses import Endpoint, Multiaddr, at_endpoint, parse, place_of, without_peer
 from p2pnet.core.tasks import EXPECTED
 from p2pnet.errors import P2PError, describe
-from p2pnet.events import HairpinTested
+from p2pnet.events import HairpinTested, MappingTested
 from p2pnet.interfaces import Apart, Connection, ServiceHost
 
 logger = logging.getLogger("p2pnet.probing")
 
 ANYWHERE = {"tcp": parse("/ip4/0.0.0.0/tcp/0"), "udp": parse("/ip4/0.0.0.0/udp/0/quic-v1")}
+
+MAX_PORTS = 3
+"""Ports of a witness that are dialled."""
 
 Tell = Callable[[object], None]
 
@@ -84,6 +90,7 @@ class Probe:
                 # One of the witnesses lies, or the NAT has several addresses: an address that
                 # is somebody else's must not be dialled.
                 raise P2PError(f"seen at {a.outside} and at {b.outside}")
+            await self._compare(a, witnesses[0])
             await self._hairpin(a, b, is_open)
 
     async def _open(self, apart: Apart, witness: Witness) -> Door:
@@ -107,6 +114,22 @@ class Probe:
         if seen is None or place is None or place.protocol != self._transport:
             raise P2PError(f"{connection.peer_id} sees this host at {seen}")
         return at_endpoint(listening, place.endpoint)
+
+    # ---- mapping -------------------------------------------------------------------------
+
+    async def _compare(self, door: Door, witness: Witness) -> None:
+        """Have a witness that has two ports tell if it sees a door alike from both."""
+        for address in witness.addresses[1:MAX_PORTS]:
+            with trio.move_on_after(self._patience.witness):
+                try:
+                    connection = await door.apart.dial(witness.peer_id, address)
+                    outside = await self._seen(connection, door.listening)
+                except EXPECTED as error:
+                    logger.debug("no second look from %s: %s", address, describe(error))
+                    continue
+                same = outside == door.outside
+                self._tell(MappingTested(self._transport, same, witness.peer_id))
+                return
 
     # ---- hairpinning ---------------------------------------------------------------------
 

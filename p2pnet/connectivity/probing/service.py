@@ -190,4 +190,6 @@ class NatProbingService:
             )
             if witness is not None:
                 found.setdefault(connection.peer_id, witness)
-        return list(found.values())[: self._config.max_witnesses]
+        # V15: who has two ports can tell more.
+        by_ports = sorted(found.values(), key=lambda witness: len(witness.addresses) < 2)
+        return by_ports[: self._config.max_witnesses]

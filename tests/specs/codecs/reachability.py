@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from p2pnet.connectivity.nat import Filtering, HairpinTests, Mapping, NatClass, mapping_of
+from p2pnet.connectivity.nat import (
+    Filtering,
+    HairpinTests,
+    Mapping,
+    NatClass,
+    PairTests,
+    mapping_of,
+)
 from p2pnet.connectivity.observations import Observation, read_observation
 from p2pnet.connectivity.verdict import Cases, DialBack, Weights
 from p2pnet.core.addresses import parse
@@ -45,4 +52,12 @@ def hairpin(given: Fields) -> str:
     return tests.hairpinning(mapping, filtering).value
 
 
-FORMS = {"nat": nat, "verdict": verdict, "hairpin": hairpin}
+def pairs(given: Fields) -> str:
+    """Let peers with two ports say, each in turn, if they see a port of ours alike from both."""
+    tests = PairTests()
+    for number, same in enumerate(given["pairs"]):
+        tests.record(str(number), same=same)
+    return tests.refine(Mapping(given["mapping"])).value
+
+
+FORMS = {"nat": nat, "verdict": verdict, "hairpin": hairpin, "pairs": pairs}
