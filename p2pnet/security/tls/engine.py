@@ -24,7 +24,9 @@ from p2pnet.security.tls.records import RecordHeaders
 ALPN = b"libp2p"
 MAX_ALPN_BYTES = 255
 RECORD_BYTES = 16_384
-OUTPUT_BYTES = 65_536
+MAX_RECORD_OVERHEAD_BYTES = 64
+OUTPUT_BYTES = 4096
+"""Read from OpenSSL at once, unless more is expected."""
 MAX_UNSENT_BYTES = 4096
 """Of answers to updates of keys that wait for our next write: about 150 of them."""
 CIPHER_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384"
@@ -175,13 +177,13 @@ class Engine:
             self._headers.check(bytes(data))
         self._tls.bio_write(data)
 
-    def data_to_send(self) -> bytes:
-        """Take what must be sent now; empty if nothing."""
+    def data_to_send(self, expected: int = OUTPUT_BYTES) -> bytes:
+        """Take what must be sent now; empty if nothing. Fastest if at most as expected."""
         pieces = [self._unsent] if self._unsent else []
         self._unsent = b""
         try:
             while True:
-                pieces.append(self._tls.bio_read(OUTPUT_BYTES))
+                pieces.append(self._tls.bio_read(expected))
         except SSL.WantReadError:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -223,13 +225,16 @@ class Engine:
         Raises:
             ConnectionLost: if the connection has failed already.
         """
+        expected = OUTPUT_BYTES
         try:
             at = 0
             while at < len(data):  # A record at a time.
-                at += self._tls.send(data[at:])
+                sent = self._tls.send(data[at:])
+                at += sent
+                expected += sent + MAX_RECORD_OVERHEAD_BYTES
         except SSL.Error as error:
             raise ConnectionLost(f"TLS failed: {reason_of(error)}") from None
-        return self.data_to_send()
+        return self.data_to_send(expected)
 
     def say_goodbye(self) -> bytes:
         """End our direction; return what must be sent to tell so (T12)."""
