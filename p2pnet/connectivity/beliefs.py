@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from p2pnet.connectivity.contacts import Contacts
 from p2pnet.connectivity.known import KnownAddress, Sources, known_addresses, worth_punching
-from p2pnet.connectivity.nat import Nats, NatTests, mapping_of
+from p2pnet.connectivity.nat import NatClass, Nats, NatTests, mapping_of
 from p2pnet.connectivity.observations import Observations, network_of, read_observation
 from p2pnet.connectivity.verdict import Cases, DialBack, Verdict, Weights, reduce
 from p2pnet.core.addresses import Multiaddr, Scope, ip_of, is_relayed, place_of, scope
@@ -85,8 +85,9 @@ class Beliefs:
             return
         self.observations.record(ref.number, observation)
         if ref.is_inbound and self.contacts.is_stranger(observation.observer.host, now):
-            # It dialled this address, as it says, and nothing had been sent to it before.
-            self.cases.record_stranger(fact.address, observation.network, now)
+            # It dialled there, as it says, and nothing had been sent to it before.
+            for address in observation.outside(self.listening):
+                self.cases.record_stranger(address, observation.network, now)
 
     def tested(self, fact: AddressTested, now: float) -> None:
         """Take the result of a dial-back."""
@@ -127,8 +128,10 @@ class Beliefs:
             announced=self.announced,
             listening=self.listening,
             mapped=tuple(self.mapped.values()),
-            observed=self.observations.seen(observers=1),
-            confirmed=self.observations.seen(observers=self.confirming_observers),
+            observed=self.observations.seen(observers=1, listening=self.listening),
+            confirmed=self.observations.seen(
+                observers=self.confirming_observers, listening=self.listening
+            ),
             circuits=tuple(address for held in self.circuits.values() for address in held),
         )
 
@@ -138,8 +141,12 @@ class Beliefs:
 
     def nat(self) -> Nats:
         """Return what kind of NAT there is."""
-        told = mapping_of(self.observations.by_connection.values(), self.interfaces)
-        return Nats(tcp=self.nat_tests["tcp"].add_to(told))
+        return Nats(tcp=self._nat_of("tcp"), udp=self._nat_of("udp"))
+
+    def _nat_of(self, transport: str) -> NatClass:
+        words = self.observations.by_connection.values()
+        told = mapping_of((w for w in words if w.transport == transport), self.interfaces)
+        return self.nat_tests[transport].add_to(told)
 
     def conclude(self, configured: Reachability, now: float) -> Conclusions:
         """Draw the conclusions, as of now; what is ``configured`` is not called into question."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from p2pnet.connectivity.verdict import Status, Verdict
-from p2pnet.core.addresses import Multiaddr, Scope, is_relayed, scope, tcp_endpoint, with_host
+from p2pnet.core.addresses import Multiaddr, Scope, is_relayed, place_of, scope, with_host
 from p2pnet.events import Reachability
 
 
@@ -68,11 +68,12 @@ def expand(listen: Sequence[Multiaddr], interfaces: Sequence[str]) -> tuple[Mult
     """Replace the unspecified address by those of the interfaces (A20)."""
     expanded: list[Multiaddr] = []
     for address in listen:
-        endpoint = tcp_endpoint(address)
-        if endpoint is None or not endpoint.is_unspecified:
+        place = place_of(address)
+        if place is None or not place.endpoint.is_unspecified:
             expanded.append(address)
             continue
-        expanded += [with_host(address, ip) for ip in interfaces if (":" in ip) == endpoint.is_ipv6]
+        is_ipv6 = place.endpoint.is_ipv6
+        expanded += [with_host(address, ip) for ip in interfaces if (":" in ip) == is_ipv6]
     return tuple(dict.fromkeys(expanded))
 
 

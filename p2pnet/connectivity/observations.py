@@ -6,14 +6,16 @@ Rules: specs/addresses.md (A22, A23), specs/reachability.md (V1 to V5).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from p2pnet.core.addresses import (
     Endpoint,
     Multiaddr,
+    Place,
+    at_endpoint,
     ip_of,
-    tcp_endpoint,
+    place_of,
 )
 
 MAX_OBSERVATIONS = 1024
@@ -33,6 +35,21 @@ class Observation:
     seen: Endpoint
     """The same end, as the peer sees it."""
     address: Multiaddr
+    """What others would dial to reach what was spoken on that connection."""
+    transport: str = "tcp"
+    """``tcp`` or ``udp``: what is spoken above it is nothing to a NAT."""
+
+    def outside(self, listening: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
+        """Return all addresses that this word gives: one for each that is listened on there (V1).
+
+        A NAT knows of ports, and not of what is spoken at them.
+        """
+        there = [
+            at_endpoint(address, self.seen)
+            for address in listening
+            if is_at(place_of(address), self.transport, self.local)
+        ]
+        return tuple(there) or (self.address,)
 
 
 @dataclass(slots=True)
@@ -56,14 +73,22 @@ class Observations:
         for number in [n for n in self.by_connection if n not in alive]:
             del self.by_connection[number]
 
-    def seen(self, *, observers: int) -> tuple[Multiaddr, ...]:
-        """Return the addresses that so many different networks saw, the most seen first (A22)."""
-        networks: dict[Multiaddr, set[str]] = {}
+    def seen(self, *, observers: int, listening: Sequence[Multiaddr] = ()) -> tuple[Multiaddr, ...]:
+        """Return the addresses that so many different networks saw, the most seen first (A22).
+
+        What was seen of a port holds for all that is listened on at it.
+        """
+        by_port: dict[tuple[str, Endpoint], list[Observation]] = {}
         for each in self.by_connection.values():
-            networks.setdefault(each.address, set()).add(each.network)
-        enough = [address for address, by in networks.items() if len(by) >= observers]
-        enough.sort(key=lambda address: (-len(networks[address]), str(address)))
-        return tuple(enough[:MAX_OBSERVED])
+            by_port.setdefault((each.transport, each.seen), []).append(each)
+        networks = {port: {each.network for each in told} for port, told in by_port.items()}
+        enough = [port for port, by in networks.items() if len(by) >= observers]
+        enough.sort(key=lambda port: (-len(networks[port]), *port))
+        found: dict[Multiaddr, None] = {}
+        for port in enough[:MAX_OBSERVED]:
+            for each in by_port[port]:
+                found.update(dict.fromkeys(each.outside(listening)))
+        return tuple(found)
 
 
 def read_observation(
@@ -73,11 +98,24 @@ def read_observation(
 
     That is so if its transport or family is not that of the connection: it is about another one.
     """
-    ends = tcp_endpoint(local), tcp_endpoint(remote), tcp_endpoint(address)
-    own, observer, seen = ends
-    if own is None or observer is None or seen is None or own.is_ipv6 != seen.is_ipv6:
+    own, observer, seen = place_of(local), place_of(remote), place_of(address)
+    if own is None or observer is None or seen is None or own.protocol != seen.protocol:
         return None
-    return Observation(time, network_of(remote), observer, own, seen, address)
+    if own.endpoint.is_ipv6 != seen.endpoint.is_ipv6:
+        return None
+    return Observation(
+        time,
+        network_of(remote),
+        observer.endpoint,
+        own.endpoint,
+        seen.endpoint,
+        at_endpoint(local, seen.endpoint),
+        own.protocol,
+    )
+
+
+def is_at(place: Place | None, transport: str, local: Endpoint) -> bool:
+    return place is not None and (place.protocol, place.endpoint) == (transport, local)
 
 
 def network_of(observer: Multiaddr) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2pnet.connectivity.beliefs import Beliefs
 from p2pnet.connectivity.known import Source
-from p2pnet.connectivity.nat import Filtering
+from p2pnet.connectivity.nat import Filtering, Mapping
 from p2pnet.connectivity.verdict import Status
 from p2pnet.core.addresses import Multiaddr, parse
 from p2pnet.core.peer_id import PeerId
@@ -123,3 +123,66 @@ def test_v2_words_of_another_transport_are_passed_over() -> None:
     beliefs = behind_nat()
     observe(beliefs, 1, parse("/ip4/5.5.5.5/udp/4001/quic-v1"))
     assert beliefs.punch_addresses() == ()
+
+
+# ---- several protocols at one port, and several transports -------------------------------
+
+WS, QUIC = parse("/ip4/192.168.0.2/tcp/4001/ws"), parse("/ip4/192.168.0.2/udp/4001/quic-v1")
+OUTSIDE_WS = parse("/ip4/5.5.5.5/tcp/4001/ws")
+OUTSIDE_QUIC = parse("/ip4/5.5.5.5/udp/4001/quic-v1")
+
+
+def of_quic(beliefs: Beliefs, number: int, port: int) -> None:
+    remote = parse(f"/ip4/8.8.8.{number}/udp/1/quic-v1")
+    connection = ConnectionRef(100 + number, PEER, QUIC, remote, False, False)
+    beliefs.opened(connection, 0.0)
+    seen = parse(f"/ip4/5.5.5.5/udp/{port}/quic-v1")
+    beliefs.observed(AddressObserved(connection, seen), 0.0)
+
+
+def test_v1_who_dials_over_tcp_sees_where_websocket_can_be_dialled() -> None:
+    beliefs = behind_nat()
+    beliefs.listening = (INSIDE, WS, QUIC)
+    for number in range(3):
+        observe(beliefs, number, OUTSIDE)
+    assert beliefs.punch_addresses() == (OUTSIDE, OUTSIDE_WS)
+    assert {OUTSIDE, OUTSIDE_WS} <= set(advertised(beliefs))
+    for number in range(3):
+        dial_back(beliefs, number, reached=False)
+    assert OUTSIDE not in advertised(beliefs)
+    assert OUTSIDE_WS in advertised(beliefs)  # it has a verdict of its own
+
+
+def test_v10_a_stranger_at_a_port_comes_in_to_all_that_is_spoken_there() -> None:
+    beliefs = behind_nat()
+    beliefs.listening = (INSIDE, WS)
+    for number in range(2):
+        remote = ConnectionRef(
+            number, PEER, INSIDE, parse(f"/ip4/8.8.8.{number}/tcp/1"), True, False
+        )
+        beliefs.observed(AddressObserved(remote, OUTSIDE), 0.0)
+    known = {each.address: each for each in beliefs.conclude(Reachability.UNKNOWN, 60.0).known}
+    for address in (OUTSIDE, OUTSIDE_WS):
+        assert known[address].verdict.status is Status.REACHABLE
+
+
+def test_v3_each_transport_has_its_own_class() -> None:
+    beliefs = behind_nat()
+    beliefs.listening = (INSIDE, QUIC)
+    for number in range(3):
+        observe(beliefs, number, parse(f"/ip4/5.5.5.5/tcp/{1000 + 7 * number**2}"))
+        of_quic(beliefs, number, 4001)
+    nats = beliefs.nat()
+    assert nats.tcp.is_symmetric
+    assert nats.udp.mapping is Mapping.ENDPOINT_INDEPENDENT
+    assert not nats.is_symmetric
+    assert OUTSIDE_QUIC in beliefs.punch_addresses()
+    assert reachability(beliefs) is Reachability.UNKNOWN
+    beliefs.filtering_tested(FilteringTested("udp", by_stranger=True, reached=True, server=PEER))
+    assert beliefs.nat().udp.filtering is Filtering.ENDPOINT_INDEPENDENT
+    assert beliefs.nat().tcp.filtering is Filtering.UNKNOWN
+    server = parse("/ip4/8.8.8.8/udp/1/quic-v1")
+    for number in range(3):
+        fact = AddressTested(OUTSIDE_QUIC, True, PEER, server, "/test")
+        beliefs.tested(fact, float(number))
+    assert reachability(beliefs) is Reachability.PUBLIC

@@ -38,12 +38,22 @@ def test_a20_the_unspecified_address_becomes_those_of_its_family() -> None:
 
 
 def test_a20_other_addresses_stay_and_none_comes_twice() -> None:
-    assert expanded(
-        "/ip4/192.168.0.2/tcp/1", "/ip4/0.0.0.0/tcp/1", "/ip4/0.0.0.0/udp/1/quic-v1"
-    ) == [
+    assert expanded("/ip4/192.168.0.2/tcp/1", "/ip4/0.0.0.0/tcp/1", "/dns4/a.example/tcp/1") == [
         "/ip4/192.168.0.2/tcp/1",
         "/ip4/127.0.0.1/tcp/1",
-        "/ip4/0.0.0.0/udp/1/quic-v1",
+        "/dns4/a.example/tcp/1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "suffix", ["tcp/1/ws", "tcp/1/tls/ws", "udp/1/quic-v1", "udp/1/quic-v1/webtransport"]
+)
+def test_a20_whatever_is_spoken_at_a_port_is_spoken_at_all_interfaces(suffix: str) -> None:
+    assert expanded(f"/ip4/0.0.0.0/{suffix}", f"/ip6/::/{suffix}") == [
+        f"/ip4/127.0.0.1/{suffix}",
+        f"/ip4/192.168.0.2/{suffix}",
+        f"/ip6/::1/{suffix}",
+        f"/ip6/2600::2/{suffix}",
     ]
 
 

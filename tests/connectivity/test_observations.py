@@ -117,3 +117,72 @@ def test_v2_an_observation_knows_all_ends() -> None:
 def test_v2_what_is_of_another_family_or_transport_says_nothing(address: str) -> None:
     told = parse(address)
     assert read_observation(time=0.0, local=OURS, remote=observer(1), address=told) is None
+
+
+# ---- one port, and all that is spoken there ----------------------------------------------
+
+SHARED = [
+    parse(f"/ip4/192.168.0.2/{suffix}")
+    for suffix in ("tcp/4001", "tcp/4001/ws", "tcp/4001/tls/ws", "udp/4001/quic-v1", "tcp/4002")
+]
+
+
+def said(local: str, remote: str, address: str) -> Observation:
+    found = read_observation(
+        time=0.0, local=parse(local), remote=parse(remote), address=parse(address)
+    )
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("own", ["tcp/4001", "tcp/4001/ws", "tcp/4001/tls/ws"])
+@pytest.mark.parametrize("told", ["tcp/61000", "tcp/61000/ws"])
+def test_v1_a_word_on_a_port_holds_for_all_that_is_listened_on_there(own: str, told: str) -> None:
+    observations = Observations()
+    word_ = said(f"/ip4/192.168.0.2/{own}", "/ip4/8.8.8.8/tcp/1/ws", f"/ip4/5.5.5.5/{told}")
+    assert word_.address == parse("/ip4/5.5.5.5/" + own.replace("4001", "61000"))
+    observations.record(1, word_)
+    assert [str(address) for address in observations.seen(observers=1, listening=SHARED)] == [
+        "/ip4/5.5.5.5/tcp/61000",
+        "/ip4/5.5.5.5/tcp/61000/ws",
+        "/ip4/5.5.5.5/tcp/61000/tls/ws",
+    ]
+
+
+def test_v1_words_on_different_protocols_of_a_port_confirm_each_other() -> None:
+    observations = Observations()
+    seen = "/ip4/5.5.5.5/tcp/61000"
+    observations.record(1, said("/ip4/192.168.0.2/tcp/4001", "/ip4/8.8.8.8/tcp/1", seen))
+    assert observations.seen(observers=2, listening=SHARED) == ()
+    observations.record(2, said("/ip4/192.168.0.2/tcp/4001/ws", "/ip4/9.9.9.9/tcp/1/ws", seen))
+    assert len(observations.seen(observers=2, listening=SHARED)) == 3
+
+
+def test_v1_tcp_and_udp_are_ports_of_their_own() -> None:
+    observations = Observations()
+    observations.record(
+        1,
+        said(
+            "/ip4/192.168.0.2/udp/4001/quic-v1",
+            "/ip4/8.8.8.8/udp/1/quic-v1",
+            "/ip4/5.5.5.5/udp/61000/quic-v1",
+        ),
+    )
+    assert observations.by_connection[1].transport == "udp"
+    assert observations.seen(observers=1, listening=SHARED) == (
+        parse("/ip4/5.5.5.5/udp/61000/quic-v1"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("local", "address"),
+    [
+        ("/ip4/192.168.0.2/udp/4001/quic-v1", "/ip4/5.5.5.5/tcp/4001"),
+        ("/ip4/192.168.0.2/tcp/4001/ws", "/ip4/5.5.5.5/udp/4001/quic-v1"),
+        ("/ip4/192.168.0.2/udp/4001/quic-v1", "/ip6/2600::1/udp/4001/quic-v1"),
+    ],
+)
+def test_v2_what_is_seen_of_another_transport_says_nothing(local: str, address: str) -> None:
+    remote = parse("/ip4/8.8.8.8/udp/1/quic-v1")
+    found = read_observation(time=0.0, local=parse(local), remote=remote, address=parse(address))
+    assert found is None
