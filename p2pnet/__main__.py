@@ -16,9 +16,10 @@ from p2pnet.commands import asking, serving
 from p2pnet.commands.doctor import Request, doctor
 from p2pnet.commands.echo import echo
 from p2pnet.commands.keys import new_key, print_id, read_key, read_psk
+from p2pnet.commands.limits import read_limits, show_limits
 from p2pnet.commands.output import CommandError, Output, nobody_reads
 from p2pnet.commands.perf import perf, size_in_bytes
-from p2pnet.core.addresses import parse, peer_id_of
+from p2pnet.core.addresses import Endpoint, parse, peer_id_of, tcp_endpoint
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.demo.program import demo
@@ -93,8 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
     node.add_argument("--echo", action="store_true", help="serve /p2pnet/echo/1.0.0")
     add_perf_server(node)
 
-    relay = add("relay", "run a relay with default limits, until Ctrl-C", run_relay)
+    relay = add("relay", "run a relay, until Ctrl-C", run_relay)
     add_identity(relay, "port 4001 on all addresses")
+    add_limits(relay)
     add_perf_server(relay)
 
     ping = add("ping", "measure the round trip to a peer", run_ping)
@@ -137,6 +139,23 @@ def add_identity(parser: argparse.ArgumentParser, anywhere: str) -> None:
 def add_psk(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--psk", metavar="FILE", help="key file of a private network, such as swarm.key of IPFS"
+    )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a limit; may be repeated",
+    )
+    parser.add_argument("--limits", action="store_true", help="show all limits, and do no more")
+    parser.add_argument(
+        "--metrics",
+        type=tcp_address,
+        metavar="ADDR",
+        help="serve metrics for Prometheus there, such as /ip4/127.0.0.1/tcp/9464",
     )
 
 
@@ -236,12 +255,16 @@ def run_node(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_relay(args: argparse.Namespace, output: Output) -> int:
+    limits = read_limits(args.limit)
+    if args.limits:
+        return show_limits(limits, output)
     config = presets.relay(
         key=load_key(args.key),
         listen=args.listen or presets.RELAY_PORTS,
+        limits=limits,
         services=perf_server(args),
     )
-    return trio.run(lambda: serving.relay(in_network(args, config), output))
+    return trio.run(lambda: serving.relay(in_network(args, config), output, metrics=args.metrics))
 
 
 def run_ping(args: argparse.Namespace, output: Output) -> int:
@@ -327,6 +350,13 @@ def address(text: str) -> str:
         return str(parse(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def tcp_address(text: str) -> Endpoint:
+    endpoint = tcp_endpoint(parse(address(text)))
+    if endpoint is None:
+        raise argparse.ArgumentTypeError(f"{text} is not an IP address and a TCP port")
+    return endpoint
 
 
 def listen_address(text: str) -> str:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 
 import trio
 
 from p2pnet.commands.echo import ECHO, serve_echo
+from p2pnet.commands.metrics import PATH as METRICS_PATH
+from p2pnet.commands.metrics import exposition, serve_metrics
 from p2pnet.commands.output import Output
 from p2pnet.connectivity.journal import finding_of_relay
-from p2pnet.core.addresses import Multiaddr, with_peer
+from p2pnet.core.addresses import Endpoint, Multiaddr, with_peer
 from p2pnet.core.bus import Subscription
+from p2pnet.core.complaints import Allowance
+from p2pnet.core.env import Env
+from p2pnet.core.tasks import bare_exceptions
 from p2pnet.errors import EventsMissed
 from p2pnet.events import (
     AddressesChanged,
     CircuitClosed,
+    CircuitNearLimit,
     CircuitOpened,
     ConnectionClosed,
     ConnectionOpened,
@@ -41,6 +49,7 @@ NODE_EVENTS = (
     ConnectionClosed,
     HolePunched,
     PunchGivenUp,
+    CircuitNearLimit,
 )
 RELAY_EVENTS = (
     AddressesChanged,
@@ -59,9 +68,21 @@ async def node(config: HostConfig, output: Output, *, with_echo: bool) -> int:
     return await serve(config, output, NODE_EVENTS, lambda host: offer_echo(host, with_echo))
 
 
-async def relay(config: HostConfig, output: Output) -> int:
-    """Run a relay until SIGINT or SIGTERM."""
-    return await serve(config, output, RELAY_EVENTS, lambda host: None)
+async def relay(config: HostConfig, output: Output, *, metrics: Endpoint | None = None) -> int:
+    """Run a relay until SIGINT or SIGTERM; tell its metrics at an endpoint, if there is one."""
+    env = config.env or Env.system()
+
+    async def tell_metrics(host: Host, nursery: trio.Nursery) -> None:
+        if metrics is None:
+            return
+        serving = partial(serve_metrics, env.network, metrics, partial(exposition, host))
+        at: Endpoint = await nursery.start(serving)
+        url = f"http://{f'[{at.host}]' if at.is_ipv6 else at.host}:{at.port}{METRICS_PATH}"
+        output.event("metrics", f"metrics at {url}", url=url)
+
+    config = replace(config, env=env)
+    with bare_exceptions():
+        return await serve(config, output, RELAY_EVENTS, lambda host: None, beside=tell_metrics)
 
 
 def offer_echo(host: Host, wanted: bool) -> None:
@@ -74,6 +95,8 @@ async def serve(
     output: Output,
     kinds: tuple[type[object], ...],
     prepare: Callable[[Host], None],
+    *,
+    beside: Callable[[Host, trio.Nursery], Awaitable[None]] | None = None,
 ) -> int:
     async with open_host(config) as host, trio.open_nursery() as nursery:
         with host.subscribe(*kinds) as events:
@@ -81,6 +104,8 @@ async def serve(
             teller = Teller(host, output)
             teller.listening(host.addresses.value)
             nursery.start_soon(tell, events, teller)
+            if beside is not None:
+                await beside(host, nursery)
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 await anext(signals)
             nursery.cancel_scope.cancel()
@@ -101,6 +126,7 @@ class Teller:
     def __init__(self, host: Host, output: Output) -> None:
         self._host = host
         self._told: set[Multiaddr] = set()
+        self._refusals = Allowance(counted_at=trio.current_time())
         self.output = output
 
     def listening(self, addresses: tuple[Multiaddr, ...]) -> None:
@@ -122,6 +148,10 @@ class Teller:
                 self._connection(event)
             case HolePunched() | PunchGivenUp():
                 self._punch(event)
+            case CircuitNearLimit():
+                self._near_limit(event)
+            case RelayRefusedRequest():
+                self._refusal(event)
             case _:
                 self._relaying(event)
 
@@ -192,6 +222,41 @@ class Teller:
             seconds=event.seconds,
         )
 
+    def _near_limit(self, event: CircuitNearLimit) -> None:
+        peer, relay = str(event.peer_id), str(event.relay)
+        words = (
+            f"the circuit to {peer} has used {event.used:.0f} of its {event.maximum:.0f} "
+            f"{event.limit}, and will be cut"
+        )
+        self.output.event(
+            "near_limit",
+            words,
+            peer=peer,
+            relay=relay,
+            limit=event.limit,
+            used=event.used,
+            maximum=event.maximum,
+        )
+
+    def _refusal(self, event: RelayRefusedRequest) -> None:
+        """Tell a refusal, but not as many as anybody can cause: this may go to a disk."""
+        untold = self._refusals.untold
+        if not self._refusals.spend(trio.current_time()):
+            return
+        if untold:
+            self._refusals.untold = 0
+            self.output.event("refused_more", f"{untold} more were refused", count=untold)
+        peer = str(event.peer_id)
+        self.output.event(
+            "refused",
+            f"refused a {event.request} of {peer}: {event.status}: {event.reason}",
+            peer=peer,
+            request=event.request,
+            status=event.status,
+            reason=event.reason,
+            limit=event.limit,
+        )
+
     def _relaying(self, event: object) -> None:
         match event:
             case ReservationGranted(peer, seconds, renewal):
@@ -202,11 +267,6 @@ class Teller:
             case ReservationEnded(peer, reason):
                 words = f"the reservation of {peer} ended: {reason}"
                 self.output.event("ended", words, peer=str(peer), reason=reason)
-            case RelayRefusedRequest(peer, request, status, reason):
-                words = f"refused a {request} of {peer}: {status}: {reason}"
-                self.output.event(
-                    "refused", words, peer=str(peer), request=request, status=status, reason=reason
-                )
             case CircuitOpened(source, destination):
                 words = f"circuit from {source} to {destination}"
                 self.output.event(
