@@ -1,17 +1,18 @@
-"""TLS peers that do as they please: plain OpenSSL on a stream in memory."""
+"""TLS peers for the tests: two of ours, and strangers that do as they please."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import trio
+import trio.testing
 from cryptography import x509
 from OpenSSL import SSL
 
 from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
-from p2pnet.interfaces import Kit, Role
+from p2pnet.interfaces import Kit, Role, Secured
 from p2pnet.negotiation.upgrader import LayeredUpgrader
 from p2pnet.security.tls import TLS, KeyKind, TLSSecurity
 from p2pnet.security.tls.certificate import OwnCertificate, make_certificate
@@ -103,3 +104,72 @@ class Stranger:
             else:
                 await self.flush()
                 return result or b""
+
+
+# ---- two of ours ---------------------------------------------------------------------------
+
+
+async def secure_both(
+    one: trio.abc.Stream,
+    other: trio.abc.Stream,
+    *,
+    muxers: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    part: TLS | None = None,
+) -> tuple[Secured, Secured]:
+    found: dict[Role, Secured] = {}
+
+    async def secure(stream: trio.abc.Stream, role: Role) -> None:
+        is_dialer = role is Role.DIALER
+        found[role] = await security_of(ALICE if is_dialer else BOB, part).secure(
+            stream,
+            role,
+            expected=BOB_ID if is_dialer else None,
+            muxers=muxers[0 if is_dialer else 1],
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(secure, one, Role.DIALER)
+        nursery.start_soon(secure, other, Role.LISTENER)
+    return found[Role.DIALER], found[Role.LISTENER]
+
+
+class Tap(trio.abc.HalfCloseableStream):
+    """One end of a stream that shows what is sent, and can do without."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self._stream = stream
+        self.sent: list[bytes] = []
+        self.is_closed = False
+        self.is_stuck = False
+        self.change: Callable[[bytes], bytes] = bytes
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent.append(bytes(data))
+        if self.is_stuck:
+            await trio.sleep_forever()
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return self.change(bytes(await self._stream.receive_some(max_bytes)))
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        await self._stream.aclose()
+
+
+async def tapped_pair() -> tuple[trio.abc.Stream, Tap, trio.abc.Stream, Tap]:
+    """Return the ends of a secured stream that were both heard already."""
+    one, other = (Tap(stream) for stream in trio.testing.memory_stream_pair())
+    at_dialer, at_listener = await secure_both(one, other)
+    for sender, receiver in ((at_dialer, at_listener), (at_listener, at_dialer)):
+        await sender.stream.send_all(b"x")
+        assert await receiver.stream.receive_some() == b"x"
+    one.sent.clear()
+    other.sent.clear()
+    return at_dialer.stream, one, at_listener.stream, other
