@@ -13,7 +13,7 @@ The socket is closed when the last of its users is gone. Rules: specs/quic.md (Q
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -94,7 +94,7 @@ class QuicSocket:
         self._routes: dict[bytes, Route] = {}
         self._peers: dict[Endpoint, list[Route]] = {}
         self._tombs: OrderedDict[bytes, Tomb] = OrderedDict()
-        self._answers: list[tuple[bytes, Arrival]] = []
+        self._answers: deque[tuple[bytes, Arrival]] = deque()
         self._allowance = ANSWERS_PER_SECOND
         self._allowed_at = 0.0
         self._users = 0
@@ -124,12 +124,12 @@ class QuicSocket:
         """Receive for all connections, one task at a time, until cancelled or closed."""
         async with self._attending:
             while True:
+                await self._send_answers()
                 try:
                     arrivals = await self._socket.receive_many()
                 except trio.ClosedResourceError:
                     return
                 self._sort(arrivals)
-                await self._send_answers()
 
     def _sort(self, arrivals: Sequence[Arrival]) -> None:
         now = trio.current_time()
@@ -184,8 +184,8 @@ class QuicSocket:
             self._answers.append((data, arrival))
 
     async def _send_answers(self) -> None:
-        answers, self._answers = self._answers, []
-        for data, arrival in answers:
+        while self._answers:  # Who attends may be cancelled: then the next one goes on.
+            data, arrival = self._answers.popleft()
             await self.send([data], arrival.remote, arrival.local_host)
 
     # ---- what goes -----------------------------------------------------------------------
