@@ -26,7 +26,7 @@ class Limits:
     max_frame: int = 262_144
     """Most payload bytes put into one frame; rust-yamux takes up to 1 MiB."""
     max_unsent: int = 524_288
-    """Bytes ready to be sent at which senders wait; as many may be on their way."""
+    """Bytes ready to be sent at which those wait who have much of them; at twice that, all do."""
     max_control: int = 65_536
     """Bytes of frames without payload that may be ready; a remote that causes more is dropped."""
     ping_interval: float = 30.0

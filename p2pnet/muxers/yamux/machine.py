@@ -361,12 +361,16 @@ class Session:
 
     @property
     def has_room(self) -> bool:
-        """False while so much is ready to be sent that streams must not add to it."""
-        return not self._outgoing.is_full
+        """False while so much is ready to be sent that not even a new stream may add to it."""
+        return self._outgoing.has_room
 
-    def data_to_send(self) -> bytearray:
-        """Take all that is ready to be sent."""
-        return self._outgoing.take()
+    def data_to_send(self, most: int | None = None) -> bytearray:
+        """Take all that is ready to be sent, or about ``most`` bytes of it, by turns (Y20)."""
+        return self._outgoing.take(most)
+
+    def set_turn(self, most: int) -> None:
+        """Set how many bytes a stream may send before it is another's turn."""
+        self._outgoing.turn = most
 
     def deadline(self) -> float:
         """Return when to call ``on_deadline``."""

@@ -120,7 +120,7 @@ class YamuxStream(MuxedStream):
             self._is_sending = False
 
     def _might_send(self) -> bool:
-        return self._state.has_credit and self._session.has_room
+        return self._state.has_credit and self._state.has_room
 
     async def send_eof(self) -> None:
         self._check_sender()

@@ -139,8 +139,9 @@ class StreamState:
             raise self._error()
         end = len(data)
         outgoing = self._shared.outgoing
-        while start < end and self._credit and not outgoing.is_full:
-            stop = min(end, start + min(self._credit, self._shared.max_frame))
+        while start < end and self._credit and outgoing.has_room_for(self.id):
+            largest = min(self._shared.max_frame, outgoing.turn)
+            stop = min(end, start + min(self._credit, largest))
             outgoing.data(self.id, data, start, stop)
             self._credit -= stop - start
             start = stop
@@ -149,6 +150,11 @@ class StreamState:
     @property
     def has_credit(self) -> bool:
         return self._credit > 0
+
+    @property
+    def has_room(self) -> bool:
+        """False while so much is ready to be sent that this stream must not add to it."""
+        return self._shared.outgoing.has_room_for(self.id)
 
     def finish(self) -> None:
         """Send FIN, once.

@@ -12,6 +12,7 @@ import trio
 
 from p2pnet.errors import P2PError
 from p2pnet.muxers.yamux.machine import Session
+from p2pnet.muxers.yamux.outgoing import MAX_TURN, MIN_TURN
 
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, P2PError)
 """How the stream below says that it can't go on."""
@@ -19,6 +20,10 @@ PIECE_BYTES = 65_536
 """Sent at once; on a slow line progress is seen after so much."""
 WAITED_SECONDS = 0.05
 """Who had to wait so long for room found the buffers below full, and then something left them."""
+
+SLOW_SECONDS = 0.02
+FAST_SECONDS = 0.002
+"""Seconds a turn takes, above which the next is half of it, and below which it is twice."""
 
 
 class Waiter:
@@ -56,6 +61,7 @@ class Writer:
         self._scope = trio.CancelScope(shield=True)
         self._idle = Waiter()
         self._is_sending = False
+        self._turn = MIN_TURN
         self._flushed = Waiter()
         self._short_of_room: dict[Waiter, None] = {}
 
@@ -76,7 +82,7 @@ class Writer:
         while True:
             while self._session.has_data_to_send:
                 self._is_sending = True
-                data = self._session.data_to_send()
+                data = self._session.data_to_send(self._turn)
                 self.wake_senders()
                 await self._send(data)
                 self._is_sending = False
@@ -85,6 +91,7 @@ class Writer:
 
     async def _send(self, data: bytearray) -> None:
         """Send all, and tell the session whenever the remote must have taken something (Y12)."""
+        first = trio.current_time()
         with memoryview(data) as view:
             for start in range(0, len(view), PIECE_BYTES):
                 began = trio.current_time()
@@ -93,6 +100,18 @@ class Writer:
                 now = trio.current_time()
                 if now - began >= WAITED_SECONDS:
                     self._session.progressed(now)
+        self._adapt(len(data), trio.current_time() - first)
+
+    def _adapt(self, size: int, seconds: float) -> None:
+        """Let a turn be as large as goes out in no time, but small on a slow line (Y20)."""
+        turn = self._turn
+        if seconds > SLOW_SECONDS:
+            turn = max(turn // 2, MIN_TURN)
+        elif size >= turn and seconds < FAST_SECONDS:
+            turn = min(turn * 2, MAX_TURN)
+        if turn != self._turn:
+            self._turn = turn
+            self._session.set_turn(turn)
 
     def wake_senders(self) -> None:
         """Let those who wait for room look again."""

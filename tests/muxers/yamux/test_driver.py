@@ -162,11 +162,13 @@ async def test_an_opener_waits_while_the_remote_reads_nothing(
         for _ in range(2):
             await stream.send_all(bytes(100))
             await trio.testing.wait_all_tasks_blocked()
+        # One stream has had its share; the connection is full once another has its own, too.
+        await (await dialer.connection.open_stream()).send_all(bytes(100))
         with trio.move_on_after(5) as scope:
             await dialer.connection.open_stream()
         assert scope.cancelled_caught
         await below[1].receive_some()
-        await dialer.connection.open_stream()
+        await (await dialer.connection.open_stream()).send_all(bytes(100))
         await stream.send_all(bytes(100))
 
         @nursery.start_soon
@@ -261,7 +263,7 @@ async def test_a_remote_that_never_reads_is_dropped_before_it_fills_our_memory()
         with pytest.raises(trio.BrokenResourceError):  # noqa: PT012
             for number in range(100_000):
                 await below[1].send_all(encode(WINDOW_UPDATE, SYN, 2 * number + 1, 0))
-                held = max(held, len(tested.connection._session._outgoing._buffer))
+                held = max(held, len(tested.connection._session._outgoing))
         await tested.ended.wait()
         assert isinstance(tested.error, ProtocolError)
         assert 0 < held < 1300

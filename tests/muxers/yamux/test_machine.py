@@ -207,10 +207,15 @@ def test_writers_stop_when_the_buffer_is_full_and_go_on_when_it_was_taken() -> N
     stream = end.open()
     sent = stream.write(bytes(5000), 0)
     assert sent == 1200
+    assert not stream.has_room
+    assert stream.write(bytes(5000), sent) == sent
+    other = end.open()
+    assert other.write(bytes(5000), 0) == 400
+    assert end.session.may_open
+    assert end.open().write(bytes(5000), 0) == 400
     assert not end.session.has_room
     assert not end.session.may_open
-    assert stream.write(bytes(5000), sent) == sent
-    assert len(end.session.data_to_send()) < 1000 + 400 + 2 * 12
+    assert len(end.session.data_to_send()) < 2 * 1000 + 400
     assert stream.write(bytes(5000), sent) == sent + 1200
 
 
@@ -248,8 +253,10 @@ def test_y9_credit_is_given_back_when_the_application_reads_not_before() -> None
     transfer(dialer, other)
     other.sent()
     arrived = other.streams[1]
-    assert arrived.read(INITIAL_WINDOW // 2 - 1)
-    assert not arrived.owes_credit
+    left = INITIAL_WINDOW // 2 - 1
+    while left:
+        left -= len(arrived.read(left) or b"")
+        assert not arrived.owes_credit
     assert arrived.read(1) == b"\0"
     assert arrived.owes_credit
     arrived.grant_credit(0.0)

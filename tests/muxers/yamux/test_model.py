@@ -155,8 +155,8 @@ class World:
 
     def check(self) -> None:
         for end in self.ends:
-            waiting = len(end.session._outgoing._buffer)
-            assert waiting < CONFIG.max_unsent + CONFIG.max_frame + CONFIG.max_control
+            waiting = len(end.session._outgoing)
+            assert waiting < 2 * CONFIG.max_unsent + CONFIG.max_frame + CONFIG.max_control
             inbound = end.session._inbound
             assert inbound <= CONFIG.max_streams
             grown = 0

@@ -118,7 +118,7 @@ async def test_a_reader_that_sleeps_makes_the_sender_wait_and_holds_one_window_o
             await one.send_eof()
 
         def held() -> int:
-            sending = dialer.connection._session._outgoing._buffer
+            sending = dialer.connection._session._outgoing
             receiving = listener.connection._session._streams[1]._inbox
             return len(sending) + sum(map(len, receiving))
 
