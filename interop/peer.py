@@ -12,17 +12,30 @@ from collections.abc import Mapping
 
 import trio
 
-from p2pnet import HostConfig, Ping, PrivateKey, RelayServer, open_host, presets
+from p2pnet import (
+    TCP,
+    TLS,
+    HostConfig,
+    Noise,
+    Ping,
+    PrivateKey,
+    RelayServer,
+    WebSocket,
+    open_host,
+    presets,
+)
 from p2pnet.commands.echo import ECHO, serve_echo
 from p2pnet.core.addresses import with_peer
 from p2pnet.errors import describe
 from p2pnet.events import AddressTested, ReservationAccepted
 from p2pnet.host.host import Host
-from p2pnet.interfaces import Connection, Part, Service, Stream
+from p2pnet.interfaces import Connection, Part, Security, Service, Stream, Transport
 from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
 from p2pnet.protocols.autonat_v1 import AutoNATv1, AutoNATv1Server
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.identify import Identify
+from p2pnet.security.pnet import PreSharedKey
+from p2pnet.transports.quic import QUIC
 
 CHUNK_BYTES = 65_536
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -32,15 +45,29 @@ AUTONAT: dict[str, Part[Service]] = {
     "v2-client": AutoNAT(),
     "v2-server": AutoNATServer(),
 }
+SECURITY: dict[str, Part[Security]] = {"noise": Noise(), "tls": TLS()}
 
 
 def make_config(env: Mapping[str, str]) -> HostConfig:
+    if env.get("MUXER", "yamux") != "yamux":
+        raise ValueError("this peer speaks yamux")
+    psk = PreSharedKey.from_file(env["PSK_FILE"]) if env.get("PSK_FILE") else None
+    transports: list[Part[Transport]] = [TCP(), WebSocket()]
+    if psk is None:
+        transports.append(QUIC())
+    return dataclasses.replace(
+        choose_preset(env),
+        transports=transports,
+        security=[SECURITY[env.get("SECURITY", "noise")]],
+        private_network=psk,
+    )
+
+
+def choose_preset(env: Mapping[str, str]) -> HostConfig:
     seed = env.get("KEY_SEED")
     key = PrivateKey.from_seed(bytes.fromhex(seed)) if seed else PrivateKey.generate()
     role = env["ROLE"]
     listen = [a for a in env.get("LISTEN", "" if role == "dial" else LOOPBACK).split(",") if a]
-    if env.get("SECURITY", "noise") != "noise" or env.get("MUXER", "yamux") != "yamux":
-        raise ValueError("this peer speaks noise and yamux")
     if env.get("AUTONAT"):
         config = presets.minimal(key=key, listen=listen)
         services = [*config.services, AUTONAT[env["AUTONAT"]]]
