@@ -508,6 +508,10 @@ class ServiceHost(Protocol):
         """Open a stream to a peer for the first protocol it speaks, connecting if need be."""
         ...
 
+    def can_dial(self, address: Multiaddr) -> bool:
+        """Tell if a transport of this host reaches addresses of that kind."""
+        ...
+
     def add_transport(self, transport: Transport) -> None:
         """Make another kind of address dialable, from now on."""
         ...

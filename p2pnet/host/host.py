@@ -292,6 +292,10 @@ class Host:
 
     # ---- for services --------------------------------------------------------------------
 
+    def can_dial(self, address: Multiaddr) -> bool:
+        """Tell if a transport of this host reaches addresses of that kind."""
+        return self._swarm.can_dial(address)
+
     def add_transport(self, transport: Transport) -> None:
         """Make another kind of address dialable."""
         self._swarm.add_transport(transport)

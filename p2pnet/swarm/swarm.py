@@ -109,6 +109,9 @@ class Swarm:
     def add_transport(self, transport: Transport) -> None:
         self._transports.append(transport)
 
+    def can_dial(self, address: Multiaddr) -> bool:
+        return any(transport.can_dial(address) for transport in self._transports)
+
     async def listen(self, address: Multiaddr) -> Listener:
         """Open a listener; connections are accepted once it is handed to ``serve``.
 

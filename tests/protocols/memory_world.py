@@ -334,6 +334,9 @@ class MemoryHost:
         self.world.limited_uses.append(limited)
         return await (await self.connect(target)).open_stream(*protocol_ids)
 
+    def can_dial(self, address: Multiaddr) -> bool:
+        raise NotImplementedError
+
     def add_transport(self, transport: Transport) -> None:
         raise NotImplementedError
 

@@ -33,7 +33,7 @@ from p2pnet.interfaces import Connection, Kit, ServiceHost
 from p2pnet.protocols.autonat.asking import Asker, Patience
 from p2pnet.protocols.autonat.known_servers import KnownServers
 from p2pnet.protocols.autonat.messages import DIAL_BACK, DIAL_REQUEST
-from p2pnet.protocols.autonat.policy import Outcome, Purse
+from p2pnet.protocols.autonat.policy import Outcome, Purse, port_of
 from p2pnet.protocols.autonat.schedule import Pace, Probe, Rounds, Schedule, Server
 from p2pnet.protocols.autonat.scout import ENOUGH, Scout
 
@@ -272,7 +272,9 @@ class Trials:
     async def _explore(self, scout: Scout, servers: list[Server]) -> None:
         useful = False
         with self._until_moved():
-            useful = await scout.explore(servers, self._rate)
+            ports = map(port_of, self._candidates())
+            transports = sorted({port[0] for port in ports if port is not None})
+            useful = await scout.explore(servers, self._rate, transports)
         self._rounds.ended(trio.current_time(), useful=useful)
         self._happened.set()
 

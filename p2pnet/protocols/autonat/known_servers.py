@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from p2pnet.core.addresses import Multiaddr, Scope, ip_of, scope, tcp_endpoint
+from p2pnet.core.addresses import Multiaddr, Scope, ip_of, scope, without_peer
 from p2pnet.core.peer_id import PeerId
 from p2pnet.events import ConnectionClosed, PeerIdentified
 from p2pnet.interfaces import Connection, ServiceHost
 from p2pnet.protocols.autonat.messages import DIAL_REQUEST
-from p2pnet.protocols.autonat.policy import network_of
+from p2pnet.protocols.autonat.policy import network_of, port_of
 from p2pnet.protocols.autonat.schedule import Server
 
 PUBLIC = frozenset({Scope.PUBLIC})
@@ -73,13 +73,18 @@ class KnownServers:
                 found.append(Server(peer_id, network_of(remote), is_ipv6))
         return tuple(found)
 
-    def place(self, peer_id: PeerId) -> Multiaddr | None:
-        """Return where a server can be dialled, at the IP address that it is connected from."""
+    def place(self, peer_id: PeerId, transport: str) -> Multiaddr | None:
+        """Return where to dial a server over ``tcp`` or ``udp``, at the IP it is connected from."""
         connection = self.connection(peer_id)
         if connection is None:
             return None
-        if not connection.is_inbound:
-            return connection.remote_address
         ip = ip_of(connection.remote_address)
         told = self._host.peers.addresses(peer_id)
-        return next((a for a in told if tcp_endpoint(a) is not None and ip_of(a) == ip), None)
+        known = told if connection.is_inbound else [connection.remote_address, *told]
+        for address in map(without_peer, known):
+            port = port_of(address)
+            if port is None or port[0] != transport or ip_of(address) != ip:
+                continue
+            if self._host.can_dial(address):
+                return address
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 
@@ -21,6 +21,7 @@ from p2pnet.core.addresses import (
     unwrapped,
     without_peer,
 )
+from p2pnet.core.addresses import place_of as direct_place
 from p2pnet.core.peer_id import PeerId
 from p2pnet.protocols.autonat.messages import DialResponse, DialStatus, Status
 
@@ -43,6 +44,18 @@ def network_of(address: Multiaddr) -> str:
     return str(ip)
 
 
+def is_tcp(address: Multiaddr) -> bool:
+    return tcp_endpoint(address) is not None
+
+
+def port_of(address: Multiaddr) -> tuple[str, int] | None:
+    """Return the port of TCP or UDP that a direct address leads to; None if there is none."""
+    place = direct_place(address)
+    if place is None or place.endpoint.port == 0:
+        return None
+    return place.protocol, place.endpoint.port
+
+
 # ---- the server --------------------------------------------------------------------------
 
 
@@ -55,20 +68,27 @@ class Place:
     has_ipv4: bool = True
     has_ipv6: bool = True
     allow_private: bool = False
+    dials: Callable[[Multiaddr], bool] = is_tcp
+    """Whether there is a transport for an address."""
 
 
 def place_of(
-    interfaces: Iterable[str], known: Iterable[Multiaddr], *, allow_private: bool
+    interfaces: Iterable[str],
+    known: Iterable[Multiaddr],
+    *,
+    allow_private: bool,
+    dials: Callable[[Multiaddr], bool] = is_tcp,
 ) -> Place:
     """Work out where a server is from its interfaces, and the addresses known to be its own."""
     if allow_private:
-        return Place(allow_private=True)
+        return Place(allow_private=True, dials=dials)
     here = [ipaddress.ip_address(ip.partition("%")[0]) for ip in interfaces]
     outside = [ip for address in known if (ip := ip_of(address)) is not None]
     return Place(
         own=frozenset(str(unwrapped(ip)) for ip in [*here, *outside]),
         has_ipv4=any(ip.version == 4 and not ip.is_loopback for ip in here),
         has_ipv6=any(ip.version == 6 and scope_of_ip(ip) is Scope.PUBLIC for ip in here),
+        dials=dials,
     )
 
 
@@ -91,8 +111,8 @@ def choose(addresses: Sequence[Multiaddr | None], client: PeerId, place: Place) 
 
 def is_dialable(address: Multiaddr, client: PeerId, place: Place) -> bool:
     """Tell if a server may knock there: a public IP, no name, no relay, not its own (AN12)."""
-    ip, endpoint = ip_of(address), tcp_endpoint(address)
-    if ip is None or endpoint is None or endpoint.port == 0:
+    ip, port = ip_of(address), port_of(address)
+    if ip is None or port is None or not place.dials(without_peer(address)):
         return False
     if unwrapped(ip) != ip or peer_id_of(address) not in (None, client):
         return False

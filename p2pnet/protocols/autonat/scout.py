@@ -13,12 +13,12 @@ At which address a port is seen outside is learnt from the server that it speaks
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, parse, scope, tcp_endpoint, without_peer
+from p2pnet.core.addresses import Multiaddr, at_endpoint, parse, place_of, scope
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary
 from p2pnet.errors import P2PError
@@ -26,16 +26,15 @@ from p2pnet.events import FilteringTested
 from p2pnet.interfaces import Apart, Connection, ServiceHost
 from p2pnet.protocols.autonat.asking import Asker
 from p2pnet.protocols.autonat.known_servers import KnownServers
-from p2pnet.protocols.autonat.policy import Outcome
+from p2pnet.protocols.autonat.policy import Outcome, port_of
 from p2pnet.protocols.autonat.schedule import Server
 
 logger = logging.getLogger("p2pnet.autonat")
 
-ANYWHERE_4 = parse("/ip4/0.0.0.0/tcp/0")
-ANYWHERE_6 = parse("/ip6/::/tcp/0")
+ANYWHERE_4 = {"tcp": parse("/ip4/0.0.0.0/tcp/0"), "udp": parse("/ip4/0.0.0.0/udp/0/quic-v1")}
+ANYWHERE_6 = {"tcp": parse("/ip6/::/tcp/0"), "udp": parse("/ip6/::/udp/0/quic-v1")}
 ENOUGH = 3
 """Networks whose servers are asked in a round."""
-TRANSPORT = "tcp"
 
 Rate = Callable[[Server, Outcome], None]
 
@@ -58,22 +57,28 @@ class Scout:
         self._told = 0
         self._turns: dict[PeerId, trio.Lock] = {}
 
-    async def explore(self, servers: Sequence[Server], rate: Rate) -> bool:
+    async def explore(
+        self, servers: Sequence[Server], rate: Rate, transports: Iterable[str]
+    ) -> bool:
         """Run a round with servers of different networks; False if nothing came of it."""
         before = self._told
         self._turns = {server.peer_id: trio.Lock() for server in servers}
-        async with trio.open_nursery() as nursery:
-            for number, server in enumerate(servers):
-                stranger = servers[(number + 1) % len(servers)]
-                nursery.start_soon(self._explore_port, server, stranger, rate)
+        for transport in transports:
+            usable = [s for s in servers if self._servers.place(s.peer_id, transport) is not None]
+            explore = partial(self._explore_port, transport=transport, rate=rate)
+            async with trio.open_nursery() as nursery:
+                for number, server in enumerate(usable):
+                    nursery.start_soon(explore, server, usable[(number + 1) % len(usable)])
         return self._told > before
 
-    async def _explore_port(self, server: Server, stranger: Server, rate: Rate) -> None:
+    async def _explore_port(
+        self, server: Server, stranger: Server, *, transport: str, rate: Rate
+    ) -> None:
         """Test one port, which speaks to ``server`` alone (AN31)."""
         with boundary(logger, f"filtering test with {server.peer_id}"):
             async with self._host.apart(stranger=False) as apart:
                 with trio.fail_after(self._timeout):
-                    connection, outside = await self._open_port(apart, server)
+                    connection, outside = await self._open_port(apart, server, transport)
                 ask = partial(self._ask, outside=outside, rate=rate)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(ask, server, connection)
@@ -81,22 +86,27 @@ class Scout:
                     if other is not None and stranger != server:
                         nursery.start_soon(partial(ask, by_stranger=True), stranger, other)
 
-    async def _open_port(self, apart: Apart, server: Server) -> tuple[Connection, Multiaddr]:
+    async def _open_port(
+        self, apart: Apart, server: Server, transport: str
+    ) -> tuple[Connection, Multiaddr]:
         """Open a port and connect from it; return also where the server sees it.
 
         Raises:
             P2PError: if that cannot be.
         """
-        place = self._servers.place(server.peer_id)
+        place = self._servers.place(server.peer_id, transport)
         if place is None:
             raise P2PError("nobody knows where to dial the server")
-        listening = await apart.listen(ANYWHERE_6 if server.is_ipv6 else ANYWHERE_4)
+        listening = await apart.listen((ANYWHERE_6 if server.is_ipv6 else ANYWHERE_4)[transport])
         connection = await apart.dial(server.peer_id, place)
         if port_of(connection.local_address) != port_of(listening):
             raise P2PError("the dial has not left from the port that it was to leave from")
         seen = await self._host.observe(connection)
-        outside = None if seen is None else without_peer(seen)
-        if outside is None or scope(outside) not in self._servers.scopes or not port_of(outside):
+        port = None if seen is None else place_of(seen)
+        if port is None or port.protocol != transport or port.endpoint.port == 0:
+            raise P2PError(f"the server sees this host at {seen}")
+        outside = at_endpoint(listening, port.endpoint)
+        if scope(outside) not in self._servers.scopes:
             raise P2PError(f"the server sees this host at {outside}")
         return connection, outside
 
@@ -116,9 +126,6 @@ class Scout:
         if outcome in (Outcome.REACHED, Outcome.NOT_REACHED):
             self._told += 1
             reached = outcome is Outcome.REACHED
-            self._host.publish(FilteringTested(TRANSPORT, by_stranger, reached, server.peer_id))
-
-
-def port_of(address: Multiaddr) -> int | None:
-    endpoint = tcp_endpoint(address)
-    return None if endpoint is None else endpoint.port
+            place = place_of(outside)
+            transport = "tcp" if place is None else place.protocol
+            self._host.publish(FilteringTested(transport, by_stranger, reached, server.peer_id))

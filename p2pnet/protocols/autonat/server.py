@@ -167,7 +167,12 @@ class AutoNATServerService:
             if not is_relayed(address)
         ]
         interfaces = self._env.network.interface_addresses()
-        return place_of(interfaces, known, allow_private=self._config.allow_private)
+        return place_of(
+            interfaces,
+            known,
+            allow_private=self._config.allow_private,
+            dials=host.can_dial,
+        )
 
     def _must_pay(self, address: Multiaddr, connection: Connection) -> bool:
         """Tell if a third party may be at an address, or is known to be (AN13)."""

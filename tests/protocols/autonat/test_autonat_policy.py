@@ -145,3 +145,19 @@ def test_where_another_was_found_is_remembered_for_an_hour() -> None:
     others.forget(third)
     others.forget(second)
     assert not others.includes(third, 2.0)
+
+
+def test_what_no_transport_reaches_is_passed_over_and_what_one_does_is_dialled() -> None:
+    """AN12."""
+    quic, tcp = parse("/ip4/11.0.0.1/udp/4001/quic-v1"), parse("/ip4/11.0.0.1/tcp/4001")
+    without, with_quic = Place(), Place(dials=lambda address: address in (quic, tcp))
+    for offered in ([quic, tcp], [tcp, quic]):
+        chosen = choose(offered, PEERS[0], without)
+        assert chosen is not None
+        assert chosen.address == tcp
+        chosen = choose(offered, PEERS[0], with_quic)
+        assert chosen is not None
+        assert (chosen.index, chosen.address) == (0, offered[0])
+    assert choose([quic], PEERS[0], without) is None
+    closed = parse("/ip4/11.0.0.1/udp/0/quic-v1")
+    assert choose([closed], PEERS[0], Place(dials=lambda _: True)) is None

@@ -368,6 +368,9 @@ class FakeHost:
     ) -> Stream:
         raise NotImplementedError
 
+    def can_dial(self, address: Multiaddr) -> bool:
+        raise NotImplementedError
+
     def add_transport(self, transport: Transport) -> None:
         self.transports.append(transport)
 
