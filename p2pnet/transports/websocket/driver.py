@@ -6,6 +6,7 @@ Rules: specs/websocket.md (W4 to W13).
 from __future__ import annotations
 
 from contextlib import suppress
+from operator import index
 
 import trio
 
@@ -172,17 +173,16 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
     # ---- receiving -----------------------------------------------------------------------
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         self._check_open()
         self._receiving = True
         try:
-            if not self._data:
-                await self._receive()
-            else:
+            if self._data or self._is_over:
                 await trio.lowlevel.checkpoint()
+            await self._receive()
         finally:
             self._receiving = False
         size = len(self._data) if max_bytes is None else max_bytes
@@ -248,7 +248,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
             return
         self._is_closed = True
         try:
-            if not self._turn.locked() and not self._is_cut:
+            if not (self._turn.locked() or self._is_cut or self._is_broken):
                 await say(self._stream, self._frames.close())
         finally:
             await self._stream.aclose()

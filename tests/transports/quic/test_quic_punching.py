@@ -1,0 +1,246 @@
+"""Rules Q2 Q20: from which port a dial leaves, and how holes are punched into NATs."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address, quic_endpoint
+from p2pnet.errors import AddressUnsupported, P2PError
+from p2pnet.interfaces import CapableConnection, Listener, PendingConnection, Role
+from p2pnet.testing.conformance.running import converse, stream_between
+from p2pnet.testing.world import World
+from p2pnet.transports.quic.endings import no_answer
+from tests.transports.quic.quic_scene import End, Peer
+
+NO_ANSWER = type(no_answer())
+
+
+class Home:
+    """A peer behind a NAT that listens, and where its NAT shows it to a peer outside."""
+
+    def __init__(self, world: World, kind: str, name: str) -> None:
+        self.world = world
+        self.peer = Peer(world.machine(name, at=world.home(kind, f"home of {name}")).env)
+        self.door: Listener | None = None
+        self.accepted: list[CapableConnection] = []
+
+    async def open(self, nursery: trio.Nursery) -> None:
+        self.door = await self.peer.listen("0.0.0.0", 4001)
+        nursery.start_soon(self.accept)
+
+    async def accept(self) -> None:
+        assert self.door is not None
+        while True:
+            try:
+                pending = await self.door.accept()
+            except trio.ClosedResourceError:
+                return
+            await self.upgrade(pending)
+
+    async def upgrade(self, pending: PendingConnection) -> None:
+        try:
+            with trio.fail_after(10):
+                self.accepted.append(await pending.upgrade())
+        except (P2PError, OSError, trio.TooSlowError):
+            return
+
+    async def close(self) -> None:
+        assert self.door is not None
+        for connection in self.accepted:
+            await connection.aclose()
+        await self.door.aclose()
+
+
+class Mirror:
+    """A public peer that sees from where others come."""
+
+    def __init__(self, world: World) -> None:
+        machine = world.machine("mirror")
+        self.host = machine.addresses[0]
+        self.peer = Peer(machine.env)
+
+    async def shows(self, home: Home) -> Multiaddr:
+        door = await self.peer.listen(self.host)
+        seen: list[Multiaddr] = []
+
+        async def serve() -> None:
+            connection = await (await door.accept()).upgrade()
+            seen.append(connection.remote_address)
+            await connection.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            connection = await home.peer.dial(door.address, self.peer)
+        await connection.aclose()
+        await door.aclose()
+        return seen[0]
+
+
+async def try_dial(
+    home: Home, address: Multiaddr, other: Home, role: Role, made: list[CapableConnection]
+) -> None:
+    try:
+        made.append(await home.peer.dial(address, other.peer, role=role))
+    except (P2PError, OSError):
+        return
+
+
+async def talk(one: CapableConnection, two: CapableConnection) -> None:
+    async with trio.open_nursery() as nursery:
+        ends = End(one), End(two)
+        for end in ends:
+            nursery.start_soon(end.run)
+        await converse(*await stream_between(*ends))
+        await converse(*await stream_between(*reversed(ends)))
+        await one.aclose()
+        await two.aclose()
+
+
+async def punch(
+    world: World, kinds: tuple[str, str], roles: tuple[Role, Role]
+) -> tuple[list[CapableConnection], list[CapableConnection], Home, Home]:
+    """Punch between two homes; return what the dials of each made."""
+    alice, bob = Home(world, kinds[0], "alice"), Home(world, kinds[1], "bob")
+    mirror = Mirror(world)
+    results: tuple[list[CapableConnection], list[CapableConnection]] = ([], [])
+    async with trio.open_nursery() as nursery:
+        for home in (alice, bob):
+            await home.open(nursery)
+        where_alice, where_bob = await mirror.shows(alice), await mirror.shows(bob)
+        async with trio.open_nursery() as dialling:
+            dialling.start_soon(try_dial, alice, where_bob, bob, roles[0], results[0])
+            dialling.start_soon(try_dial, bob, where_alice, alice, roles[1], results[1])
+        punched = results[1] if roles[1] is Role.LISTENER and results[1] else bob.accepted
+        for one, two in (*zip(results[0], punched), *zip(alice.accepted, results[1])):
+            await talk(one, two)
+        for connection in (*results[0], *results[1]):
+            await connection.aclose()
+        await alice.close()
+        await bob.close()
+        nursery.cancel_scope.cancel()
+    return (*results, alice, bob)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("port-restricted", "port-restricted"),
+        ("full-cone", "port-restricted"),
+        ("port-restricted", "full-cone"),
+        ("address-restricted", "port-restricted"),
+        ("full-cone", "symmetric"),
+    ],
+)
+async def test_random_packets_let_the_dial_of_the_other_side_in(
+    kinds: tuple[str, str], world: World
+) -> None:
+    """Q20: the listener's dial returns the very connection that came in."""
+    dialled, punched, alice, bob = await punch(
+        world, (kinds[1], kinds[0]), (Role.DIALER, Role.LISTENER)
+    )
+    assert len(dialled) == 1
+    if kinds[1] == "symmetric":
+        # It comes from another port than the one that is knocked at: as any arrival.
+        assert not punched
+        assert [one.peer_id for one in bob.accepted] == [alice.peer.peer_id]
+        return
+    assert len(punched) == 1
+    assert not bob.accepted
+
+
+async def test_two_symmetric_nats_cannot_be_punched(world: World) -> None:
+    """Q20: and both dials end, with nothing left."""
+    kinds = ("symmetric", "symmetric")
+    dialled, punched, alice, bob = await punch(world, kinds, (Role.DIALER, Role.LISTENER))
+    assert not dialled
+    assert not punched
+    assert not alice.accepted
+    assert not bob.accepted
+
+
+async def test_both_sides_may_dial_at_once(world: World) -> None:
+    """Q20: as js-libp2p does; each dial gets a connection of its own."""
+    kinds = ("port-restricted", "port-restricted")
+    one, two, alice, bob = await punch(world, kinds, (Role.DIALER, Role.DIALER))
+    assert len(one) == len(two) == 1
+    assert len(alice.accepted) == len(bob.accepted) == 1
+
+
+async def test_a_stranger_at_the_place_that_is_knocked_at_is_accepted_as_any(
+    world: World,
+) -> None:
+    """Q20."""
+    alice, bob = Home(world, "open", "alice"), Home(world, "open", "bob")
+    stranger = Peer(world.machine("nobody").env)
+    async with trio.open_nursery() as nursery:
+        for home in (alice, bob):
+            await home.open(nursery)
+        assert bob.door is not None
+        address = quic_address(Endpoint(world.machines["alice"].addresses[0], 4001))
+        target = quic_address(Endpoint(world.machines["bob"].addresses[0], 4001))
+        async with trio.open_nursery() as dialling:
+            dialling.start_soon(try_dial, alice, target, bob, Role.DIALER, alice.accepted)
+            with pytest.raises(NO_ANSWER):
+                await bob.peer.dial(address, stranger, role=Role.LISTENER)
+        await trio.sleep(1)
+        assert [one.peer_id for one in bob.accepted] == [alice.peer.peer_id]
+        await alice.close()
+        await bob.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_does_not_listen_cannot_be_dialled(world: World) -> None:
+    peer, other = Peer(world.machine().env), Peer(world.machine("other").env)
+    address = quic_address(Endpoint(world.machines["other"].addresses[0], 4001))
+    with pytest.raises(AddressUnsupported, match="nothing listens"):
+        await peer.dial(address, other, role=Role.LISTENER)
+
+
+async def test_a_dial_leaves_from_the_port_that_is_listened_on(world: World) -> None:
+    """Q2: unless any port is asked for; then from a fresh one each."""
+    peer, other = Peer(world.machine("m").env), Peer(world.machine("o").env)
+    here = await peer.listen("0.0.0.0", 4001)
+    there = await other.listen(world.machines["o"].addresses[0])
+    ports = []
+    for any_port in (False, False, True, True):
+        async with trio.open_nursery() as nursery:
+            made: list[CapableConnection] = []
+
+            async def dial(any_port: bool, made: list[CapableConnection]) -> None:
+                made.append(await peer.dial(there.address, other, any_port=any_port))
+
+            nursery.start_soon(dial, any_port, made)
+            accepted = await (await there.accept()).upgrade()
+        local, seen = quic_endpoint(made[0].local_address), quic_endpoint(accepted.remote_address)
+        assert local == seen
+        assert local is not None
+        assert local.host == world.machines["m"].addresses[0]
+        ports.append(local.port)
+        await made[0].aclose()
+        await accepted.aclose()
+    assert ports[:2] == [4001, 4001]
+    assert len(set(ports)) == 3
+    await here.aclose()
+    await there.aclose()
+
+
+async def test_one_listens_again_where_connections_of_a_closed_listener_go_on(
+    world: World,
+) -> None:
+    """Q1: all that is one port of UDP."""
+    peer, other = Peer(world.machine("m").env), Peer(world.machine("o").env)
+    door = await peer.listen(world.machines["m"].addresses[0], 4001)
+    async with trio.open_nursery() as nursery:
+        made: list[CapableConnection] = []
+
+        async def dial() -> None:
+            made.append(await other.dial(door.address, peer))
+
+        nursery.start_soon(dial)
+        accepted = await (await door.accept()).upgrade()
+    await door.aclose()
+    again = await peer.listen(world.machines["m"].addresses[0], 4001)
+    assert again.address == door.address
+    await talk(made[0], accepted)
+    await again.aclose()
