@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check interop bench bench-quick bench-sim protos clean
+.PHONY: help demo test check interop bench bench-quick bench-relay bench-sim protos clean
 
 help:
 	@echo "make demo         two peers behind NATs meet by peer id and end up direct"
@@ -12,6 +12,7 @@ help:
 	@echo "make check        formatting, lint, strict types, import rules"
 	@echo "make interop      against go-, js- and rust-libp2p (what is not installed is skipped)"
 	@echo "make bench        benchmarks; make bench-quick takes a minute"
+	@echo "make bench-relay  memory of a relay for each of 1,000 reservations and 200 circuits"
 	@echo "make bench-sim    benchmarks of the simulated internet: a day of churn, a crowd of 1,000"
 	@echo "make protos       generate p2pnet/pb anew"
 
@@ -47,6 +48,9 @@ bench: $(VENV)/installed
 
 bench-quick: $(VENV)/installed
 	$(BIN)/python -m benchmarks --quick
+
+bench-relay: $(VENV)/installed
+	$(BIN)/python -m benchmarks.relay
 
 bench-sim: $(VENV)/installed
 	$(BIN)/python -m benchmarks.simulated
