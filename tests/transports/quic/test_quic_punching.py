@@ -112,7 +112,10 @@ async def punch(
             dialling.start_soon(try_dial, alice, where_bob, bob, roles[0], results[0])
             dialling.start_soon(try_dial, bob, where_alice, alice, roles[1], results[1])
         punched = results[1] if roles[1] is Role.LISTENER and results[1] else bob.accepted
-        for one, two in (*zip(results[0], punched), *zip(alice.accepted, results[1])):
+        await trio.sleep(1)
+        for one, two in zip(results[0], punched, strict=False):
+            await talk(one, two)
+        for one, two in zip(alice.accepted, results[1], strict=False):
             await talk(one, two)
         for connection in (*results[0], *results[1]):
             await connection.aclose()
