@@ -286,6 +286,7 @@ def with_host(address: Multiaddr, ip: str) -> Multiaddr:
     return join([(kind, ip), *components(address)[1:]])
 
 
+@lru_cache(maxsize=4096)
 def at_endpoint(address: Multiaddr, endpoint: Endpoint) -> Multiaddr:
     """Put another IP and port into a direct address with an IP; what is behind them stays."""
     (transport, _), *behind = components(address)[1:]
