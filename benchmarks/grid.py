@@ -55,9 +55,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.grid")
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--seed", type=int, default=0)
+    kinds = [each.value for each in Dependence]
+    parser.add_argument("--mapping", choices=kinds, action="append", help="only this; repeatable")
+    parser.add_argument("--filtering", choices=kinds, action="append", help="only this; repeatable")
     chosen = parser.parse_args()
     found: dict[str, list[str]] = {}
-    for mapping, filtering in product(Dependence, Dependence):
+    mappings = [Dependence(value) for value in chosen.mapping or kinds]
+    filterings = [Dependence(value) for value in chosen.filtering or kinds]
+    for mapping, filtering in product(mappings, filterings):
         nat = NatKind(mapping=mapping, filtering=filtering, ports=PortChoice.RANDOM)
         name = f"{mapping.value} mapping, {filtering.value} filtering"
         began = time.perf_counter()
