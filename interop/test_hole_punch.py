@@ -23,16 +23,37 @@ CELLS = [
     ("go", "p2pnet", "go"),
     ("go", "go", "p2pnet"),
     ("go", "p2pnet", "p2pnet"),
+    ("p2pnet", "rust", "p2pnet"),
+    ("p2pnet", "p2pnet", "rust"),
+    ("rust", "p2pnet", "p2pnet"),
+]
+QUIC_CELLS = [
+    ("p2pnet", "p2pnet", "p2pnet"),
+    ("p2pnet", "p2pnet", "go"),
+    ("p2pnet", "go", "p2pnet"),
+    ("p2pnet", "rust", "p2pnet"),
+    ("p2pnet", "p2pnet", "rust"),
+    ("go", "p2pnet", "p2pnet"),
+    ("rust", "p2pnet", "p2pnet"),
 ]
 
 
 @pytest.mark.parametrize(("relay", "listener", "dialer"), CELLS)
 def test_hole_punch(relay: str, listener: str, dialer: str) -> None:
+    check_punch(relay, listener, dialer, "tcp")
+
+
+@pytest.mark.parametrize(("relay", "listener", "dialer"), QUIC_CELLS)
+def test_hole_punch_over_quic(relay: str, listener: str, dialer: str) -> None:
+    check_punch(relay, listener, dialer, "quic")
+
+
+def check_punch(relay: str, listener: str, dialer: str, transport: str) -> None:
     support = check_support()
     if not support.usable or support.how is None:
         unavailable("; ".join(support.missing))
         return
-    argv = [sys.executable, "-m", "interop.natlab.hole_punch", relay, listener, dialer]
+    argv = [sys.executable, "-m", "interop.natlab.hole_punch", relay, listener, dialer, transport]
     done = subprocess.run(
         reexec_command(argv, how=support.how),
         cwd=ROOT,

@@ -23,6 +23,10 @@ CELLS = [
     ("go", "p2pnet", "go"),
     ("js", "p2pnet", "js"),
     ("js", "js", "p2pnet"),
+    ("rust", "p2pnet", "p2pnet"),
+    ("p2pnet", "rust", "p2pnet"),
+    ("p2pnet", "p2pnet", "rust"),
+    ("p2pnet", "rust", "rust"),
 ]
 
 

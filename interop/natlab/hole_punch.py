@@ -1,7 +1,7 @@
 """One hole punch: a relay in public, two peers each behind a NAT of its own.
 
 Runs in a private world (see ``p2pnet.demo.namespaces``); prints the dialer's line.
-Arguments: relay, listener and dialer, each the name of an implementation.
+Arguments: relay, listener and dialer, each the name of an implementation, and a transport.
 """
 
 from __future__ import annotations
@@ -15,29 +15,32 @@ import trio
 from interop.processes import Line, dialled, serving
 from p2pnet.demo.namespaces import Laboratory
 
-LISTEN = "/ip4/0.0.0.0/tcp/4001"
+LISTEN = {"tcp": "/ip4/{}/tcp/4001", "quic": "/ip4/{}/udp/4001/quic-v1"}
 ECHO_BYTES = 1024 * 1024
 DIRECT_SECONDS = 45
 
 
-async def punch(laboratory: Laboratory, relay: str, listener: str, dialer: str) -> Line:
+async def punch(
+    laboratory: Laboratory, relay: str, listener: str, dialer: str, *, transport: str
+) -> Line:
     place = partial(partial, laboratory.command)
+    listen = LISTEN[transport].format("0.0.0.0")
     async with serving(
-        relay, "relay", placed=place("relay"), LISTEN="/ip4/11.0.0.1/tcp/4001"
+        relay, "relay", placed=place("relay"), LISTEN=LISTEN[transport].format("11.0.0.1")
     ) as between:
         address = next(a for a in between.addresses if "/11.0.0.1/" in a)
         async with serving(
             listener,
             "listen",
             placed=place("listener"),
-            LISTEN=LISTEN,
+            LISTEN=listen,
             RELAY=address,
             HOLE_PUNCH="1",
         ) as there:
             return await dialled(
                 dialer,
                 placed=place("dialer"),
-                LISTEN=LISTEN,
+                LISTEN=listen,
                 RELAY=address,
                 TARGET=f"{address}/p2p-circuit/p2p/{there.peer_id}",
                 HOLE_PUNCH="1",
@@ -46,14 +49,15 @@ async def punch(laboratory: Laboratory, relay: str, listener: str, dialer: str) 
             )
 
 
-def main(relay: str, listener: str, dialer: str) -> None:
+def main(relay: str, listener: str, dialer: str, transport: str = "tcp") -> None:
     with Laboratory(delay=0.02) as laboratory:
         laboratory.add_public("relay", "11.0.0.1")
         laboratory.add_home("home of the listener", outside="11.0.1.1")
         laboratory.add_home("home of the dialer", outside="11.0.2.1")
         laboratory.add_host("home of the listener", "listener")
         laboratory.add_host("home of the dialer", "dialer")
-        print(json.dumps(trio.run(punch, laboratory, relay, listener, dialer)), flush=True)
+        punching = partial(punch, laboratory, relay, listener, dialer, transport=transport)
+        print(json.dumps(trio.run(punching)), flush=True)
 
 
 if __name__ == "__main__":
