@@ -82,6 +82,7 @@ async def test_behind_a_nat_it_tells_who_gets_direct(
     assert answer.causes == ["nat"]
     (nat,) = answer.rows("nat")
     assert (nat["transport"], nat["mapping"]) == ("tcp", "endpoint-independent")
+    assert nat["hairpinning"] == "no"
     assert {row["peers"]: row["way"] for row in answer.rows("reach")} == {
         "public": "direct",
         "lenient": "direct",
