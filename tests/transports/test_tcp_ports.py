@@ -1,4 +1,4 @@
-"""Rules W20 to W24: who shares a listening TCP port, and how arrivals are told apart."""
+"""Rules W20, W21, W22, W23 and W24: who shares a TCP port, and who an arrival is for."""
 
 from __future__ import annotations
 

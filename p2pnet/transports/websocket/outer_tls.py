@@ -1,7 +1,7 @@
 """The TLS of the web around a WebSocket: certificates by authorities, for names.
 
 It hides that this is libp2p, and lets proxies and browsers in; who the peer is, only the
-security inside says. Rules: specs/websocket.md (W14 to W17).
+security inside says. Rules: specs/websocket.md (W14 to W16).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules W4 to W12 without I/O: requests, responses and frames, and whatever else may come."""
+"""Rules W4, W5, W6, W7, W8, W9, W10, W11 and W12 without I/O, and whatever else may come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules W4 and W14 to W16: certificates, time limits, and what is refused beforehand."""
+"""Rules W4, W14, W15 and W16: certificates, time limits, and what is refused beforehand."""
 
 from __future__ import annotations
 
