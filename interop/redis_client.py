@@ -71,12 +71,11 @@ class Redis:
 async def open_redis(address: str) -> AsyncGenerator[Redis, None]:
     """Connect to ``host:port``, as often as it takes until Redis is there."""
     host, _, port = address.rpartition(":") if ":" in address else (address, "", "")
-    while True:
+    stream = None
+    while stream is None:
         try:
             stream = await trio.open_tcp_stream(host, int(port or DEFAULT_PORT))
         except OSError:
             await trio.sleep(RETRY_SECONDS)
-        else:
-            break
     async with stream:
         yield Redis(stream)
