@@ -1,7 +1,8 @@
 """Watch verdicts on reachability for virtual days: behind which NATs do they change, and when?
 
-One world for each mapping and filtering: a host that five public peers test all the time. What
-is printed should be one verdict a line. The last line is JSON.
+One world for each mapping, filtering and choice of ports: a host that five public peers test all
+the time. What is printed should be one verdict a line: who can dial it, and what its NAT is called.
+The last line is JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from p2pnet.testing.world import World
 LINK = Quality(latency=0.02)
 LISTEN = "/ip4/0.0.0.0/tcp/4001"
 SETTLING = 30.0
+LOOK_INTERVAL = 1.0
 
 
 async def watch(nat: NatKind, hours: float, seed: int) -> list[str]:
@@ -43,11 +45,15 @@ async def watch(nat: NatKind, hours: float, seed: int) -> list[str]:
         for peer in peers:
             await machine.host.connect(peer.address)
         await trio.sleep(SETTLING)
+        said = ""
         with trio.move_on_after(seconds):
             while True:
-                value = machine.host.reachability.value
-                verdicts.append(f"{trio.current_time():.0f} s: {value.value}")
-                await machine.host.reachability.wait_for(lambda now, was=value: now is not was)
+                host = machine.host
+                verdict = f"{host.reachability.value.value}, {host.nat.value.tcp.words}"
+                if verdict != said:
+                    verdicts.append(f"{trio.current_time():.0f} s: {verdict}")
+                    said = verdict
+                await trio.sleep(LOOK_INTERVAL)
     return verdicts
 
 
@@ -58,13 +64,16 @@ def main() -> None:
     kinds = [each.value for each in Dependence]
     parser.add_argument("--mapping", choices=kinds, action="append", help="only this; repeatable")
     parser.add_argument("--filtering", choices=kinds, action="append", help="only this; repeatable")
+    choices = [each.value for each in PortChoice]
+    parser.add_argument("--ports", choices=choices, action="append", help="only this; repeatable")
     chosen = parser.parse_args()
     found: dict[str, list[str]] = {}
     mappings = [Dependence(value) for value in chosen.mapping or kinds]
     filterings = [Dependence(value) for value in chosen.filtering or kinds]
-    for mapping, filtering in product(mappings, filterings):
-        nat = NatKind(mapping=mapping, filtering=filtering, ports=PortChoice.RANDOM)
-        name = f"{mapping.value} mapping, {filtering.value} filtering"
+    ports = [PortChoice(value) for value in chosen.ports or choices]
+    for port_choice, mapping, filtering in product(ports, mappings, filterings):
+        nat = NatKind(mapping=mapping, filtering=filtering, ports=port_choice)
+        name = f"{mapping.value} mapping, {filtering.value} filtering, {port_choice.value} ports"
         began = time.perf_counter()
         found[name] = run(lambda nat=nat: watch(nat, chosen.hours, chosen.seed))
         print(f"{name}: {', '.join(found[name])} ({time.perf_counter() - began:.0f} s)", flush=True)
