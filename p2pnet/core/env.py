@@ -30,6 +30,8 @@ RecordKind = Literal["A", "AAAA", "TXT"]
 LISTEN_BACKLOG = 1024
 RECEIVE_BYTES = 262_144
 """Most bytes taken from the kernel at once; the buffer lives only while it holds bytes."""
+MAX_UNSENT_BYTES = 262_144
+"""A TCP socket takes no more while it holds so many bytes that wait for the network."""
 OPERATIONS_PER_CHECKPOINT = 16
 """A socket that never blocks lets other tasks run after this many operations."""
 SILENT_RETRANSMISSIONS = 2
@@ -253,6 +255,9 @@ class SocketStream(ByteStream):
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # What the kernel holds unsent can't be overtaken by a stream that has its turn (Y21).
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
         self._sock = sock
         self._sending = False
         self._ended = False
