@@ -319,7 +319,10 @@ async def a_failed_upgrade_closes(bench: TransportBench) -> None:
 
 
 async def try_to_upgrade(meeting: Meeting, pending: PendingConnection) -> None:
-    error = await outcome(pending.upgrade)
+    async def upgrade() -> None:
+        meeting.run(await pending.upgrade())
+
+    error = await outcome(upgrade)
     if error is not None or meeting.listener.upgrader.asked:
         expect_failure(error, "the upgrade with a remote that left")
 
