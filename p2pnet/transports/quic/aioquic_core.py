@@ -15,12 +15,7 @@ from dataclasses import dataclass
 from aioquic import tls
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import (
-    QuicConnection,
-    QuicConnectionAdapter,
-    QuicConnectionId,
-    QuicConnectionState,
-)
+from aioquic.quic.connection import QuicConnection, QuicConnectionAdapter, QuicConnectionState
 from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion, encode_quic_retry
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
@@ -228,7 +223,7 @@ class Connection(QuicConnection):
 
     @property
     def reset_tokens(self) -> Sequence[bytes]:
-        ids: list[QuicConnectionId] = [self._peer_cid, *self._peer_cid_available]
+        ids = [self._peer_cid, *self._peer_cid_available]
         return tuple(one.stateless_reset_token for one in ids if one.stateless_reset_token)
 
     @property

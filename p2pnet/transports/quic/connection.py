@@ -36,6 +36,7 @@ from p2pnet.transports.quic.core import StreamReset as ResetEvent
 from p2pnet.transports.quic.endings import (
     CONNECTION_REFUSED,
     NO_ERROR,
+    OUT_OF_RESOURCES,
     QUIC_V1,
     TLS_1,
     Refused,
@@ -62,6 +63,7 @@ class Terms:
     keep_alive: float
     linger: float
     max_unsent_bytes: int
+    max_unread_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class QuicConnection:
         self._streams: dict[int, QuicStream] = {}
         self._early: list[MuxedStream] = []
         self._accept: Callable[[MuxedStream], None] = self._early.append
+        self._unread = 0
         self._is_kicked = False
         self._is_over = False
         self._is_buried = False
@@ -194,9 +197,20 @@ class QuicConnection:
             self._accept(stream)
         else:
             unread = stream.feed(event.data, is_last=event.is_last)
+        self._unread += len(event.data)
         if unread:
-            self._core.consume(event.stream, unread, trio.current_time())
+            self.consume(event.stream, unread)
+        elif self._unread > self._terms.max_unread_bytes:
+            self._overflow(stream)
         self._drop_if_over(stream)
+
+    def _overflow(self, stream: QuicStream) -> None:
+        """End a stream: its remote kept to no credit, since the library asks for none (Q13)."""
+        error = StreamReset("nobody reads, and the remote sends on: out of room")
+        self.consume(stream.number, stream.fail_incoming(error, is_done=False))
+        stream.fail_outgoing(error)
+        self.reset(stream.number, OUT_OF_RESOURCES)
+        self.stop(stream.number, OUT_OF_RESOURCES)
 
     def _is_remotes(self, number: int) -> bool:
         """Return True if the remote began the stream: whoever dialled has the even ones."""
@@ -209,8 +223,7 @@ class QuicConnection:
                 self._core.reset(event.stream, event.code)
             return
         error = StreamReset(f"the remote reset the stream with code {event.code:#x}")
-        unread = stream.fail_incoming(error)
-        self._core.consume(event.stream, unread, trio.current_time())
+        self.consume(event.stream, stream.fail_incoming(error, is_done=True))
         self._drop_if_over(stream)
 
     def _stopped_by_remote(self, event: StreamStopped) -> None:
@@ -235,6 +248,7 @@ class QuicConnection:
             self.kick()
 
     def consume(self, stream: int, count: int) -> None:
+        self._unread -= count
         if not self._is_over and self._core.consume(stream, count, trio.current_time()):
             self.kick()
 

@@ -24,6 +24,8 @@ QUIC_V1 = "/quic-v1"
 TLS_1 = "/tls/1.0.0"
 
 NO_ERROR = 0
+OUT_OF_RESOURCES = 0x1002
+"""Of a stream: those of connections are one less, from here on."""
 CODES = {
     0x0: "no error",
     0x1000: "no protocol in common",

@@ -53,6 +53,7 @@ class QuicStream(MuxedStream):
         self._is_sending = False
         self._is_closed = False
         self._has_end = False
+        self._remote_is_done = False
         self._has_finished = False
         self._incoming_error: Exception | None = None
         self._outgoing_error: Exception | None = None
@@ -66,13 +67,12 @@ class QuicStream(MuxedStream):
     @property
     def is_over(self) -> bool:
         """True if nothing more can happen on it."""
-        incoming = self._has_end or self._incoming_error is not None
-        return incoming and (self._has_finished or self._outgoing_error is not None)
+        return self._remote_is_done and (self._has_finished or self._outgoing_error is not None)
 
     def feed(self, data: bytes, *, is_last: bool) -> int:
         """Take what came; return how much of it will never be read."""
         if is_last:
-            self._has_end = True
+            self._has_end = self._remote_is_done = True
         self._readable.unpark_all()
         if self._is_closed or self._incoming_error is not None:
             return len(data)
@@ -80,11 +80,15 @@ class QuicStream(MuxedStream):
             self._chunks.append(data)
         return 0
 
-    def fail_incoming(self, error: Exception) -> int:
-        """Note that nothing more will come; return how many bytes were never read."""
+    def fail_incoming(self, error: Exception, *, is_done: bool) -> int:
+        """Note that nothing more will be read; return how many bytes were not.
+
+        ``is_done`` tells that nothing more comes, either.
+        """
+        self._remote_is_done = self._remote_is_done or is_done
         unread = sum(map(len, self._chunks))
         self._chunks.clear()
-        self._incoming_error = error
+        self._incoming_error = self._incoming_error or error
         self._readable.unpark_all()
         return unread
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from p2pnet.testing.conformance import TransportCheck, transport_cases
@@ -14,14 +16,15 @@ BAD = Quality(
 )
 
 
+@pytest.mark.parametrize("core", ["aioquic", "qh3"])
 @pytest.mark.parametrize(("rule", "check"), transport_cases())
 async def test_quic_conforms_between_two_machines(
-    rule: str, check: TransportCheck, world: World
+    rule: str, check: TransportCheck, core: Literal["aioquic", "qh3"], world: World
 ) -> None:
     assert rule == check.rule
     here, there = world.machine(), world.machine()
     listen = f"/ip4/{here.addresses[0]}/udp/0/quic-v1"
-    await check(QUIC(), listen=listen, env=here.env, dialer_env=there.env)
+    await check(QUIC(core=core), listen=listen, env=here.env, dialer_env=there.env)
 
 
 @pytest.mark.parametrize(("rule", "check"), transport_cases())

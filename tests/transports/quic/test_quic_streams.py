@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import trio
 
@@ -15,6 +17,9 @@ from p2pnet.testing.world import World
 from p2pnet.transports.quic import QUIC
 from p2pnet.transports.quic.stream import QuicStream
 from tests.transports.quic.quic_scene import Meeting, Peer, meeting, send_and_end
+
+CoreName = Literal["aioquic", "qh3"]
+both = pytest.mark.parametrize("core", ["aioquic", "qh3"])
 
 LOSSY = Quality(latency=0.01, loss=0.05, reorder=0.05, duplicate=0.02)
 
@@ -31,8 +36,9 @@ def host_of(peer: Peer) -> str:
     )
 
 
-async def test_both_directions_end_by_themselves(world: World) -> None:
-    one, two = two_peers(world)
+@both
+async def test_both_directions_end_by_themselves(core: CoreName, world: World) -> None:
+    one, two = two_peers(world, QUIC(core=core))
     async with meeting(one, two, host_of(two)) as made:
         dialled, accepted = await made.connect()
         ours, theirs = await stream_between(dialled, accepted)
@@ -44,9 +50,12 @@ async def test_both_directions_end_by_themselves(world: World) -> None:
         assert await read_to_end(ours) == b"answer"
 
 
-async def test_a_hundred_streams_keep_their_tails_on_a_lossy_line(world: World) -> None:
+@both
+async def test_a_hundred_streams_keep_their_tails_on_a_lossy_line(
+    core: CoreName, world: World
+) -> None:
     """Q15: what was sent before both the stream and the connection closed arrives."""
-    one, two = two_peers(world, QUIC(linger=60.0), link=LOSSY)
+    one, two = two_peers(world, QUIC(core=core, linger=60.0), link=LOSSY)
     data = pattern("tails", 20_000)
     got: list[bytes] = []
 
@@ -89,8 +98,9 @@ async def test_a_sleeping_reader_holds_no_more_than_its_window(world: World) -> 
         assert got == data
 
 
-async def test_one_stalled_stream_does_not_hinder_another(world: World) -> None:
-    one, two = two_peers(world)
+@both
+async def test_one_stalled_stream_does_not_hinder_another(core: CoreName, world: World) -> None:
+    one, two = two_peers(world, QUIC(core=core))
     async with meeting(one, two, host_of(two)) as made:
         dialled, accepted = await made.connect()
         stalled, _ = await stream_between(dialled, accepted)
@@ -103,9 +113,10 @@ async def test_one_stalled_stream_does_not_hinder_another(world: World) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_a_reset_reaches_both_directions_of_the_remote(world: World) -> None:
+@both
+async def test_a_reset_reaches_both_directions_of_the_remote(core: CoreName, world: World) -> None:
     """Q9: RESET_STREAM and STOP_SENDING, with the code."""
-    one, two = two_peers(world)
+    one, two = two_peers(world, QUIC(core=core))
     async with meeting(one, two, host_of(two)) as made:
         dialled, accepted = await made.connect()
         ours, theirs = await stream_between(dialled, accepted)
@@ -119,7 +130,10 @@ async def test_a_reset_reaches_both_directions_of_the_remote(world: World) -> No
             await ours.send_all(b"?")
 
 
-async def test_a_closed_stream_stops_a_remote_that_still_sends(world: World) -> None:
+@both
+async def test_a_closed_stream_stops_a_remote_that_still_sends(
+    core: CoreName, world: World
+) -> None:
     """Q9: and what it sent gives its credit back."""
     one, two = two_peers(world)
     async with meeting(one, two, host_of(two)) as made:
@@ -142,9 +156,12 @@ async def expect_reset(stream: MuxedStream, data: bytes) -> None:
     await stream.aclose()
 
 
-async def test_streams_can_be_opened_one_after_the_other_without_end(world: World) -> None:
+@both
+async def test_streams_can_be_opened_one_after_the_other_without_end(
+    core: CoreName, world: World
+) -> None:
     """Q12: each that ends makes room for another."""
-    one, two = two_peers(world, QUIC(max_streams=8))
+    one, two = two_peers(world, QUIC(core=core, max_streams=8))
     async with meeting(one, two, host_of(two)) as made:
         dialled, accepted = await made.connect()
         for number in range(50):
@@ -156,9 +173,10 @@ async def test_streams_can_be_opened_one_after_the_other_without_end(world: Worl
             await ours.aclose()
 
 
-async def test_more_streams_than_the_remote_allows_wait(world: World) -> None:
+@both
+async def test_more_streams_than_the_remote_allows_wait(core: CoreName, world: World) -> None:
     """Q12."""
-    one, two = two_peers(world, QUIC(max_streams=4))
+    one, two = two_peers(world, QUIC(core=core, max_streams=4))
     async with meeting(one, two, host_of(two)) as made:
         dialled, accepted = await made.connect()
         streams = [await stream_between(dialled, accepted) for _ in range(4)]
@@ -172,8 +190,9 @@ async def test_more_streams_than_the_remote_allows_wait(world: World) -> None:
                 await theirs.aclose()
 
 
-async def test_nothing_works_after_the_end(world: World) -> None:
-    one, two = two_peers(world)
+@both
+async def test_nothing_works_after_the_end(core: CoreName, world: World) -> None:
+    one, two = two_peers(world, QUIC(core=core))
     async with meeting(one, two, host_of(two)) as made:
         dialled, accepted = await made.connect()
         ours, theirs = await stream_between(dialled, accepted)
@@ -189,3 +208,18 @@ async def test_nothing_works_after_the_end(world: World) -> None:
             await ours.send_all(b"?")
         with pytest.raises(ConnectionLost):
             await dialled.open()
+
+
+async def test_qh3_ends_a_stream_that_nobody_reads(world: World) -> None:
+    """Q13, Deviations: that library gives credit unasked, so what piles up is cut off."""
+    part = QUIC(core="qh3", max_stream_window=1_048_576, max_connection_window=1_048_576)
+    one, two = two_peers(world, part)
+    async with meeting(one, two, host_of(two)) as made:
+        dialled, accepted = await made.connect()
+        ours, theirs = await stream_between(dialled, accepted)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect_reset, ours, bytes(8_000_000))
+            await trio.sleep(60)
+            with pytest.raises(StreamReset, match="out of room"):
+                await theirs.receive_some()
+        await stream_between(dialled, accepted)

@@ -1,0 +1,155 @@
+"""The private names of aioquic that are used are there, and do what they did."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from p2pnet.core.addresses import Endpoint
+from p2pnet.core.keys import PrivateKey
+from p2pnet.security.tls.certificate import make_certificate
+from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore, Connection
+from p2pnet.transports.quic.core import Core, CoreSettings, HandshakeDone, Library, StreamData
+from p2pnet.transports.quic.qh3_core import Qh3
+
+CLIENT, SERVER = Endpoint("1.2.3.4", 5), Endpoint("5.6.7.8", 9)
+WINDOW = 65_536
+
+
+def settings() -> CoreSettings:
+    own = make_certificate(PrivateKey.generate(), os.urandom)
+    return CoreSettings(
+        certificate=own.certificate_pem,
+        private_key=own.private_key_pem,
+        reset_token=lambda id_: id_ * 2,
+        idle_timeout=30.0,
+        datagram_bytes=1232,
+        max_streams=7,
+        stream_window=WINDOW,
+        max_stream_window=WINDOW,
+        connection_window=WINDOW,
+        max_connection_window=WINDOW,
+    )
+
+
+def exchange(client: Core, server: Core, now: float) -> None:
+    """Carry datagrams until both are silent."""
+    while True:
+        going, coming = client.transmit(now), server.transmit(now)
+        for data, _ in going:
+            server.receive(data, CLIENT, now)
+        for data, _ in coming:
+            client.receive(data, SERVER, now)
+        if not going and not coming:
+            return
+
+
+def pair(client: Library, server: Library) -> tuple[Core, Core]:
+    dialled = client.dial(SERVER, 0.0)
+    first = [data for data, _ in dialled.transmit(0.0)]
+    accepted = server.answer(first[0][6:14], None)
+    for data in first:
+        accepted.receive(data, CLIENT, 0.0)
+    for now in (0.01, 0.05, 0.1, 0.2):
+        exchange(dialled, accepted, now)
+    return dialled, accepted
+
+
+def events_of(core: Core) -> list[object]:
+    found: list[object] = []
+    while (event := core.next_event()) is not None:
+        found.append(event)
+    return found
+
+
+@pytest.mark.parametrize("client", [Aioquic, Qh3])
+@pytest.mark.parametrize("server", [Aioquic, Qh3])
+def test_both_libraries_shake_hands_with_certificates_on_both_sides(
+    client: type[Aioquic | Qh3], server: type[Aioquic | Qh3]
+) -> None:
+    """Q4: guards the request for a certificate, and how the remote's is read."""
+    dialled, accepted = pair(client(settings()), server(settings()))
+    for core in (dialled, accepted):
+        assert HandshakeDone() in events_of(core)
+        assert [len(one) > 200 for one in core.certificates] == [True]
+        assert core.idle_timeout == 30.0
+    assert accepted.certificates != dialled.certificates
+    assert dialled.reset_tokens[0] == accepted.id * 2
+    number = dialled.open_stream()
+    assert number == 0
+    dialled.write(number, b"hello", is_last=True)
+    exchange(dialled, accepted, 0.3)
+    assert StreamData(0, b"hello", is_last=True) in events_of(accepted)
+
+
+@pytest.mark.parametrize("server", [Aioquic, Qh3])
+def test_seven_streams_are_allowed_and_none_in_one_direction(
+    server: type[Aioquic | Qh3],
+) -> None:
+    """Q12: guards the limits of streams."""
+    dialled, _ = pair(Aioquic(settings()), server(settings()))
+    numbers = [dialled.open_stream() for _ in range(8)]
+    assert numbers == [0, 4, 8, 12, 16, 20, 24, None]
+    assert isinstance(dialled, AioquicCore)
+    assert dialled._connection._remote_max_streams_uni == 0
+
+
+def test_credit_of_aioquic_follows_the_reader() -> None:
+    """Q13: guards the overrides of the limits of streams and of the connection."""
+    dialled, accepted = pair(Aioquic(settings()), Aioquic(settings()))
+    number = dialled.open_stream()
+    assert number is not None
+    dialled.write(number, bytes(WINDOW))
+    now = 1.0
+    arrived = 0
+    while arrived < WINDOW:
+        exchange(dialled, accepted, now)
+        now += 0.05
+        arrived += sum(len(e.data) for e in events_of(accepted) if isinstance(e, StreamData))
+        for core in (dialled, accepted):
+            timer = core.timer()
+            if timer is not None and timer <= now:
+                core.on_timer(now)
+    assert dialled.room(number) == 0
+    assert accepted.consume(number, WINDOW // 2, now)
+    exchange(dialled, accepted, now)
+    assert dialled.room(number) == WINDOW // 2
+    assert isinstance(dialled, AioquicCore)
+    assert dialled._connection._remote_max_data == WINDOW + WINDOW // 2
+
+
+def test_the_private_names_of_aioquic_are_there() -> None:
+    library = Aioquic(settings())
+    connection = Connection(library._configuration(is_client=True), settings())
+    connection.connect((SERVER.host, SERVER.port), 0.0)
+    for name in (
+        "_close_event",
+        "_find_network_path",
+        "_host_cids",
+        "_local_max_data",
+        "_local_max_streams_bidi",
+        "_local_max_streams_uni",
+        "_local_next_stream_id_bidi",
+        "_loss",
+        "_network_paths",
+        "_peer_cid",
+        "_peer_cid_available",
+        "_probe_preferred_address",
+        "_remote_max_idle_timeout",
+        "_remote_max_streams_bidi",
+        "_remote_preferred_address",
+        "_replenish_connection_ids",
+        "_state",
+        "_streams",
+        "_write_connection_limits",
+        "_write_stream_limits",
+    ):
+        assert hasattr(connection, name), name
+    for name in ("_peer_certificate", "_peer_certificate_chain", "_receive_buffer"):
+        assert hasattr(connection.tls, name), name
+    assert connection.tls._request_client_certificate is False
+    assert connection.round_trip == connection._loss._rtt_smoothed
+    assert not connection.violation
+    connection.close(10, 0, "as the library does")
+    assert connection.violation == (10, "as the library does")
