@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from p2pnet.security.pnet import PreSharedKey
     from p2pnet.security.tls import TLS
     from p2pnet.swarm.config import SwarmConfig
+    from p2pnet.transports.quic import QUIC
     from p2pnet.transports.tcp import TCP
     from p2pnet.transports.websocket import WebSocket
 
@@ -43,6 +44,7 @@ HOMES = {
     "AutoNATv1": "p2pnet.protocols.autonat_v1",
     "AutoNATServer": "p2pnet.protocols.autonat",
     "AutoNAT": "p2pnet.protocols.autonat",
+    "QUIC": "p2pnet.transports.quic",
     "TCP": "p2pnet.transports.tcp",
     "TLS": "p2pnet.security.tls",
     "Connection": "p2pnet.interfaces",
@@ -75,6 +77,7 @@ HOMES = {
 }
 
 __all__ = [
+    "QUIC",
     "TCP",
     "TLS",
     "AutoNAT",
