@@ -1,4 +1,4 @@
-"""Reservations that are kept for ever: specs/relay.md R7 to R13, R38."""
+"""Reservations that are kept for ever: specs/relay.md R7, R8, R9, R10, R11, R12, R13, R38."""
 
 from __future__ import annotations
 
