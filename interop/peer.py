@@ -45,6 +45,7 @@ AUTONAT: dict[str, Part[Service]] = {
     "v2-client": AutoNAT(),
     "v2-server": AutoNATServer(),
 }
+QUIC_CORES = {"aioquic": QUIC(), "qh3": QUIC(core="qh3")}
 SECURITY: dict[str, Part[Security]] = {"noise": Noise(), "tls": TLS()}
 
 
@@ -54,7 +55,7 @@ def make_config(env: Mapping[str, str]) -> HostConfig:
     psk = PreSharedKey.from_file(env["PSK_FILE"]) if env.get("PSK_FILE") else None
     transports: list[Part[Transport]] = [TCP(), WebSocket()]
     if psk is None:
-        transports.append(QUIC())
+        transports.append(QUIC_CORES[env.get("QUIC_CORE", "aioquic")])
     return dataclasses.replace(
         choose_preset(env),
         transports=transports,

@@ -57,6 +57,15 @@ async def test_direct(transport: str, security: str, dialer: str, listener: str)
 
 
 @pytest.mark.parametrize(("dialer", "listener"), PAIRS)
+async def test_quic_with_the_fast_core(dialer: str, listener: str) -> None:
+    listen, core = LISTEN["quic"], "qh3"
+    async with serving(listener, "listen", LISTEN=listen, QUIC_CORE=core) as there:
+        target = there.addresses[0]
+        result = await dialled(dialer, TARGET=target, QUIC_CORE=core, ECHO_BYTES=str(ECHO_BYTES))
+    check(result, there, "quic")
+
+
+@pytest.mark.parametrize(("dialer", "listener"), PAIRS)
 @pytest.mark.parametrize(("transport", "security"), [("tcp", "noise"), ("ws", "tls")])
 async def test_private_network(
     tmp_path: Path, transport: str, security: str, dialer: str, listener: str
