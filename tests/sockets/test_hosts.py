@@ -264,9 +264,9 @@ async def test_leaving_says_goodbye() -> None:
 
 
 async def reserved(host: Host) -> None:
-    with host.subscribe(ReservationAccepted) as reservations:
-        if not any("/p2p-circuit" in str(address) for address in host.addresses.value):
-            await anext(reservations)
+    await host.addresses.wait_for(
+        lambda addresses: any("/p2p-circuit" in str(address) for address in addresses)
+    )
 
 
 async def test_two_edges_meet_over_a_relay_by_peer_id() -> None:
@@ -340,7 +340,8 @@ async def test_a_reservation_is_made_anew_when_the_relay_comes_back() -> None:
             async def keep() -> None:
                 async with open_host(edge(listen=LOOPBACK, relays=[address])) as host:
                     with host.subscribe(ReservationAccepted) as reservations:
-                        await anext(reservations)
+                        await reserved(host)
+                        reservations.take_waiting()
                         started.set()
                         await anext(reservations)
                         again.set()
