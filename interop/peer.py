@@ -25,9 +25,9 @@ from p2pnet import (
     presets,
 )
 from p2pnet.commands.echo import ECHO, serve_echo
-from p2pnet.core.addresses import with_peer
+from p2pnet.core.addresses import is_relayed
 from p2pnet.errors import describe
-from p2pnet.events import AddressTested, ReservationAccepted
+from p2pnet.events import AddressTested
 from p2pnet.host.host import Host
 from p2pnet.interfaces import Connection, Part, Security, Service, Stream, Transport
 from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
@@ -87,13 +87,11 @@ def choose_preset(env: Mapping[str, str]) -> HostConfig:
 
 async def serve(env: Mapping[str, str]) -> int:
     async with open_host(make_config(env)) as host:
-        circuits: list[str] = []
         host.handle(ECHO, serve_echo)
-        with host.subscribe(ReservationAccepted) as reservations:
-            if env.get("RELAY"):
-                with trio.fail_after(float(env.get("TIMEOUT_SECONDS", "60"))):
-                    accepted = await anext(reservations)
-                circuits = [str(with_peer(a, host.peer_id)) for a in accepted.addresses]
+        if env.get("RELAY"):
+            with trio.fail_after(float(env.get("TIMEOUT_SECONDS", "60"))):
+                await host.addresses.wait_for(lambda addresses: any(map(is_relayed, addresses)))
+        circuits = [str(address) for address in host.addresses.value if is_relayed(address)]
         addresses = [str(address) for address in host.addresses.value]
         own = {"peer_id": str(host.peer_id), "addresses": addresses, "circuit_addresses": circuits}
         print(json.dumps(own), flush=True)

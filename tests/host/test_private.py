@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from p2pnet import presets
 from p2pnet.errors import AnotherNetwork, DialError, HandshakeCut, ProtocolError
-from p2pnet.events import HolePunched, ReservationAccepted
+from p2pnet.events import HolePunched
 from p2pnet.host.config import HostConfig
 from p2pnet.host.opening import open_host
 from p2pnet.host.private import FORCING, PrivateNetworkForced
@@ -86,9 +86,9 @@ async def test_nobody_else_is_talked_to_and_that_is_noticed_at_once(
 
 
 async def reserved(machine: Machine) -> None:
-    with machine.host.subscribe(ReservationAccepted) as events:
-        if not any("p2p-circuit" in str(address) for address in machine.host.addresses.value):
-            await anext(events)
+    await machine.host.addresses.wait_for(
+        lambda addresses: any("/p2p-circuit" in str(address) for address in addresses)
+    )
 
 
 @pytest.mark.parametrize("kind", ["port-restricted", "symmetric"])

@@ -15,7 +15,7 @@ from p2pnet.core.framing import encode_frame
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import StreamReset
-from p2pnet.events import ConnectionOpened, PunchAttemptFailed, PunchGivenUp, ReservationAccepted
+from p2pnet.events import ConnectionOpened, PunchAttemptFailed, PunchGivenUp
 from p2pnet.host.config import HostConfig
 from p2pnet.host.host import Host
 from p2pnet.host.opening import open_host
@@ -248,9 +248,9 @@ async def hostile_relay() -> AsyncGenerator[tuple[Host, Host, Connection], None]
 
 
 async def reserved(host: Host) -> None:
-    with host.subscribe(ReservationAccepted) as reservations:
-        if not host.service(RelayClient).relays:
-            await anext(reservations)
+    await host.addresses.wait_for(
+        lambda addresses: any("/p2p-circuit" in str(address) for address in addresses)
+    )
 
 
 async def test_a_relay_that_hands_over_silence_is_bounded() -> None:
