@@ -57,6 +57,8 @@ FAULTS = (
     ValueError,
 )
 """How the library fails on what it did not expect from a remote."""
+GONE = (QuicConnectionError, ValueError)
+"""How the library refuses to touch a stream that is over, as one the remote has stopped."""
 MAX_UNSENT_PER_STREAM = 131_072
 """Bytes; what the remote would take is not told, so one stream must not fill the connection."""
 
@@ -365,15 +367,16 @@ class Qh3Core:
         return MAX_UNSENT_PER_STREAM - self._connection.get_send_buffer_size(stream)
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
-        if self._connection.can_send(stream):
-            self._connection.send_stream_data(stream, data, is_last)
+        with suppress(*GONE):
+            if self._connection.can_send(stream):
+                self._connection.send_stream_data(stream, data, is_last)
 
     def reset(self, stream: int, code: int) -> None:
-        with suppress(QuicConnectionError):  # It may be over already.
+        with suppress(*GONE):
             self._connection.reset_stream(stream, code)
 
     def stop(self, stream: int, code: int) -> None:
-        with suppress(QuicConnectionError):
+        with suppress(*GONE):
             self._connection.stop_stream(stream, code)
 
     def consume(self, stream: int, count: int, now: float) -> bool:

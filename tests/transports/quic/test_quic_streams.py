@@ -174,6 +174,22 @@ async def test_streams_can_be_opened_one_after_the_other_without_end(
 
 
 @both
+async def test_streams_that_both_ends_close_at_once_harm_nothing(
+    core: CoreName, world: World
+) -> None:
+    """Q9: each asks the other to stop what is over already."""
+    one, two = two_peers(world, QUIC(core=core), link=LOSSY)
+    async with meeting(one, two, host_of(two)) as made:
+        dialled, accepted = await made.connect()
+        for _ in range(400):
+            ours, theirs = await stream_between(dialled, accepted)
+            await ours.aclose()
+            await theirs.aclose()
+        assert not dialled.ended.is_set()
+        assert not accepted.ended.is_set()
+
+
+@both
 async def test_more_streams_than_the_remote_allows_wait(core: CoreName, world: World) -> None:
     """Q12."""
     one, two = two_peers(world, QUIC(core=core, max_streams=4))
