@@ -381,6 +381,9 @@ class Stream(trio.abc.HalfCloseableStream):
 StreamHandler = Callable[[Stream], Awaitable[None]]
 """Serves one inbound stream. The stream is closed when it returns, reset when it raises."""
 
+StreamOpener = Callable[[Connection, Sequence[str]], Awaitable[Stream]]
+"""Opens a stream that begins on a connection, for the first of the protocols the peer speaks."""
+
 Target = PeerId | Multiaddr | str
 """A peer: its id, or an address that ends in ``/p2p/<id>`` (as text, too)."""
 
@@ -460,6 +463,14 @@ class ServiceHost(Protocol):
 
     def handle(self, protocol_id: str, handler: StreamHandler) -> None:
         """Serve a protocol; each inbound stream gets a task of its own."""
+        ...
+
+    def handler(self, protocol_id: str) -> StreamHandler | None:
+        """Return what serves a protocol, if anything does."""
+        ...
+
+    def set_opener(self, opener: StreamOpener) -> None:
+        """Let ``open_stream`` open its streams by this, once it has chosen a connection."""
         ...
 
     def subscribe(

@@ -41,6 +41,7 @@ from p2pnet.interfaces import (
     Service,
     Stream,
     StreamHandler,
+    StreamOpener,
     Target,
     Transport,
 )
@@ -91,6 +92,7 @@ class Host:
         self._dials = JoinedDials(self._dial)
         self._finders: list[AddressFinder] = []
         self._observers: list[Observer] = []
+        self._opener: StreamOpener | None = None
         self._protocols: Watch[tuple[str, ...]] = Watch(())
         self._stopping = trio.Event()
         self._tasks: trio.Nursery | None = None
@@ -186,6 +188,10 @@ class Host:
         """Stop serving a protocol; open streams go on."""
         self._swarm.handlers.pop(protocol_id, None)
         self._protocols.set(tuple(sorted(self._swarm.handlers)))
+
+    def handler(self, protocol_id: str) -> StreamHandler | None:
+        """Return what serves a protocol, if anything does."""
+        return self._swarm.handlers.get(protocol_id)
 
     def subscribe(
         self, *kinds: type[E], limit: int = 1024
@@ -288,6 +294,8 @@ class Host:
             connection = await self._wait_connection(
                 connection.peer_id, allow_unlimited_circuit=True
             )
+        if self._opener is not None:
+            return await self._opener(connection, protocol_ids)
         return await connection.open_stream(*protocol_ids)
 
     # ---- for services --------------------------------------------------------------------
@@ -307,6 +315,10 @@ class Host:
     def add_observer(self, observer: Observer) -> None:
         """Let ``observe`` ask by this."""
         self._observers.append(observer)
+
+    def set_opener(self, opener: StreamOpener) -> None:
+        """Let ``open_stream`` open its streams by this."""
+        self._opener = opener
 
     async def observe(self, connection: Connection) -> Multiaddr | None:
         """Ask a peer where it sees a connection of this host; None if it cannot be asked."""

@@ -43,6 +43,7 @@ from p2pnet.interfaces import (
     Service,
     Stream,
     StreamHandler,
+    StreamOpener,
     Target,
     Transport,
 )
@@ -345,6 +346,12 @@ class MemoryHost:
 
     def add_observer(self, observer: Observer) -> None:
         pass
+
+    def handler(self, protocol_id: str) -> StreamHandler | None:
+        return self.handlers.get(protocol_id)
+
+    def set_opener(self, opener: StreamOpener) -> None:
+        raise NotImplementedError
 
     async def observe(self, connection: Connection) -> Multiaddr | None:
         raise NotImplementedError

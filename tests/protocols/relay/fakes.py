@@ -46,6 +46,7 @@ from p2pnet.interfaces import (
     Service,
     Stream,
     StreamHandler,
+    StreamOpener,
     Target,
     Transport,
 )
@@ -379,6 +380,12 @@ class FakeHost:
 
     def add_observer(self, observer: Observer) -> None:
         pass
+
+    def handler(self, protocol_id: str) -> StreamHandler | None:
+        return self.handlers.get(protocol_id)
+
+    def set_opener(self, opener: StreamOpener) -> None:
+        raise NotImplementedError
 
     async def observe(self, connection: Connection) -> Multiaddr | None:
         raise NotImplementedError
