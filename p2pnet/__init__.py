@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from p2pnet.protocols.perf import Perf
     from p2pnet.protocols.ping import Ping
     from p2pnet.protocols.relay import RelayClient, RelayServer
+    from p2pnet.protocols.resume import Resume
     from p2pnet.security.noise import Noise
     from p2pnet.security.pnet import PreSharedKey
     from p2pnet.security.tls import TLS
@@ -64,6 +65,7 @@ HOMES = {
     "Reachability": "p2pnet.events",
     "RelayClient": "p2pnet.protocols.relay",
     "RelayServer": "p2pnet.protocols.relay",
+    "Resume": "p2pnet.protocols.resume",
     "Stream": "p2pnet.interfaces",
     "SwarmConfig": "p2pnet.swarm.config",
     "Watch": "p2pnet.core.watch",
@@ -102,6 +104,7 @@ __all__ = [
     "Reachability",
     "RelayClient",
     "RelayServer",
+    "Resume",
     "Stream",
     "SwarmConfig",
     "Watch",

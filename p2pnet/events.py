@@ -292,3 +292,12 @@ class PunchGivenUp:
 
     peer_id: PeerId
     reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMoved:
+    """A stream is carried by another connection now; not a byte of it was lost or repeated."""
+
+    protocol_id: str
+    before: ConnectionRef
+    connection: ConnectionRef

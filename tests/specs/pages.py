@@ -34,6 +34,7 @@ LETTERS = {
     "quic": "Q",
     "reachability": "V",
     "relay": "R",
+    "resume": "RS",
     "signed-envelope": "E",
     "tls": "T",
     "websocket": "W",

@@ -1,0 +1,30 @@
+"""What the machine knows of one stream that carries, or carried, or may carry. No I/O."""
+
+from __future__ import annotations
+
+from p2pnet.protocols.resume.messages import Accept, Decoder, Moved
+
+
+class Carrier:
+    """One carrier. All that changes in it is changed by the ``Machine``."""
+
+    def __init__(self, decoder: Decoder, *, awaits: type[Accept | Moved] | None) -> None:
+        self.decoder = decoder
+        self.awaits = awaits
+        """What the opener waits for here."""
+        self.control = bytearray()
+        self.next_out = 0
+        self.is_fin_out = False
+        self.position = 0
+        """Where the next data that comes here belongs."""
+        self.held = bytearray()
+        """What has come here ahead of its time; it ends at ``position``."""
+        self.has_asked_again = False
+        self.is_leaving = False
+        """We send nothing more here."""
+        self.is_left = False
+        """The other side said LEAVE."""
+        self.has_ended = False
+        """Nothing more comes here."""
+        self.is_dropped = False
+        """Its driver has to reset it."""

@@ -1,0 +1,227 @@
+"""Finds each stream a connection: a better one, or any other if its own is gone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from p2pnet.core.tasks import EXPECTED, boundary, close_at_once
+from p2pnet.errors import P2PError, describe
+from p2pnet.interfaces import Connection, ServiceHost, Stream
+from p2pnet.protocols.resume.carrier import Carrier
+from p2pnet.protocols.resume.messages import PROTOCOL_ID, Ask, Decoder, Refuse, encode
+from p2pnet.protocols.resume.policy import pause, rank
+from p2pnet.protocols.resume.stream import ResumableStream, lost
+
+logger = logging.getLogger("p2pnet.resume")
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """A stream, and what is known of the ways to carry it."""
+
+    stream: ResumableStream
+    asked: Connection | None = None
+    """Where the responder asked it to move."""
+    avoided: set[int] = field(default_factory=set)
+    """Connections on which it could not move; the numbers of those that still live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds; see ``Resume``."""
+
+    orphan: float
+    move: float
+    first_pause: float
+    longest_pause: float
+
+
+class Keeper:
+    """Keeps streams carried; one task for each stream."""
+
+    def __init__(self, host: ServiceHost, patience: Patience, nursery: trio.Nursery) -> None:
+        self._host = host
+        self._patience = patience
+        self._nursery = nursery
+
+    async def keep(self, entry: Entry) -> None:
+        """See to one stream until it is over, and no carrier has anything to say any more."""
+        stream = entry.stream
+        work = self._move_on if stream.machine.is_opener else self._ask
+        while not stream.machine.is_over:
+            await self._wait_for_need(entry)
+            if not stream.machine.is_orphaned:
+                await self._improve(entry)
+                continue
+            deadline = stream.left_alone_at + self._patience.orphan
+            with trio.CancelScope(deadline=deadline) as waiting:
+                await work(entry)
+            if waiting.cancelled_caught and stream.machine.is_orphaned:
+                stream.fail(lost)  # RS9
+        await stream.wait_until(lambda: not stream.is_carried)
+
+    async def _wait_for_need(self, entry: Entry) -> None:
+        """Wait until the stream is over, has lost its carrier, or can have a better one."""
+        stream, machine = entry.stream, entry.stream.machine
+
+        def is_needed() -> bool:
+            if machine.is_over or machine.current is None:
+                return True
+            return machine.is_opener and self._better(entry) is not None
+
+        await stream.wait_until(is_needed)
+
+    def _better(self, entry: Entry) -> Connection | None:
+        """Return the connection to move to while the current one works."""
+        asked = entry.asked
+        if asked is not None and not asked.is_closed and asked is not entry.stream.connection:
+            return asked
+        best = self._best(entry)
+        if best is not None and rank(best) > rank(entry.stream.connection):
+            return best
+        return None
+
+    def _best(self, entry: Entry) -> Connection | None:
+        """Return the best live connection that has not failed the stream yet."""
+        there = self._host.connections(entry.stream.peer_id)
+        entry.avoided &= {connection.ref.number for connection in there}
+        fit = [c for c in there if c.ref.number not in entry.avoided]
+        return max(fit, key=rank, default=None)
+
+    # ---- the opener ----------------------------------------------------------------------
+
+    async def _improve(self, entry: Entry) -> None:
+        better, entry.asked = self._better(entry), None
+        if better is not None and not entry.stream.machine.is_over:
+            await self._move(entry, better)
+
+    async def _move_on(self, entry: Entry) -> None:
+        """Find another connection, until one carries the stream."""
+        machine = entry.stream.machine
+        attempt = 0
+        while machine.is_orphaned:
+            await self._rest(entry, attempt)
+            attempt += 1
+            if not machine.is_orphaned:
+                return
+            connection = await self._connection(entry)
+            if connection is not None:
+                await self._move(entry, connection)
+
+    async def _rest(self, entry: Entry, attempt: int) -> None:
+        """Wait until another attempt makes sense: for a time, or for a new connection."""
+        stream = entry.stream
+        patience = self._patience
+        seconds = pause(attempt, first=patience.first_pause, longest=patience.longest_pause)
+        if not seconds:
+            return
+        with trio.move_on_after(seconds):
+            await stream.wait_until(
+                lambda: (
+                    self._best(entry) is not None
+                    or entry.asked is not None
+                    or stream.machine.current is not None
+                    or stream.machine.is_over
+                )
+            )
+
+    async def _connection(self, entry: Entry) -> Connection | None:
+        asked, entry.asked = entry.asked, None
+        if asked is not None and not asked.is_closed:
+            return asked
+        best = self._best(entry)
+        if best is not None:
+            return best
+        try:
+            connection = await self._host.connect(entry.stream.peer_id)
+        except EXPECTED as error:
+            logger.debug("%r: %s", entry.stream, describe(error))
+            return None
+        if connection.ref.number in entry.avoided:
+            # RS16: nobody answered on it, and nothing better is there: it is in the way.
+            await close_at_once(connection)
+            return None
+        return connection
+
+    async def _move(self, entry: Entry, connection: Connection) -> None:
+        """Move to a connection, or learn that it can't be done there."""
+        stream = entry.stream
+        carrier: Carrier | None = None
+        with trio.move_on_after(self._patience.move):
+            try:
+                muxed = await connection.open_stream(PROTOCOL_ID)
+            except EXPECTED as error:
+                logger.debug("%r: %s", stream, describe(error))
+            else:
+                carrier = stream.machine.move()
+                self._nursery.start_soon(self.carry, entry, carrier, muxed)
+                await stream.wait_until(partial(self._is_settled, stream, carrier))
+        if carrier is None or stream.machine.current is not carrier:
+            entry.avoided.add(connection.ref.number)
+            if carrier is not None:
+                stream.drop(carrier)
+
+    def _is_settled(self, stream: ResumableStream, carrier: Carrier) -> bool:
+        machine = stream.machine
+        return machine.is_over or carrier.awaits is None or not machine.has(carrier)
+
+    async def carry(self, entry: Entry, carrier: Carrier, muxed: Stream) -> None:
+        with boundary(logger, f"a carrier of {entry.stream!r}"):
+            await entry.stream.carry(carrier, muxed)
+
+    # ---- the responder -------------------------------------------------------------------
+
+    async def _ask(self, entry: Entry) -> None:
+        """Ask the opener to come, in case it does not by itself (RS13)."""
+        stream, machine = entry.stream, entry.stream.machine
+        attempt = 1
+        while machine.is_orphaned:
+            await self._wait_for_opener(stream, attempt)
+            attempt += 1
+            if not machine.is_orphaned:
+                return
+            connection = await self._connection(entry)
+            if connection is None:
+                continue
+            answered = False
+            with trio.move_on_after(self._patience.move):
+                answered = await self._ask_on(stream, connection)
+            if not answered:
+                entry.avoided.add(connection.ref.number)
+
+    async def _wait_for_opener(self, stream: ResumableStream, attempt: int) -> None:
+        patience, machine = self._patience, stream.machine
+        with trio.move_on_after(
+            pause(attempt, first=patience.first_pause, longest=patience.longest_pause)
+        ):
+            await stream.wait_until(lambda: not machine.is_orphaned)
+
+    async def _ask_on(self, stream: ResumableStream, connection: Connection) -> bool:
+        """Ask on one connection; tell if the other side has heard it."""
+        machine = stream.machine
+        proof = machine.tokens.proof("ask", machine.number)
+        try:
+            muxed = await connection.open_stream(PROTOCOL_ID)
+        except EXPECTED:
+            return False
+        try:
+            await muxed.send_all(encode(Ask(machine.tokens.name, machine.number, proof)))
+            await muxed.send_eof()
+            decoder = Decoder()
+            while data := await muxed.receive_some():
+                for item in decoder.feed(data):
+                    if isinstance(item, Refuse):
+                        machine.refused(item.why)
+                        stream.stir()
+            await muxed.aclose()
+        except (P2PError, trio.BrokenResourceError):
+            muxed.reset()
+            return False
+        except BaseException:
+            muxed.reset()
+            raise
+        return True

@@ -1,0 +1,92 @@
+"""Names, proofs, and which connection is better. Pure. Rules: specs/resume.md.
+
+::
+
+    secret (128 random bits, told once in OPEN, over an authenticated and encrypted connection)
+      |-- name  = HMAC(secret, "name")                          finds the stream
+      '-- proof = HMAC(secret, word, number, opener, responder)  good for one MOVE or ASK
+
+A MOVE whose answer was lost needs no care: the next one has the next number, so a proof is
+never needed twice, and one that was used, or was overtaken, is worth nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from p2pnet.core.peer_id import PeerId
+from p2pnet.protocols.resume.messages import TOKEN_BYTES
+
+BOUND_TO_CONNECTION = ("/libp2p/", "/ipfs/", "/p2pnet/resume/")
+"""Protocols about the connection they run on; those begin like this and are never moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What proves that a MOVE or an ASK is about one stream between these two peers."""
+
+    secret: bytes = field(repr=False)
+    opener: PeerId
+    responder: PeerId
+
+    @property
+    def name(self) -> bytes:
+        """What the stream is called among those of the two peers."""
+        return self._derive(b"name")
+
+    def proof(self, word: Literal["move", "ask"], number: int) -> bytes:
+        ids = b"".join(
+            len(raw).to_bytes(2, "big") + raw
+            for raw in (self.opener.to_bytes(), self.responder.to_bytes())
+        )
+        return self._derive(word.encode() + number.to_bytes(8, "big") + ids)
+
+    def is_proof(self, word: Literal["move", "ask"], number: int, proof: bytes) -> bool:
+        return hmac.compare_digest(self.proof(word, number), proof)
+
+    def _derive(self, what: bytes) -> bytes:
+        return hmac.digest(self.secret, b"p2pnet/resume " + what, "sha256")[:TOKEN_BYTES]
+
+
+def may_move(protocol_id: str) -> bool:
+    """Tell if a protocol is not about the very connection it runs on."""
+    return not protocol_id.startswith(BOUND_TO_CONNECTION)
+
+
+class Standing(Protocol):
+    """What of a connection decides."""
+
+    @property
+    def is_limited(self) -> bool: ...
+    @property
+    def is_relayed(self) -> bool: ...
+
+
+def rank(connection: Standing) -> tuple[bool, bool]:
+    """Say how good a connection is: without limit before limited, direct before relayed."""
+    return not connection.is_limited, not connection.is_relayed
+
+
+class Budget:
+    """Bytes that all streams together may hold, and the window that each gets of them."""
+
+    def __init__(self, total: int, *, window: int, smallest: int) -> None:
+        self._left = total
+        self._window = window
+        self._smallest = smallest
+
+    def take(self) -> int:
+        """Return the window of a new stream; a small one if there is no more than that."""
+        window = self._window if self._left >= 2 * self._window else self._smallest
+        self._left -= 2 * window
+        return window
+
+    def give_back(self, window: int) -> None:
+        self._left += 2 * window
+
+
+def pause(attempt: int, *, first: float, longest: float) -> float:
+    """Return how many seconds to wait before another attempt; 0 before the first."""
+    return min(longest, first * 2.0 ** min(attempt - 1, 16)) if attempt else 0.0

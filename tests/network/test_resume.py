@@ -1,0 +1,150 @@
+"""Streams that outlive their connection, in the simulated internet: specs/resume.md."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+
+from p2pnet import presets
+from p2pnet.events import StreamMoved
+from p2pnet.interfaces import Stream
+from p2pnet.protocols.relay import RelayServer
+from p2pnet.protocols.resume import Resume
+from p2pnet.testing.machines import Machine
+from p2pnet.testing.world import World
+from tests.network.resuming import BULK, Arrival, bulk, put_resuming, send_paced
+from tests.network.scene import NEAR, call, direct, put_relay
+
+MIB = 1 << 20
+ROUND_TRIP = 0.16
+"""Seconds over the relay: four times 20 ms of a home or the relay, there and back."""
+GENEROUS = RelayServer(circuit_bytes=64 * MIB)
+
+
+async def open_bulk(alice: Machine, bob: Machine, arrival: Arrival) -> Stream:
+    bob.host.handle(BULK, arrival.receive)
+    await trio.sleep(1)
+    await call(alice, bob)
+    return await alice.host.open_stream(bob.host.peer_id, BULK, limited="allow")
+
+
+async def put_two(
+    world: World, kind: str = "port-restricted", limits: RelayServer = GENEROUS
+) -> tuple[Machine, Machine, Machine]:
+    relay = await put_relay(world, limits=limits)
+    alice = await put_resuming(world, "alice", relay.address, at=kind)
+    bob = await put_resuming(world, "bob", relay.address, at=kind)
+    return relay, alice, bob
+
+
+async def nothing_left(*machines: Machine) -> None:
+    await trio.sleep(10)
+    assert [machine.host.service(Resume).streams for machine in machines] == [0] * len(machines)
+
+
+async def test_a_transfer_begun_over_a_relay_moves_to_the_direct_connection(world: World) -> None:
+    """RS10."""
+    _, alice, bob = await put_two(world)
+    arrival, data = Arrival(), bulk(4 * MIB)
+    with alice.host.subscribe(StreamMoved) as moves:
+        stream = await open_bulk(alice, bob, arrival)
+        assert stream.connection.is_relayed
+        await send_paced(stream, data, seconds=5)
+        with trio.fail_after(1):
+            moved = await anext(moves)
+    assert not stream.connection.is_relayed
+    assert moved.connection == stream.connection.ref
+    assert moved.before.is_relayed
+    await arrival.complete(data, within=10)
+    assert arrival.longest_stall() < ROUND_TRIP + 0.05
+    await stream.aclose()
+    await nothing_left(alice, bob)
+
+
+async def test_a_download_moves_to_the_direct_connection_too(world: World) -> None:
+    """RS10."""
+    _, alice, bob = await put_two(world)
+    arrival, data = Arrival(), bulk(4 * MIB)
+
+    async def serve(stream: Stream) -> None:
+        await send_paced(stream, data, seconds=5)
+
+    bob.host.handle(BULK, serve)
+    await trio.sleep(1)
+    await call(alice, bob)
+    stream = await alice.host.open_stream(bob.host.peer_id, BULK, limited="allow")
+    assert stream.connection.is_relayed
+    await arrival.receive(stream)
+    await arrival.complete(data, within=1)
+    assert not stream.connection.is_relayed
+    assert arrival.longest_stall() < ROUND_TRIP + 0.05
+    await stream.aclose()
+    await nothing_left(alice, bob)
+
+
+async def test_a_transfer_survives_the_restart_of_its_relay(world: World) -> None:
+    """RS9."""
+    relay, alice, bob = await put_two(world, "symmetric")
+    arrival, data = Arrival(), bulk(2 * MIB)
+    stream = await open_bulk(alice, bob, arrival)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(send_paced, stream, data, seconds=20))
+        await trio.sleep(5)
+        await relay.stop()
+        await trio.sleep(3)
+        await world.start(relay, presets.relay(limits=GENEROUS))
+    await arrival.complete(data, within=60)
+    await stream.aclose()
+    await nothing_left(alice, bob)
+
+
+async def test_a_transfer_survives_the_sudden_death_of_its_relay(world: World) -> None:
+    """RS9."""
+    first = await put_relay(world, "first", limits=GENEROUS)
+    second = await put_relay(world, "second", limits=GENEROUS)
+    both = (first.address, second.address)
+    alice = await put_resuming(world, "alice", *both, at="symmetric")
+    bob = await put_resuming(world, "bob", *both, at="symmetric")
+    arrival, data = Arrival(), bulk(2 * MIB)
+    stream = await open_bulk(alice, bob, arrival)
+    carrying = next(r for r in (first, second) if str(r.host.peer_id) in str(stream.connection))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(send_paced, stream, data, seconds=20))
+        await trio.sleep(5)
+        await carrying.power_off()
+    await arrival.complete(data, within=90)
+    await stream.aclose()
+    await nothing_left(alice, bob)
+
+
+@pytest.mark.parametrize("mover", ["alice", "bob"])
+async def test_a_transfer_survives_a_move_to_another_network(world: World, mover: str) -> None:
+    """RS9 RS13 RS16: whoever moves, the opener of the stream or the other."""
+    _, alice, bob = await put_two(world)
+    arrival, data = Arrival(), bulk(2 * MIB)
+    stream = await open_bulk(alice, bob, arrival)
+    await direct(alice, bob)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(send_paced, stream, data, seconds=20))
+        await trio.sleep(5)
+        assert not stream.connection.is_relayed
+        world.machines[mover].move(world.home("port-restricted", "another", link=NEAR))
+    await arrival.complete(data, within=90)
+    await stream.aclose()
+    await nothing_left(alice, bob)
+
+
+async def test_a_transfer_outlives_the_limit_of_many_circuits(world: World) -> None:
+    """RS9: a relay that cuts each circuit after 128 KiB carries two MiB all the same."""
+    _, alice, bob = await put_two(world, "symmetric", RelayServer(circuit_bytes=131_072))
+    arrival, data = Arrival(), bulk(2 * MIB)
+    with alice.host.subscribe(StreamMoved) as moves:
+        stream = await open_bulk(alice, bob, arrival)
+        await stream.send_all(data)
+        await stream.send_eof()
+        await arrival.complete(data, within=300)
+        assert len(moves.take_waiting()) >= len(data) // 131_072
+    await stream.aclose()
+    await nothing_left(alice, bob)

@@ -1,0 +1,175 @@
+"""Frames: round trips, any chunking, and garbage. Rules RS3, RS5 and RS15 of specs/resume.md."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pnet.errors import ProtocolError
+from p2pnet.protocols.resume import Resume
+from p2pnet.protocols.resume.messages import (
+    MAX_CODE,
+    MAX_DATA,
+    Accept,
+    Ack,
+    Again,
+    Ask,
+    Decoder,
+    Fin,
+    Frame,
+    Leave,
+    Move,
+    Moved,
+    Open,
+    Refuse,
+    Reset,
+    Seek,
+    Stop,
+    Why,
+    data_header,
+    encode,
+)
+from p2pnet.protocols.resume.policy import Budget, Tokens, may_move, pause
+from tests.protocols.resume.peers import ALICE, BOB, CAROL
+
+token = st.binary(min_size=16, max_size=16)
+number = st.integers(0, 2**63 - 1)
+name = st.text(max_size=60).map("/{}".format)
+frames: st.SearchStrategy[Frame] = st.one_of(
+    st.builds(Open, token, number, name),
+    st.builds(Accept, number),
+    st.builds(Refuse, st.sampled_from(Why)),
+    st.builds(Move, token, number, token, number, number, st.booleans()),
+    st.builds(Moved, number, number),
+    st.builds(Ask, token, number, token),
+    st.builds(Seek, number),
+    st.builds(Ack, number, number),
+    st.builds(Again, number),
+    st.builds(Reset, st.integers(0, MAX_CODE)),
+    st.sampled_from((Fin(), Stop(), Leave())),
+)
+
+
+def joined(items: list[Frame | memoryview]) -> list[Frame | bytes]:
+    """Return what was decoded, with pieces of data that follow each other made one."""
+    found: list[Frame | bytes] = []
+    for item in items:
+        if not isinstance(item, memoryview):
+            found.append(item)
+        elif found and isinstance(found[-1], bytes):
+            found[-1] += bytes(item)
+        else:
+            found.append(bytes(item))
+    return found
+
+
+@given(parts=st.lists(frames | st.binary(min_size=1), max_size=8), data=st.data())
+def test_whatever_the_chunking_the_frames_are_the_same(
+    parts: list[Frame | bytes], data: st.DataObject
+) -> None:
+    wire = b"".join(
+        data_header(len(part)) + part if isinstance(part, bytes) else encode(part) for part in parts
+    )
+    decoder = Decoder()
+    items: list[Frame | memoryview] = []
+    while wire:
+        count = data.draw(st.integers(1, len(wire)))
+        items += decoder.feed(wire[:count])
+        wire = wire[count:]
+    expected: list[Frame | bytes] = []
+    for part in parts:
+        if isinstance(part, bytes) and expected and isinstance(expected[-1], bytes):
+            expected[-1] += part
+        else:
+            expected.append(part)
+    assert joined(items) == expected
+
+
+@given(garbage=st.binary(max_size=100))
+def test_garbage_is_a_protocol_error_or_nothing(garbage: bytes) -> None:
+    with suppress(ProtocolError):
+        Decoder().feed(garbage)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        data_header(MAX_DATA + 1),
+        b"\x07\x00",
+        encode(Open(bytes(16), 1, "echo")),
+        encode(Open(bytes(16), 1, "/" + "x" * 256)),
+        b"\x01\x13" + bytes(16) + b"\x01/\xff",
+        b"\x03\x01\x05",
+        b"\x03\x01\x00",
+        encode(Reset(MAX_CODE + 1)),
+        b"\x04\x03abc",
+    ],
+)
+def test_what_is_malformed_is_refused(wire: bytes) -> None:
+    """RS5."""
+    with pytest.raises(ProtocolError):
+        Decoder().feed(wire)
+
+
+def test_a_frame_is_read_to_its_end_and_no_further() -> None:
+    wire = encode(Open(bytes(16), 1, "/echo"))
+    decoder = Decoder()
+    while True:
+        wanted = decoder.wanted()
+        found = decoder.feed(wire[:wanted])
+        wire = wire[wanted:]
+        if found:
+            break
+    assert wire == b""
+
+
+def test_a_proof_is_for_one_move_of_one_stream_of_two_peers() -> None:
+    """RS3 RS12."""
+    tokens = Tokens(bytes(16), ALICE, BOB)
+    proof = tokens.proof("move", 1)
+    assert tokens.is_proof("move", 1, proof)
+    assert not tokens.is_proof("move", 2, proof)
+    assert not tokens.is_proof("ask", 1, proof)
+    assert not Tokens(bytes(15) + b"\1", ALICE, BOB).is_proof("move", 1, proof)
+    assert not Tokens(bytes(16), ALICE, CAROL).is_proof("move", 1, proof)
+    assert not Tokens(bytes(16), BOB, ALICE).is_proof("move", 1, proof)
+
+
+def test_secrets_are_not_shown() -> None:
+    secret = b"0123456789abcdef"
+    tokens = Tokens(secret, ALICE, BOB)
+    shown = f"{tokens!r} {Open(secret, 1, '/x')!r} {Ask(b'', 1, secret)!r}"
+    assert "0123" not in shown
+    assert "0123" not in repr(Move(b"", 1, secret, 0, 0, False))
+
+
+def test_protocols_about_the_connection_do_not_move() -> None:
+    """RS2."""
+    assert may_move("/echo/1.0.0")
+    assert not may_move("/libp2p/dcutr")
+    assert not may_move("/ipfs/ping/1.0.0")
+    assert not may_move("/p2pnet/resume/1.0.0")
+
+
+def test_windows_are_small_once_the_budget_is_given_out() -> None:
+    """RS15."""
+    budget = Budget(500, window=100, smallest=10)
+    windows = [budget.take() for _ in range(4)]
+    assert windows == [100, 100, 10, 10]
+    budget.give_back(windows[0])
+    assert budget.take() == 100
+
+
+def test_pauses_grow_up_to_the_longest() -> None:
+    pauses = [pause(attempt, first=0.5, longest=5.0) for attempt in range(7)]
+    assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_nonsense_is_no_config() -> None:
+    with pytest.raises(ValueError, match="orphan_seconds must be positive"):
+        Resume(orphan_seconds=0)
+    with pytest.raises(ValueError, match="window must be at least 65536"):
+        Resume(window=1000)
