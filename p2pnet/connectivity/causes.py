@@ -16,6 +16,7 @@ from p2pnet.core.addresses import Multiaddr, Scope, is_relayed, scope
 from p2pnet.errors import (
     AddressMisleads,
     AddressUnsupported,
+    AnotherNetwork,
     BothDialed,
     ClocksDiffer,
     ConnectionLost,
@@ -111,7 +112,7 @@ class Cause(Enum):
     NAME_SERVERS = "no name server answered", "see whether this machine reaches the internet at all"
     UNSUPPORTED = (
         "no transport of this host can use the address",
-        "give a TCP address, such as /ip4/192.0.2.1/tcp/4001, or add the transport to the host",
+        "give another address of the peer, or add the transport (QUIC and WebSocket are extras)",
     )
     MISLEADING = (
         "the address leads to another peer, or to this host itself",
@@ -136,6 +137,10 @@ class Cause(Enum):
     NOT_SECURE = (
         "the handshake failed: the other end could not prove who it is",
         "see whether something in between changes the traffic",
+    )
+    OTHER_NETWORK = (
+        "this host is in a private network, and the peer is not in the same one",
+        "give both the same pre-shared key, or neither any",
     )
     NOTHING_IN_COMMON = (
         "the peer speaks none of the protocols that this host offers",
@@ -236,6 +241,7 @@ BY_STATUS = {
 BY_KIND: tuple[tuple[type[BaseException], Cause], ...] = (
     (PeerIdMismatch, Cause.WRONG_PEER),
     (HandshakeCut, Cause.HUNG_UP),
+    (AnotherNetwork, Cause.OTHER_NETWORK),
     (SecurityError, Cause.NOT_SECURE),
     (NegotiationFailed, Cause.NOTHING_IN_COMMON),
     (ClocksDiffer, Cause.WRONG_CLOCK),
@@ -313,7 +319,13 @@ UNTELLING = (
     Cause.REFUSED,
 )
 """What any of several addresses may fail with; the later ones say more, and all others most."""
-BY_SOMEBODY = (Cause.WRONG_PEER, Cause.NOT_A_PEER, Cause.NOTHING_IN_COMMON, Cause.NOT_SECURE)
+BY_SOMEBODY = (
+    Cause.WRONG_PEER,
+    Cause.NOT_A_PEER,
+    Cause.NOTHING_IN_COMMON,
+    Cause.OTHER_NETWORK,
+    Cause.NOT_SECURE,
+)
 """What somebody else fails with who has the private address in *our* network."""
 
 
