@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from aioquic.quic.packet import QuicPreferredAddress
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.keys import PrivateKey
@@ -153,3 +154,17 @@ def test_the_private_names_of_aioquic_are_there() -> None:
     assert not connection.violation
     connection.close(10, 0, "as the library does")
     assert connection.violation == (10, "as the library does")
+
+
+def test_a_server_does_not_choose_whom_else_we_send_packets_to() -> None:
+    """Q19: what aioquic would probe is forgotten."""
+    dialled, accepted = pair(Aioquic(settings()), Aioquic(settings()))
+    assert isinstance(dialled, AioquicCore)
+    victim = QuicPreferredAddress(("9.9.9.9", 9), None, bytes(8), bytes(16))
+    dialled._connection._remote_preferred_address = victim
+    number = dialled.open_stream()
+    assert number is not None
+    dialled.write(number, b"hello", is_last=True)
+    assert {to for _, to in dialled.transmit(0.4)} == {SERVER}
+    assert dialled._connection._remote_preferred_address is None
+    exchange(dialled, accepted, 0.5)
