@@ -4,14 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check interop bench bench-quick bench-relay bench-sim protos clean
+.PHONY: help demo test check interop bench bench-quick bench-guard bench-relay bench-sim protos clean
 
 help:
 	@echo "make demo         two peers behind NATs meet by peer id and end up direct"
 	@echo "make test         all tests"
 	@echo "make check        formatting, lint, strict types, import rules"
 	@echo "make interop      against go-, js- and rust-libp2p (what is not installed is skipped)"
-	@echo "make bench        benchmarks; make bench-quick takes a minute"
+	@echo "make bench        beside go-, js-, rust- and py-libp2p; make bench-quick takes a minute"
+	@echo "make bench-guard  fails if p2pnet is far slower than usual, beside raw sockets"
 	@echo "make bench-relay  memory of a relay for each of 1,000 reservations and 200 circuits"
 	@echo "make bench-sim    benchmarks of the simulated internet: a day of churn, a crowd of 1,000"
 	@echo "make protos       generate p2pnet/pb anew"
@@ -49,6 +50,9 @@ bench: $(VENV)/installed
 bench-quick: $(VENV)/installed
 	$(BIN)/python -m benchmarks --quick
 
+bench-guard: $(VENV)/installed
+	$(BIN)/python -m benchmarks.guard
+
 bench-relay: $(VENV)/installed
 	$(BIN)/python -m benchmarks.relay
 
@@ -59,4 +63,4 @@ protos: $(VENV)/developing
 	$(BIN)/python protos/generate.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) benchmarks/.venvs build dist *.egg-info
