@@ -56,7 +56,7 @@ from p2pnet.protocols.resume.messages import (
 )
 from p2pnet.protocols.resume.policy import Tokens
 
-CHUNK = 65_536
+CHUNK = 131_072
 """Most bytes of data in a frame of ours."""
 MAX_CARRIERS = 3
 """The current one, the one before, and one on which a MOVE waits for its answer."""

@@ -283,7 +283,7 @@ class Moves(RuleBasedStateMachine):
         for end in (self.a, self.b):
             if end.machine.has_failed and not end.has_reset:
                 late = end.machine.receiving.has_ended and end.is_finished
-                lost = not end.machine.is_accepted
+                lost = not self.a.machine.is_accepted
                 assert is_reset or is_closed or late or lost
 
     def teardown(self) -> None:
@@ -293,6 +293,9 @@ class Moves(RuleBasedStateMachine):
                 break
             if not self._settle() and not self._reconnect():
                 self._end_it()
+        for end in (self.a, self.b):
+            while end.receive(None):
+                pass
         self.delivered_is_a_prefix_of_written()
         self.nobody_fails_but_by_a_reset()
         assert self.a.machine.is_over
@@ -336,6 +339,7 @@ Moves.TestCase.settings = settings(
     max_examples=100,
     stateful_step_count=60,
     deadline=None,
+    derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 TestMoves = Moves.TestCase
