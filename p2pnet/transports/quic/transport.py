@@ -6,7 +6,7 @@ Rules: specs/quic.md.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -25,6 +25,8 @@ from p2pnet.transports.tcp_ports import source_endpoint
 PUNCH_BYTES = 64
 PUNCH_INTERVAL = (0.010, 0.200)
 """Seconds between two packets that open the NAT on our side."""
+PUNCH_PATIENCE = 1.0
+"""Seconds after which who was to be dialled dials, too."""
 
 
 class QuicTransport:
@@ -127,22 +129,42 @@ class QuicTransport:
         listener = self._listeners[source]
         expectation = listener.expect(remote)
         listener.socket.hold()
-        connection: QuicConnection | None = None
+        found: list[QuicConnection] = []
         try:
             with bare_exceptions():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(listener.socket.attend)
                     nursery.start_soon(self._knock, listener.socket, remote)
-                    connection = await self._meet(listener, expectation, peer_id)
+                    nursery.start_soon(self._dial_too, remote, peer_id, found, nursery.cancel_scope)
+                    found.append(await self._meet(listener, expectation, peer_id))
                     nursery.cancel_scope.cancel()
+            first, *others = found
         except BaseException:
-            if connection is not None:
+            for connection in found:
                 await close_at_once(connection)
             raise
         finally:
             listener.unexpect(expectation)
             await listener.socket.release()
-        return connection
+        for connection in others:
+            listener.offer(connection)
+        return first
+
+    async def _dial_too(
+        self,
+        remote: Endpoint,
+        peer_id: PeerId,
+        found: list[QuicConnection],
+        scope: trio.CancelScope,
+    ) -> None:
+        """Dial the remote if it does not get in: our NAT may have given us another port for it.
+
+        Then only we can reach the remote, if its own NAT lets everybody in (Q20).
+        """
+        await trio.sleep(PUNCH_PATIENCE)
+        with suppress(P2PError, OSError):
+            found.append(await self._dial(remote, peer_id, any_port=False))
+            scope.cancel()
 
     async def _knock(self, socket: QuicSocket, remote: Endpoint) -> None:
         while True:
