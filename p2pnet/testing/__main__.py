@@ -7,9 +7,30 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 
 from p2pnet.testing.kinds import KINDS
-from p2pnet.testing.matrix import MATRIX_KINDS, Cell, Measured, combined_sha256, measure, pairs
+from p2pnet.testing.matrix import (
+    MATRIX_KINDS,
+    TRANSPORTS,
+    Cell,
+    Measured,
+    Punched,
+    combined_sha256,
+    measure,
+    pairs,
+)
+
+PAGE = """\
+# Who gets through to whom
+
+> Virtual seconds from the relayed to the direct connection, for each pair of NATs.
+
+Two peers meet over a relay, 80 ms away from each other and back, and try to become direct over
+one transport. *relayed* is what stays so, as theory says it must (`specs/nat.md`). Rows call,
+columns are called. Made by
+`python -m p2pnet.testing matrix --seed {seed} --markdown > docs/nat-matrix.md`.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,16 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     matrix = commands.add_parser("matrix", help="every pair of NATs, simulated")
     matrix.add_argument("--kinds", type=kinds, default=MATRIX_KINDS, help="A,B,...: only these")
-    matrix.add_argument("--transport", choices=["tcp", "quic"], default="tcp")
+    matrix.add_argument("--transport", choices=TRANSPORTS, help="both, if not given")
     matrix.add_argument("--seed", type=int, default=0)
     output = matrix.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="one JSON object a line")
     output.add_argument("--markdown", action="store_true", help="the page docs/nat-matrix.md")
     chosen = parser.parse_args(arguments)
-    if chosen.transport == "quic":
-        print("p2pnet does not speak QUIC yet: use --transport tcp", file=sys.stderr)
-        return 2
-    return run_matrix(chosen.kinds, seed=chosen.seed, form=form_of(chosen))
+    transports = (chosen.transport,) if chosen.transport else TRANSPORTS
+    return run_matrix(chosen.kinds, transports, seed=chosen.seed, form=form_of(chosen))
 
 
 def kinds(text: str) -> tuple[str, ...]:
@@ -42,10 +61,10 @@ def form_of(chosen: argparse.Namespace) -> str:
     return "json" if chosen.json else "markdown" if chosen.markdown else "text"
 
 
-def run_matrix(names: Sequence[str], *, seed: int, form: str) -> int:
+def run_matrix(names: Sequence[str], transports: Sequence[Punched], *, seed: int, form: str) -> int:
     done: list[Measured] = []
-    for a, b in pairs(names):
-        done.append(measure(a, b, seed=seed))
+    for transport, (a, b) in product(transports, pairs(names)):
+        done.append(measure(a, b, seed=seed, transport=transport))
         if form == "json":
             print(json.dumps(asdict(done[-1].cell)), flush=True)
         elif form == "text":
@@ -55,7 +74,8 @@ def run_matrix(names: Sequence[str], *, seed: int, form: str) -> int:
     elif form == "text":
         print(f"trace {combined_sha256(done)}")
     else:
-        print(as_markdown([each.cell for each in done], names, seed=seed), end="")
+        tables = [as_table([each.cell for each in done], names, each) for each in transports]
+        print("\n".join([PAGE.format(seed=seed), *tables]), end="")
     return 0 if all(each.cell.is_as_expected for each in done) else 1
 
 
@@ -66,17 +86,10 @@ def as_text(cell: Cell) -> str:
     return f"{cell.a:24} {cell.b:24} {cell.transport} {cell.outcome}{seconds}{reason}{wrong}"
 
 
-def as_markdown(cells: Sequence[Cell], names: Sequence[str], *, seed: int) -> str:
-    found = {(cell.a, cell.b): cell for cell in cells}
+def as_table(cells: Sequence[Cell], names: Sequence[str], transport: Punched) -> str:
+    found = {(cell.a, cell.b): cell for cell in cells if cell.transport == transport}
     lines = [
-        "# Who gets through to whom",
-        "",
-        "> Virtual seconds from the relayed to the direct connection, for each pair of NATs.",
-        "",
-        "Two peers meet over a relay, 80 ms away from each other and back, and try to become",
-        "direct over TCP. *relayed* is what stays so, as theory says it must (`specs/nat.md`).",
-        "Rows call, columns are called. Made by",
-        f"`python -m p2pnet.testing matrix --seed {seed} --markdown > docs/nat-matrix.md`.",
+        f"## {transport.upper()}",
         "",
         "| |" + "".join(f" {name} |" for name in names),
         "|---|" + "---|" * len(names),

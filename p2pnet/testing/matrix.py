@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
 
 import trio
 
@@ -18,15 +19,20 @@ from p2pnet.core.bus import Subscription
 from p2pnet.events import PunchGivenUp
 from p2pnet.host.config import HostConfig
 from p2pnet.interfaces import Connection, Stream
-from p2pnet.testing.kinds import KINDS, Kind
+from p2pnet.testing.kinds import ALL_KINDS, KINDS, Kind
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
-from p2pnet.testing.packet import TransportName
 from p2pnet.testing.running import run
 from p2pnet.testing.sites import IPV4_ONLY
 from p2pnet.testing.theory import can_punch
 from p2pnet.testing.world import World
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.tcp import TCP
 
+Punched = Literal["tcp", "quic"]
+"""What becomes direct; the other serves as a way to the relay where UDP is blocked."""
+
+TRANSPORTS: Final[tuple[Punched, ...]] = get_args(Punched)
 MATRIX_KINDS = tuple(KINDS)[:12]
 LINK = Quality(latency=0.02)
 """Of each home, and of the relay: 80 ms from one peer to the other and back."""
@@ -42,7 +48,7 @@ class Cell:
 
     a: str
     b: str
-    transport: TransportName
+    transport: Punched
     expected: str
     """"direct" or "relayed"."""
     outcome: str
@@ -70,11 +76,13 @@ def pairs(kinds: Sequence[str] = MATRIX_KINDS) -> list[tuple[str, str]]:
     return [(a, b) for a in kinds for b in kinds]
 
 
-def measure(a: str, b: str, *, seed: int, link: Quality = LINK) -> Measured:
-    """Run one cell over TCP, in virtual time."""
+def measure(
+    a: str, b: str, *, seed: int, link: Quality = LINK, transport: Punched = "tcp"
+) -> Measured:
+    """Run one cell, in virtual time."""
 
     async def cell() -> Measured:
-        return await run_cell(KINDS[a], KINDS[b], seed=seed, link=link)
+        return await run_cell(ALL_KINDS[a], ALL_KINDS[b], seed=seed, link=link, transport=transport)
 
     return run(cell)
 
@@ -84,19 +92,32 @@ def combined_sha256(cells: Sequence[Measured]) -> str:
     return hashlib.sha256("".join(cell.trace_sha256 for cell in cells).encode()).hexdigest()
 
 
-async def run_cell(a: Kind, b: Kind, *, seed: int, link: Quality = LINK) -> Measured:
+async def run_cell(
+    a: Kind, b: Kind, *, seed: int, link: Quality = LINK, transport: Punched = "tcp"
+) -> Measured:
     """Run one cell; needs virtual time."""
     async with World(seed) as world:
-        relay = await world.host(presets.relay(), "relay", link=link, families=IPV4_ONLY)
-        config = presets.edge(relays=[relay.address])
+        serving = speaking(transport, presets.relay())
+        relay = await world.host(serving, "relay", link=link, families=IPV4_ONLY)
+        config = speaking(transport, presets.edge(relays=[*map(str, relay.host.addresses.value)]))
         alice = await put(world, "a", a, config, link)
         bob = await put(world, "b", b, config, link)
         bob.host.handle(ECHO, echo)
         outcome = await meet(alice, bob)
-    verdict = can_punch(a, b, "tcp")
+    verdict = can_punch(a, b, "tcp" if transport == "tcp" else "udp")
     expected = "direct" if verdict.direct else "relayed"
-    cell = Cell(a.name, b.name, "tcp", expected, *outcome)
+    cell = Cell(a.name, b.name, transport, expected, *outcome)
     return Measured(cell, world.trace.sha256)
+
+
+def speaking(transport: Punched, config: HostConfig) -> HostConfig:
+    """Let a host listen by one transport alone, but for a relay."""
+    if transport == "tcp":
+        return replace(config, transports=[TCP()])
+    listen = [text.replace("/tcp/", "/udp/") + "/quic-v1" for text in config.listen]
+    is_relay = config.listen == presets.RELAY_PORTS
+    also = config.listen if is_relay else ()
+    return replace(config, transports=[QUIC(), TCP()], listen=[*listen, *also])
 
 
 async def put(world: World, name: str, kind: Kind, config: HostConfig, link: Quality) -> Machine:
