@@ -5,7 +5,7 @@ V14 of specs/reachability.md, with the real services in simulated worlds.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import pytest
@@ -14,13 +14,14 @@ import trio
 from p2pnet import presets
 from p2pnet.connectivity.nat import Hairpinning
 from p2pnet.connectivity.probing import NatProbing
-from p2pnet.core.addresses import Endpoint
+from p2pnet.core.addresses import Endpoint, Multiaddr, parse
 from p2pnet.events import HairpinTested
+from p2pnet.interfaces import Connection, Kit, ServiceHost
 from p2pnet.testing.kinds import Kind
 from p2pnet.testing.nat import Dependence, NatKind, PortChoice
 from p2pnet.testing.sites import Router
 from p2pnet.testing.world import World
-from tests.reachability.scene import BY_ADDRESS, BY_PORT, FREE, LINK, PORT, Scene, home
+from tests.reachability.scene import BY_ADDRESS, BY_PORT, EDGE, FREE, LINK, PORT, Scene, home
 
 SECONDS = 30
 GRID = [
@@ -85,6 +86,42 @@ async def test_v14_one_peer_is_enough_to_see_that_it_works(world: World) -> None
     scene = await Scene.set_up(world, home(world, nat), peers=1)
     await trio.sleep(SECONDS)
     assert believed(scene) is Hairpinning.YES
+
+
+@dataclass(frozen=True)
+class Lie:
+    """A part whose service takes the place of Identify, and hears all peers tell one lie."""
+
+    seen: Multiaddr
+
+    def build(self, kit: Kit) -> Lie:
+        return self
+
+    async def observe(self, connection: Connection) -> Multiaddr:
+        await trio.lowlevel.checkpoint()
+        return self.seen
+
+    async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
+        host.add_observer(self.observe)
+        task_status.started()
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        "/ip4/192.168.1.1/tcp/80",
+        "/ip4/127.0.0.2/tcp/80",
+        "/ip6/2600::1/tcp/80",
+        "/ip4/8.8.8.8/tcp/0",
+    ],
+)
+async def test_v14_a_peer_cannot_aim_this_host_at_its_own_network(world: World, seen: str) -> None:
+    lying = replace(EDGE, services=(Lie(parse(seen)), *EDGE.services))
+    scene = await Scene.set_up(world, home(world, NatKind()), config=lying, peers=1)
+    with scene.host.host.subscribe(HairpinTested) as events:
+        await trio.sleep(SECONDS)
+        assert events.take_waiting() == ()
 
 
 @pytest.mark.parametrize("hairpinning", [False, True])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from p2pnet.core.addresses import Endpoint, Multiaddr, Scope, place_of, scope
+from p2pnet.core.addresses import Endpoint, Multiaddr, Place, Scope, place_of, scope
 from p2pnet.core.peer_id import PeerId
 
 
@@ -53,6 +53,20 @@ def translated(addresses: Iterable[Multiaddr], own: Collection[str]) -> Iterator
             continue
         if place.endpoint.host not in own:
             yield address
+
+
+def place_outside(seen: Multiaddr | None, transport: str) -> Place | None:
+    """Return where a witness sees a port of ours; None if it cannot be there (V14).
+
+    A witness has a public IPv4 address, and sees no other kind. Who names one of this host's
+    own network, or of this machine, would have it dial there.
+    """
+    place = None if seen is None else place_of(seen)
+    if seen is None or place is None or place.protocol != transport:
+        return None
+    if place.endpoint.is_ipv6 or place.endpoint.port == 0 or scope(seen) is not Scope.PUBLIC:
+        return None
+    return place
 
 
 def only_one(addresses: Sequence[Multiaddr], transport: str) -> Multiaddr | None:

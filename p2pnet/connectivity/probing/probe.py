@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import trio
 
-from p2pnet.connectivity.probing.policy import Witness
+from p2pnet.connectivity.probing.policy import Witness, place_outside
 from p2pnet.core.addresses import Endpoint, Multiaddr, at_endpoint, parse, place_of, without_peer
 from p2pnet.core.tasks import EXPECTED
 from p2pnet.errors import P2PError, describe
@@ -110,8 +110,8 @@ class Probe:
         if endpoint_of(connection.local_address).port != endpoint_of(listening).port:
             raise P2PError("the dial has not left from the port that it was to leave from")
         seen = await self._host.observe(connection)
-        place = None if seen is None else place_of(seen)
-        if seen is None or place is None or place.protocol != self._transport:
+        place = place_outside(seen, self._transport)
+        if place is None:
             raise P2PError(f"{connection.peer_id} sees this host at {seen}")
         return at_endpoint(listening, place.endpoint)
 
