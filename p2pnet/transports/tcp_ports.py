@@ -100,15 +100,14 @@ class SharedTcpPorts:
 
     async def listen(self, local: Endpoint, door: Door) -> PortListener:
         """See TcpPorts.listen."""
+        # First, as nothing may change between the look at the doors and the new one.
+        await trio.lowlevel.checkpoint()
         port = self._ports.get(local)
         if port is None:
             listener = await self._network.listen_tcp(local)
             port = self._ports[listener.local] = Port(listener)
         elif door.opening in port.doors:
-            await trio.lowlevel.checkpoint()
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        else:
-            await trio.lowlevel.checkpoint()
         port.doors[door.opening] = door
         return PortListener(self, port, door)
 

@@ -257,6 +257,35 @@ async def test_w20_a_second_listener_of_a_kind_is_refused(ground: Ground) -> Non
     assert caught.value.errno == errno.EADDRINUSE
 
 
+async def test_w20_of_two_that_listen_at_once_for_one_kind_one_is_refused(ground: Ground) -> None:
+    await ground.open(RAW)
+    refused: list[OSError] = []
+
+    async def listen() -> None:
+        try:
+            await ground.open(HTTP)
+        except OSError as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen)
+        nursery.start_soon(listen)
+    assert [error.errno for error in refused] == [errno.EADDRINUSE]
+
+
+async def test_w23_who_listens_while_the_port_closes_gets_a_port_that_is_open(
+    ground: Ground,
+) -> None:
+    for _ in range(20):  # In whatever order the two come to run.
+        await ground.open(RAW)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ground.open, HTTP)
+            nursery.start_soon(ground.listeners[RAW].aclose)
+        await ground.visit(REQUEST, at=HTTP)
+        assert ground.doors[HTTP].guests == [(REQUEST, None)]
+        await ground.listeners[HTTP].aclose()
+
+
 async def test_w23_closing_one_listener_leaves_the_others(ground: Ground) -> None:
     await ground.open(*Opening)
     ended: list[Opening] = []
