@@ -200,10 +200,13 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
             heard = await self._hear(data)
             self._data = memoryview(heard.data)
             self._is_over = heard.is_over
+            if heard.reply:  # Last, as who is cancelled here must find the data the next time.
+                self._reply = heard.reply
+                await self._answer()
 
     async def _hear(self, data: bytes) -> Heard:
         try:
-            heard = self._frames.receive(data)
+            return self._frames.receive(data)
         except BadFrame as error:
             if not self._turn.locked() and not self._is_cut:
                 await say(self._stream, error.farewell)
@@ -212,10 +215,6 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         except ConnectionLost:
             await self._give_up()
             raise
-        if heard.reply:
-            self._reply = heard.reply
-            await self._answer()
-        return heard
 
     async def _answer(self) -> None:
         """Send a reply. If a sender has the turn, that one sends it after its frame (W10)."""

@@ -227,6 +227,22 @@ async def test_w10_who_wants_answers_and_takes_none_is_given_up(
     await near.aclose()
 
 
+async def test_w10_who_stops_waiting_while_a_pong_is_sent_loses_no_data(
+    autojump_clock: MockClock,
+) -> None:
+    server, near = await serving()
+    lock, end = lockstep_stream_pair()
+    server._stream = lock
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end.send_all, masked(9, b"ping") + masked(2, b"data"))
+        with trio.move_on_after(REPLY_SECONDS / 2) as patience:
+            await server.receive_some()
+    assert patience.cancelled_caught
+    with trio.fail_after(1):
+        assert await server.receive_some() == b"data"
+    await near.aclose()
+
+
 # ---- handshakes --------------------------------------------------------------------------
 
 
