@@ -73,6 +73,11 @@ def prepare_go() -> None:
     run(["go", "build", modules, "-o", "bin/peer", "."], PEERS / "go")
 
 
+def prepare_rust() -> None:
+    need("cargo")
+    run(["cargo", "build", "--quiet", "--release", "--locked"], PEERS / "rust")
+
+
 def need(*programs: str) -> None:
     for program in programs:
         if shutil.which(program) is None:
@@ -101,4 +106,7 @@ IMPLEMENTATIONS = (
         "js-libp2p", ("node", "--expose-gc", str(PEERS / "js" / "peer.mjs")), prepare_js
     ),
     Implementation("go-libp2p", (str(PEERS / "go" / "bin" / "peer"),), prepare_go),
+    Implementation(
+        "rust-libp2p", (str(PEERS / "rust" / "target" / "release" / "peer"),), prepare_rust
+    ),
 )
