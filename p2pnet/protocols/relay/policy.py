@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,7 +79,8 @@ class Reservations:
         self._max_total = max_total
         self._max_per_prefix = max_per_prefix
         self._seconds = seconds
-        self._entries: dict[PeerId, Entry] = {}
+        self._entries: OrderedDict[PeerId, Entry] = OrderedDict()
+        """In the order in which they end: all last equally long, and a renewal goes last."""
         self._per_prefix: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -130,14 +131,17 @@ class Reservations:
 
     def drop_expired(self, now: float) -> tuple[PeerId, ...]:
         """End what has run out; return whose it was."""
-        expired = [peer for peer, entry in self._entries.items() if entry.expires_at <= now]
-        for peer_id in expired:
+        expired: list[PeerId] = []
+        while self.next_expiry() <= now:
+            peer_id = next(iter(self._entries))
             self.drop(peer_id)
+            expired.append(peer_id)
         return tuple(expired)
 
     def next_expiry(self) -> float:
         """Return when the next one runs out; infinity if there is none."""
-        return min((entry.expires_at for entry in self._entries.values()), default=math.inf)
+        first = next(iter(self._entries.values()), None)
+        return math.inf if first is None else first.expires_at
 
 
 @dataclass(frozen=True, slots=True)
