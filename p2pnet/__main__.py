@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 
 import trio
 
@@ -27,9 +28,12 @@ from p2pnet.errors import P2PError
 from p2pnet.host.config import HostConfig
 from p2pnet.host.host import Host
 from p2pnet.host.opening import open_host
-from p2pnet.interfaces import Part, Service
+from p2pnet.interfaces import Part, Service, Transport
 from p2pnet.protocols.identify import Identify
 from p2pnet.protocols.perf import Perf
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.tcp import TCP
+from p2pnet.transports.websocket import WebSocket
 
 INTERRUPTED = 130
 DEFAULT_PERF_BYTES = 16 * 1_048_576
@@ -249,6 +253,7 @@ def run_node(args: argparse.Namespace, output: Output) -> int:
         key=load_key(args.key),
         listen=args.listen or presets.ANYWHERE,
         relays=args.relay,
+        transports=transports(args),
         services=perf_server(args),
     )
     return trio.run(lambda: serving.node(in_network(args, config), output, with_echo=args.echo))
@@ -262,6 +267,7 @@ def run_relay(args: argparse.Namespace, output: Output) -> int:
         key=load_key(args.key),
         listen=args.listen or presets.RELAY_PORTS,
         limits=limits,
+        transports=transports(args),
         services=perf_server(args),
     )
     return trio.run(lambda: serving.relay(in_network(args, config), output, metrics=args.metrics))
@@ -309,7 +315,9 @@ def perf_server(args: argparse.Namespace) -> list[Part[Service]]:
 
 
 def run_doctor(args: argparse.Namespace, output: Output) -> int:
-    config = presets.edge(listen=args.listen or presets.ANYWHERE, relays=args.relay)
+    config = presets.edge(
+        listen=args.listen or presets.ANYWHERE, relays=args.relay, transports=transports(args)
+    )
     request = Request(
         relays=args.relay, targets=args.targets, seconds=args.seconds, watch=args.watch
     )
@@ -318,6 +326,16 @@ def run_doctor(args: argparse.Namespace, output: Output) -> int:
 
 def run_demo(args: argparse.Namespace, output: Output) -> int:
     return demo(output)
+
+
+def transports(args: argparse.Namespace) -> list[Part[Transport]]:
+    """Return TCP, and what is installed besides; QUIC cannot keep to a pre-shared key."""
+    found: list[Part[Transport]] = [TCP()]
+    if find_spec("aioquic") and not args.psk:
+        found.append(QUIC())
+    if find_spec("wsproto"):
+        found.append(WebSocket())
+    return found
 
 
 def in_network(args: argparse.Namespace, config: HostConfig) -> HostConfig:
@@ -332,7 +350,8 @@ def with_host(
 ) -> int:
     """Open an edge host that knows one relay at most, and do one thing with it."""
     relays = [args.relay] if args.relay else []
-    config = in_network(args, presets.edge(relays=relays, services=services))
+    edge = presets.edge(relays=relays, transports=transports(args), services=services)
+    config = in_network(args, edge)
 
     async def run() -> int:
         async with open_host(config) as host:

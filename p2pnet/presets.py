@@ -8,7 +8,7 @@ from p2pnet.connectivity.portmap import PortMapping
 from p2pnet.connectivity.probing import NatProbing
 from p2pnet.core.keys import PrivateKey
 from p2pnet.host.config import HostConfig
-from p2pnet.interfaces import Part, Service
+from p2pnet.interfaces import Part, Service, Transport
 from p2pnet.muxers.yamux import Yamux
 from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
 from p2pnet.protocols.autonat_v1 import AutoNATv1, AutoNATv1Server
@@ -21,6 +21,8 @@ from p2pnet.transports.tcp import TCP
 
 ANYWHERE = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 RELAY_PORTS = ("/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001")
+TRANSPORTS: tuple[Part[Transport], ...] = (TCP(),)
+"""What every host has. QUIC and WebSocket are extras: ``transports=[QUIC(), TCP()]``."""
 
 
 def edge(
@@ -29,6 +31,7 @@ def edge(
     listen: Sequence[str] = ANYWHERE,
     relays: Sequence[str] = (),
     port_mapping: bool = True,
+    transports: Sequence[Part[Transport]] = TRANSPORTS,
     services: Sequence[Part[Service]] = (),
 ) -> HostConfig:
     """Describe a peer that sits anywhere, behind a NAT for example.
@@ -36,7 +39,8 @@ def edge(
     It keeps a reservation at each of ``relays`` (multiaddrs that end in ``/p2p``), can be
     reached and reaches others through them, and turns relayed connections into direct ones.
     It has its peers test who can dial it, and with ``port_mapping`` asks its router to forward
-    its ports. ``services`` are added to its own.
+    its ports. ``services`` are added to its own. With QUIC among the ``transports`` and in
+    ``listen``, holes are punched by UDP as well.
     """
     own: list[Part[Service]] = [
         Identify(),
@@ -52,7 +56,7 @@ def edge(
     return HostConfig(
         key=key,
         listen=listen,
-        transports=[TCP()],
+        transports=transports,
         security=[Noise()],
         muxers=[Yamux()],
         services=[*own, *services],
@@ -64,6 +68,7 @@ def relay(
     key: PrivateKey | None = None,
     listen: Sequence[str] = RELAY_PORTS,
     limits: RelayServer | None = None,
+    transports: Sequence[Part[Transport]] = TRANSPORTS,
     services: Sequence[Part[Service]] = (),
 ) -> HostConfig:
     """Describe a peer that others can dial, and that carries circuits for those they cannot.
@@ -81,19 +86,24 @@ def relay(
     return HostConfig(
         key=key,
         listen=listen,
-        transports=[TCP()],
+        transports=transports,
         security=[Noise()],
         muxers=[Yamux()],
         services=[*own, *services],
     )
 
 
-def minimal(*, key: PrivateKey | None = None, listen: Sequence[str] = ()) -> HostConfig:
+def minimal(
+    *,
+    key: PrivateKey | None = None,
+    listen: Sequence[str] = (),
+    transports: Sequence[Part[Transport]] = TRANSPORTS,
+) -> HostConfig:
     """Describe a peer that dials, identifies itself and answers pings, and no more."""
     return HostConfig(
         key=key,
         listen=listen,
-        transports=[TCP()],
+        transports=transports,
         security=[Noise()],
         muxers=[Yamux()],
         services=[Identify(), Ping()],
