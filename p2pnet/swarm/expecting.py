@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from p2pnet.core.addresses import Multiaddr, tcp_endpoint
+from p2pnet.core.addresses import Multiaddr, place_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +40,8 @@ class ExpectedListeners:
         if len(self._under_way) >= self._maximum:
             yield
             return
-        ips = frozenset(end.host for end in map(tcp_endpoint, addresses) if end is not None)
+        places = map(place_of, addresses)
+        ips = frozenset(place.endpoint.host for place in places if place is not None)
         expectation = Expectation(ips, patience)
         self._under_way.append(expectation)
         try:
@@ -50,7 +51,8 @@ class ExpectedListeners:
 
     def patience(self, address: Multiaddr) -> float | None:
         """Return how long an arrival may be silent; None if nothing is expected from there."""
-        end = tcp_endpoint(address)
-        if end is None:
+        place = place_of(address)
+        if place is None:
             return None
-        return max((e.patience for e in self._under_way if end.host in e.ips), default=None)
+        host = place.endpoint.host
+        return max((each.patience for each in self._under_way if host in each.ips), default=None)
