@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
+from p2pnet.core.rewound import RewoundStream
 from p2pnet.interfaces import Role
 from p2pnet.negotiation.driver import handle_one, select_one
-from p2pnet.negotiation.first_word import RewoundStream, role_left
+from p2pnet.negotiation.first_word import role_left
 from p2pnet.negotiation.machine import HEADER_LINE, encode_line
 
 PROPOSAL = HEADER_LINE + encode_line("/noise")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Protocol
 
 import trio
 
 from p2pnet.core.addresses import Endpoint
-from p2pnet.core.env import DatagramSocket
 from p2pnet.errors import ProtocolError
 from p2pnet.testing.probing.messages import (
     MAX_MESSAGE_BYTES,
@@ -56,7 +56,14 @@ class Lines:
                 await self.receive()
 
 
-async def receive_datagram(socket: DatagramSocket) -> tuple[Message, Endpoint]:
+class Datagrams(Protocol):
+    """What is needed of a UDP socket."""
+
+    async def send(self, data: bytes, remote: Endpoint) -> None: ...
+    async def receive(self) -> tuple[bytes, Endpoint]: ...
+
+
+async def receive_datagram(socket: Datagrams) -> tuple[Message, Endpoint]:
     """Wait for the next datagram that is a message."""
     while True:
         data, source = await socket.receive()
@@ -66,7 +73,7 @@ async def receive_datagram(socket: DatagramSocket) -> tuple[Message, Endpoint]:
             continue
 
 
-async def send_datagram(socket: DatagramSocket, message: Message, remote: Endpoint) -> bool:
+async def send_datagram(socket: Datagrams, message: Message, remote: Endpoint) -> bool:
     """Send a message; False if the network would not even take it."""
     try:
         await socket.send(encode(message), remote)

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import trio
 
 from p2pnet.core.addresses import Endpoint
-from p2pnet.core.env import ByteStream, DatagramSocket, Network, StreamListener
+from p2pnet.core.env import ByteStream, Network, StreamListener
 from p2pnet.errors import ProtocolError
-from p2pnet.testing.probing.lines import LOST, Lines, receive_datagram, send_datagram
+from p2pnet.testing.probing.lines import LOST, Datagrams, Lines, receive_datagram, send_datagram
 from p2pnet.testing.probing.messages import NAME, Hello
 
 Jitter = Callable[[float, float], float]
@@ -152,7 +152,7 @@ def reason_of(error: OSError) -> str:
 class UdpMeeting:
     """Meets a peer by UDP; ``met`` is the result, ``reason`` why there is none yet."""
 
-    def __init__(self, socket: DatagramSocket, appointment: Appointment) -> None:
+    def __init__(self, socket: Datagrams, appointment: Appointment) -> None:
         self._socket = socket
         self._appointment = appointment
         self._target = appointment.remote
