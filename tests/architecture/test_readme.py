@@ -22,7 +22,7 @@ async def running(
     name: str, *arguments: str, port: str = "0"
 ) -> AsyncGenerator[trio.abc.ReceiveStream, None]:
     """Run a program; only its fixed port is replaced, as a test must not rely on that."""
-    source = re.sub(r"/tcp/400\d", f"/tcp/{port}", PROGRAMS[name])
+    source = re.sub(r"/(tcp|udp)/400\d", rf"/\1/{port}", PROGRAMS[name])
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", source, *arguments], stdout=subprocess.PIPE
     )
@@ -49,6 +49,13 @@ async def run_client(*arguments: str, patience: str = "15") -> list[str]:
     source = PROGRAMS["echo_client"].replace("move_on_after(15)", f"move_on_after({patience})")
     done = await trio.run_process([sys.executable, "-c", source, *arguments], capture_stdout=True)
     return done.stdout.decode().splitlines()
+
+
+@pytest.mark.sockets
+async def test_a_program_names_the_transports_it_wants() -> None:
+    async with running("all_transports") as host:
+        lines = [await read_line(host) for _ in range(3)]
+    assert ["quic" in lines[0], "/tcp/" in lines[1], "/ws/" in lines[2]] == [True] * 3
 
 
 @pytest.mark.sockets
@@ -90,7 +97,14 @@ async def test_the_program_that_asks_why_says_so() -> None:
 
 
 def test_each_program_is_short() -> None:
-    assert set(PROGRAMS) == {"echo_server", "echo_client", "relay", "two_homes", "why"}
+    assert set(PROGRAMS) == {
+        "all_transports",
+        "echo_server",
+        "echo_client",
+        "relay",
+        "two_homes",
+        "why",
+    }
     for name, source in PROGRAMS.items():
         lines = [line for line in source.splitlines() if line.strip()]
         assert len(lines) <= 17, name
