@@ -27,6 +27,9 @@ from p2pnet.transports.websocket.heads import NAME, Refused, is_request, split_h
 REPLY_SECONDS = 10.0
 """A remote that wants a pong and takes none for so long has stopped reading."""
 FAREWELL_SECONDS = 1.0
+PIECE_BYTES = 32_768
+"""Taken apart before others have a turn: of frames with nothing in them, this is a tenth of a
+second's work."""
 
 
 async def open_as_client(
@@ -108,8 +111,8 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
     def __init__(self, stream: trio.abc.Stream, frames: Frames, rest: bytes = b"") -> None:
         self._stream = stream
         self._frames = frames
-        self._unread = rest
-        """What came with the handshake, and was not looked at."""
+        self._unread = memoryview(rest)
+        """What has come, as with the handshake, and was not looked at."""
         self._data = memoryview(b"")
         self._sending = False
         self._receiving = False
@@ -192,12 +195,15 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
     async def _receive(self) -> None:
         """Wait for data, or for the end."""
         while not self._data and not self._is_over:
-            data, self._unread = self._unread, b""
-            data = data or bytes(await self._stream.receive_some())
-            if not data:
+            if self._unread:
+                await trio.lowlevel.checkpoint()
+            else:
+                self._unread = memoryview(await self._stream.receive_some())
+            if not self._unread:
                 self._is_over = True  # W11
                 return
-            heard = await self._hear(data)
+            piece, self._unread = self._unread[:PIECE_BYTES], self._unread[PIECE_BYTES:]
+            heard = await self._hear(bytes(piece))
             self._data = memoryview(heard.data)
             self._is_over = heard.is_over
             if heard.reply:  # Last, as who is cancelled here must find the data the next time.

@@ -20,6 +20,7 @@ from trio.testing import (
 from p2pnet.errors import ConnectionLost, P2PError, ProtocolError
 from p2pnet.interfaces import Role
 from p2pnet.transports.websocket.driver import (
+    PIECE_BYTES,
     REPLY_SECONDS,
     WebSocketStream,
     open_as_client,
@@ -240,6 +241,25 @@ async def test_w10_who_stops_waiting_while_a_pong_is_sent_loses_no_data(
     assert patience.cancelled_caught
     with trio.fail_after(1):
         assert await server.receive_some() == b"data"
+    await near.aclose()
+
+
+async def test_w10_a_flood_of_frames_with_nothing_in_them_leaves_others_their_turns() -> None:
+    server, near = await serving()
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        await near.send_all(masked(2, b"") * 40_000 + masked(2, b"x"))
+        nursery.start_soon(take_turns)
+        assert await server.receive_some() == b"x"
+        nursery.cancel_scope.cancel()
+    assert turns >= 40_000 * 6 // PIECE_BYTES
     await near.aclose()
 
 
