@@ -35,7 +35,7 @@ class Usual:
 
 USUAL = {
     "upload": Usual(0.15, 0.020),
-    "echo_p50": Usual(0.08, 0.010),
+    "echo_p50": Usual(0.06, 0.010),
     "streams": Usual(0.40, 0.045),
     "streams_32": Usual(1.2, 0.050),
 }
