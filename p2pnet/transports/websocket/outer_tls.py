@@ -6,6 +6,7 @@ security inside says. Rules: specs/websocket.md (W14 to W16).
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import tempfile
@@ -15,6 +16,8 @@ import trio
 
 from p2pnet.errors import SecurityError
 from p2pnet.transports.websocket.config import Pem
+
+logger = logging.getLogger("p2pnet.websocket")
 
 ALPN = ["http/1.1"]
 RELOAD_SECONDS = 10.0
@@ -46,6 +49,8 @@ class ServerIdentity:
         self._stamps = stamps_of(self._pems)
         self._context = server_context(certificate, key)
         self._looked_at = trio.current_time()
+        self._complaint = ""
+        """What was wrong with the files, and was told once."""
 
     def context(self) -> ssl.SSLContext:
         """Return the context for the next arrival."""
@@ -61,9 +66,12 @@ class ServerIdentity:
             if stamps != self._stamps:
                 self._context = server_context(*self._pems)
                 self._stamps = stamps
-        except (OSError, ValueError):
+                self._complaint = ""
+        except (OSError, ValueError) as error:
             # Half of a renewal: the certificate and the key do not fit yet. Look again soon.
-            return
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                logger.warning("the certificate of WebSocket stays as it was: %s", error)
 
 
 def stamps_of(pems: tuple[Pem, ...]) -> tuple[Stamp, ...]:

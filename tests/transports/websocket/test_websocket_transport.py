@@ -183,6 +183,23 @@ async def test_w16_a_renewed_certificate_is_shown_and_half_a_renewal_is_not(
     assert identity.context() is second
 
 
+async def test_w16_a_renewal_that_fails_is_told_once(
+    tmp_path: Path, autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(ISSUED.certificate)
+    key.write_bytes(ISSUED.key)
+    identity = ServerIdentity(chain, key)
+    chain.write_bytes(AUTHORITY.issue("a.example").certificate)
+    os.utime(chain, (1, 1))
+    for _ in range(3):
+        await trio.sleep(11)
+        identity.context()
+    (told,) = caplog.messages
+    assert told.startswith("the certificate of WebSocket stays as it was")
+    assert "mismatch" in told.lower()
+
+
 def test_an_encrypted_key_is_refused_and_asks_nobody_for_a_password() -> None:
     key = serialization.load_pem_private_key(ISSUED.key, None)
     encrypted = key.private_bytes(
