@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aioquic import tls
 from aioquic.quic import events
@@ -37,8 +36,9 @@ from p2pnet.transports.quic.core import (
     StreamData,
     StreamReset,
     StreamStopped,
+    addressed,
 )
-from p2pnet.transports.quic.credit import Window
+from p2pnet.transports.quic.credit import Tally, Window
 
 FAULTS = (
     ArithmeticError,
@@ -51,6 +51,9 @@ FAULTS = (
     ValueError,
 )
 """How the library fails on what it did not expect from a remote."""
+
+GROUPS = (tls.Group.X25519, tls.Group.SECP256R1)
+"""For the exchange of keys: the library makes a key of each group, used or not."""
 
 library_logger = logging.getLogger(__name__)
 library_logger.setLevel(logging.CRITICAL)  # What remotes do is told by us, and within bounds.
@@ -130,6 +133,7 @@ class Connection(QuicConnection):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = not self._is_client  # noqa: SLF001  # Q4
+        self.tls._supported_groups = list(GROUPS)  # noqa: SLF001
 
     def _replenish_connection_ids(self) -> None:
         super()._replenish_connection_ids()
@@ -162,6 +166,9 @@ class Connection(QuicConnection):
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         limit = self._local_max_data
         limit.value = max(limit.value, self.connection_limit)
+        streams = self._local_max_streams_bidi
+        if limit.value == limit.sent and streams.value == streams.sent:
+            return  # As with almost every packet.
         used = limit.used
         limit.used = 0
         try:
@@ -239,17 +246,6 @@ class Connection(QuicConnection):
         return self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi
 
 
-@dataclass(slots=True)
-class Tally:
-    """What went through a stream."""
-
-    window: Window
-    written: int = 0
-    delivered: int = 0
-    is_ended: bool = False
-    is_reset: bool = False
-
-
 class AioquicCore:
     """``Core`` on aioquic."""
 
@@ -298,11 +294,16 @@ class AioquicCore:
 
     # ---- packets -------------------------------------------------------------------------
 
-    def receive(self, data: bytes, remote: Endpoint, now: float) -> None:
+    def receive(self, datagrams: Sequence[bytes], remote: Endpoint, now: float) -> None:
+        source = (remote.host, remote.port)
+        for data in datagrams:
+            self._receive(data, source, now)
+
+    def _receive(self, data: bytes, source: tuple[str, int], now: float) -> None:
         connection = self._connection
         was_over = connection.close_event is not None
         try:
-            connection.receive_datagram(data, (remote.host, remote.port), now)
+            connection.receive_datagram(data, source, now)
             if self.is_begun and connection.handshake_bytes > MAX_HANDSHAKE_BYTES:
                 connection.close(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, 0, "message too long")
         except FAULTS as error:
@@ -325,7 +326,7 @@ class AioquicCore:
             return ()
         datagrams = self._connection.datagrams_to_send(now)
         self._recount()
-        return [(data, Endpoint(host, port)) for data, (host, port) in datagrams]
+        return addressed(datagrams)
 
     def _recount(self) -> None:
         streams = self._connection.streams

@@ -10,7 +10,7 @@ Rules: specs/quic.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -19,7 +19,6 @@ from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import bare_exceptions
-from p2pnet.core.udp import Arrival
 from p2pnet.errors import ConnectionLost, StreamReset
 from p2pnet.interfaces import CircuitLimit, MuxedStream
 from p2pnet.transports.quic.core import (
@@ -132,11 +131,11 @@ class QuicConnection:
 
     # ---- what comes ----------------------------------------------------------------------
 
-    def receive(self, arrival: Arrival, now: float) -> None:
-        """Take a datagram."""
+    def receive(self, datagrams: Sequence[bytes], remote: Endpoint, now: float) -> None:
+        """Take datagrams that came in a row from one place."""
         if self._is_over:
             return
-        self._core.receive(arrival.data, arrival.remote, now)
+        self._core.receive(datagrams, remote, now)
         self._take_events()
         self._ping_at = now + self._keep_alive
         self.kick()
@@ -149,13 +148,23 @@ class QuicConnection:
         return True
 
     def _take_events(self) -> None:
+        row: list[StreamData] = []  # What came of one stream in a row is handed on at once.
         while not self._is_over and (event := self._core.next_event()) is not None:
-            self._take(event)
+            if isinstance(event, StreamData):
+                if row and row[0].stream != event.stream:
+                    self._feed(row)
+                    row = []
+                row.append(event)
+            else:
+                if row:
+                    self._feed(row)
+                    row = []
+                self._take(event)
+        if row:
+            self._feed(row)
 
     def _take(self, event: Event) -> None:
         match event:
-            case StreamData():
-                self._feed(event)
             case ResetEvent():
                 self._reset_by_remote(event)
             case StreamStopped():
@@ -186,20 +195,22 @@ class QuicConnection:
         if self.on_established is not None:
             self.on_established()
 
-    def _feed(self, event: StreamData) -> None:
-        stream = self._streams.get(event.stream)
+    def _feed(self, row: Sequence[StreamData]) -> None:
+        number, is_last = row[0].stream, row[-1].is_last
+        data = row[0].data if len(row) == 1 else b"".join([event.data for event in row])
+        stream = self._streams.get(number)
         if stream is None:
-            if not self._is_remotes(event.stream):
-                self._core.consume(event.stream, len(event.data), trio.current_time())
+            if not self._is_remotes(number):
+                self._core.consume(number, len(data), trio.current_time())
                 return
-            stream = self._streams[event.stream] = QuicStream(event.stream, self)
-            unread = stream.feed(event.data, is_last=event.is_last)
+            stream = self._streams[number] = QuicStream(number, self)
+            unread = stream.feed(data, is_last=is_last)
             self._accept(stream)
         else:
-            unread = stream.feed(event.data, is_last=event.is_last)
-        self._unread += len(event.data)
+            unread = stream.feed(data, is_last=is_last)
+        self._unread += len(data)
         if unread:
-            self.consume(event.stream, unread)
+            self.consume(number, unread)
         elif self._unread > self._terms.max_unread_bytes:
             self._overflow(stream)
         self._drop_if_over(stream)

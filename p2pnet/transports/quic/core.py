@@ -12,7 +12,7 @@ a clock: time is an argument, and a datagram is bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -137,8 +137,8 @@ class Core(Protocol):
         """Seconds after which a packet without answer is sent again."""
         ...
 
-    def receive(self, data: bytes, remote: Endpoint, now: float) -> None:
-        """Take a datagram, whatever is in it."""
+    def receive(self, datagrams: Sequence[bytes], remote: Endpoint, now: float) -> None:
+        """Take datagrams that came in a row from one place, whatever is in them."""
         ...
 
     def transmit(self, now: float) -> Sequence[tuple[bytes, Endpoint]]:
@@ -213,3 +213,17 @@ class Library(Protocol):
     def retry(self, *, source: bytes, target: bytes, original: bytes, token: bytes) -> bytes:
         """Make the packet that sends a client back to prove its address."""
         ...
+
+
+def addressed(
+    datagrams: Iterable[tuple[bytes, tuple[str, int]]],
+) -> list[tuple[bytes, Endpoint]]:
+    """Say where datagrams go; as a rule all of them go to the same place."""
+    endpoints: dict[tuple[str, int], Endpoint] = {}
+    going: list[tuple[bytes, Endpoint]] = []
+    for data, to in datagrams:
+        endpoint = endpoints.get(to)
+        if endpoint is None:
+            endpoint = endpoints[to] = Endpoint(*to)
+        going.append((data, endpoint))
+    return going

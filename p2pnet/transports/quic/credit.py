@@ -11,6 +11,8 @@ trips, the window was what slowed the remote down, and doubles (Q14).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 GROWTH_ROUND_TRIPS = 4
 ROUND_TRIP_FLOOR = 0.005
 """Seconds; a shorter round trip counts as this, since then scheduling sets the pace."""
@@ -42,3 +44,14 @@ class Window:
         self._since = now
         self.limit = self._consumed + self._size
         return True
+
+
+@dataclass(slots=True)
+class Tally:
+    """What went through a stream."""
+
+    window: Window
+    written: int = 0
+    delivered: int = 0
+    is_ended: bool = False
+    is_reset: bool = False

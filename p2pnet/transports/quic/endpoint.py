@@ -51,7 +51,9 @@ class Route(Protocol):
     @property
     def remote(self) -> Endpoint: ...
 
-    def receive(self, arrival: Arrival, now: float) -> None: ...
+    def receive(self, datagrams: Sequence[bytes], remote: Endpoint, now: float) -> None:
+        """Take datagrams that came in a row from one place."""
+        ...
 
     def is_disowned_by(self, token: bytes) -> bool: ...
 
@@ -133,16 +135,25 @@ class QuicSocket:
 
     def _sort(self, arrivals: Sequence[Arrival]) -> None:
         now = trio.current_time()
+        row: list[bytes] = []
+        owner: tuple[Route, Endpoint] | None = None
         for arrival in arrivals:
             try:
                 header = read_header(arrival.data)
             except Unreadable:  # Q18
                 continue
             route = self._routes.get(header.target)
-            if route is not None:
-                route.receive(arrival, now)
-            else:
+            following = None if route is None else (route, arrival.remote)
+            if owner is not None and owner != following:
+                owner[0].receive(row, owner[1], now)
+                row = []
+            owner = following
+            if owner is None:
                 self._stray(header, arrival, now)
+            else:
+                row.append(arrival.data)
+        if owner is not None:
+            owner[0].receive(row, owner[1], now)
 
     def _stray(self, header: Header, arrival: Arrival, now: float) -> None:
         tomb = self._tombs.get(header.target)
@@ -164,7 +175,7 @@ class QuicSocket:
         token = arrival.data[-RESET_TOKEN_BYTES:]
         for route in self._peers.get(arrival.remote, ()):
             if route.is_disowned_by(token):
-                route.receive(arrival, now)
+                route.receive([arrival.data], arrival.remote, now)
                 return
         noise = self._random_bytes(MAX_RESET_BYTES)
         reset = self._secrets.stateless_reset(header.target, len(arrival.data), noise)

@@ -98,7 +98,7 @@ class QuicListener:
         admission = self._admission
         core = admission.library.answer(original, retry)
         now = trio.current_time()
-        core.receive(arrival.data, arrival.remote, now)
+        core.receive([arrival.data], arrival.remote, now)
         if not core.is_begun:  # Q8: it could not be read, so it leaves no trace.
             return
         local = Endpoint(arrival.local_host, self.socket.local.port)

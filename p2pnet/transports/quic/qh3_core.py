@@ -40,6 +40,7 @@ from p2pnet.transports.quic.core import (
     StreamData,
     StreamReset,
     StreamStopped,
+    addressed,
 )
 from p2pnet.transports.quic.packets import VERSION_1
 from p2pnet.transports.quic.qh3_tls import SIGNATURES, Bridge, demand_certificate
@@ -184,6 +185,14 @@ class Connection(QuicConnection):
         self._tls = bridge
         return bridge
 
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, tuple[str, int]]]:
+        """Do as the library does, but for a look into each packet for a log that nobody keeps."""
+        core = self._core
+        made: list[tuple[bytes, tuple[str, int]]] = []
+        while core is not None and (one := self._call_core(core.poll_transmit, now)) is not None:
+            made.append((one[0], one[1]))
+        return made
+
     @property
     def is_begun(self) -> bool:
         return self._core is not None and self._core.received_authenticated_packet
@@ -293,13 +302,21 @@ class Qh3Core:
 
     # ---- packets -------------------------------------------------------------------------
 
-    def receive(self, data: bytes, remote: Endpoint, now: float) -> None:
+    def receive(self, datagrams: Sequence[bytes], remote: Endpoint, now: float) -> None:
+        source = (remote.host, remote.port)
+        if self._connection.is_complete:
+            self._receive(datagrams, source, now)
+            return
+        for data in datagrams:
+            self._receive((data,), source, now)
+
+    def _receive(self, datagrams: Sequence[bytes], source: tuple[str, int], now: float) -> None:
         connection = self._connection
         self._now = now
         was_over = connection.close_event is not None
-        connection.received_bytes += len(data)
+        connection.received_bytes += sum(map(len, datagrams))
         try:
-            connection.receive_datagram(data, (remote.host, remote.port), now)
+            connection.receive_many_datagrams(list(datagrams), source, now)
             if connection.handshake_bytes > MAX_HANDSHAKE_BYTES:
                 self._violated(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, "message too long")
         except FAULTS as error:
@@ -323,11 +340,12 @@ class Qh3Core:
         connection = self._connection
         self._collect(now)
         going: list[tuple[bytes, Endpoint]] = []
+        if connection.is_proved:
+            going, self._waiting = self._waiting, going
+            return going
         while self._waiting:
             size = len(self._waiting[0][0])
-            if not connection.is_proved and (
-                connection.sent_bytes + size > 3 * connection.received_bytes
-            ):
+            if connection.sent_bytes + size > 3 * connection.received_bytes:
                 break
             connection.sent_bytes += size
             going.append(self._waiting.pop(0))
@@ -335,8 +353,7 @@ class Qh3Core:
 
     def _collect(self, now: float) -> None:
         with suppress(QuicConnectionError):
-            made = self._connection.datagrams_to_send(now)
-            self._waiting += [(data, Endpoint(host, port)) for data, (host, port) in made]
+            self._waiting += addressed(self._connection.datagrams_to_send(now))
 
     def timer(self) -> float | None:
         return self._connection.get_timer()

@@ -39,9 +39,9 @@ def exchange(client: Core, server: Core, now: float) -> None:
     while True:
         going, coming = client.transmit(now), server.transmit(now)
         for data, _ in going:
-            server.receive(data, CLIENT, now)
+            server.receive([data], CLIENT, now)
         for data, _ in coming:
-            client.receive(data, SERVER, now)
+            client.receive([data], SERVER, now)
         if not going and not coming:
             return
 
@@ -51,7 +51,7 @@ def pair(client: Library, server: Library) -> tuple[Core, Core]:
     first = [data for data, _ in dialled.transmit(0.0)]
     accepted = server.answer(first[0][6:14], None)
     for data in first:
-        accepted.receive(data, CLIENT, 0.0)
+        accepted.receive([data], CLIENT, 0.0)
     for now in (0.01, 0.05, 0.1, 0.2):
         exchange(dialled, accepted, now)
     return dialled, accepted
@@ -82,6 +82,26 @@ def test_both_libraries_shake_hands_with_certificates_on_both_sides(
     dialled.write(number, b"hello", is_last=True)
     exchange(dialled, accepted, 0.3)
     assert StreamData(0, b"hello", is_last=True) in events_of(accepted)
+
+
+@pytest.mark.parametrize("receiver", [Aioquic, Qh3])
+@pytest.mark.parametrize("sender", [Aioquic, Qh3])
+def test_datagrams_in_a_row_are_worth_as_much_as_one_by_one(
+    sender: type[Aioquic | Qh3], receiver: type[Aioquic | Qh3]
+) -> None:
+    dialled, accepted = pair(sender(settings()), receiver(settings()))
+    events_of(accepted)
+    number = dialled.open_stream()
+    assert number is not None
+    data = bytes(range(250)) * 12
+    dialled.write(number, data, is_last=True)
+    going = [datagram for datagram, _ in dialled.transmit(0.3)]
+    assert len(going) == 3
+    row = [going[0], b"\x40 no packet", *reversed(going[1:]), going[0]]
+    accepted.receive(row, CLIENT, 0.3)
+    arrived = [event for event in events_of(accepted) if isinstance(event, StreamData)]
+    assert b"".join(event.data for event in arrived) == data
+    assert [event.is_last for event in arrived].index(True) == len(arrived) - 1
 
 
 @pytest.mark.parametrize("server", [Aioquic, Qh3])
@@ -147,9 +167,18 @@ def test_the_private_names_of_aioquic_are_there() -> None:
         "_write_stream_limits",
     ):
         assert hasattr(connection, name), name
-    for name in ("_peer_certificate", "_peer_certificate_chain", "_receive_buffer"):
+    for name in (
+        "_peer_certificate",
+        "_peer_certificate_chain",
+        "_receive_buffer",
+        "_x25519_private_key",
+        "_x448_private_key",
+    ):
         assert hasattr(connection.tls, name), name
     assert connection.tls._request_client_certificate is False
+    assert connection.tls._x25519_private_key is not None
+    assert connection.tls._x448_private_key is None, "keys are made that nobody uses"
+    assert len(connection.tls._ec_private_keys) == 1
     assert connection.round_trip == connection._loss._rtt_smoothed
     assert not connection.violation
     connection.close(10, 0, "as the library does")
