@@ -25,6 +25,7 @@ MIN_RESET_BYTES = 21
 """The shortest that can be taken for a packet."""
 MAX_RESET_BYTES = 43
 MAC_BYTES = 16
+MAX_TOKEN_BYTES = 8 + MAX_ID_BYTES + MAC_BYTES
 LONG, FIXED = 0x80, 0x40
 
 
@@ -129,6 +130,8 @@ class Secrets:
 
     def original_of(self, token: bytes, remote: Endpoint, *, retry: bytes, now: float) -> bytes:
         """Return the connection ID that the client began with; empty if the token is not good."""
+        if len(token) > MAX_TOKEN_BYTES:
+            return b""
         front, mac = token[:-MAC_BYTES], token[-MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(remote, front, retry)):
             return b""

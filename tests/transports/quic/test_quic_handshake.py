@@ -321,6 +321,25 @@ async def test_a_first_datagram_changed_anywhere_is_not_believed(world: World) -
     assert begun <= 3  # The bytes of the version, and of the source's ID, are not protected all.
 
 
+async def test_tokens_of_any_length_that_are_not_ours_are_worth_nothing(world: World) -> None:
+    """Q6, Q18."""
+
+    def make(scene: Scene) -> list[bytes]:
+        whole = first_datagram(scene)
+        at = 6 + whole[5]
+        at += 1 + whole[at]
+        assert whole[at] == 0  # The length of the token.
+        lengths = [*range(1, 60, 7), *range(255, 290), 500, 1000]
+        return [
+            (whole[:at] + (0x4000 | length).to_bytes(2) + bytes(length) + whole[at + 1 :])[:1232]
+            for length in lengths
+        ]
+
+    answers, begun = await flooded(world, make, QUIC(retry_above=0))
+    assert begun == 0
+    assert len(answers) > 40
+
+
 async def test_above_the_threshold_strangers_are_sent_back_first(world: World) -> None:
     """Q6: a flood of first datagrams costs a bounded number of handshakes."""
     part = QUIC(retry_above=8)
