@@ -13,6 +13,7 @@ The socket is closed when the last of its users is gone. Rules: specs/quic.md (Q
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import trio
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.env import DatagramSocket
+from p2pnet.core.tasks import boundary
 from p2pnet.core.udp import Arrival
 from p2pnet.transports.quic.packets import (
     MAX_RESET_BYTES,
@@ -34,6 +36,8 @@ from p2pnet.transports.quic.packets import (
     read_header,
     version_negotiation,
 )
+
+logger = logging.getLogger("p2pnet.quic")
 
 MAX_TOMBS = 4096
 TOMB_SECONDS = 3.0
@@ -75,6 +79,13 @@ class Tomb:
             return b""
         self.spoken += 1
         return self.last_words
+
+
+def deliver(row: Sequence[bytes], owner: tuple[Route, Endpoint], now: float) -> None:
+    """Hand datagrams to their connection. What fails there is nothing to whoever attends."""
+    route, remote = owner
+    with boundary(logger, "a connection over QUIC"):
+        route.receive(row, remote, now)
 
 
 class QuicSocket:
@@ -145,15 +156,16 @@ class QuicSocket:
             route = self._routes.get(header.target)
             following = None if route is None else (route, arrival.remote)
             if owner is not None and owner != following:
-                owner[0].receive(row, owner[1], now)
+                deliver(row, owner, now)
                 row = []
             owner = following
             if owner is None:
-                self._stray(header, arrival, now)
+                with boundary(logger, "a datagram of no connection"):
+                    self._stray(header, arrival, now)
             else:
                 row.append(arrival.data)
         if owner is not None:
-            owner[0].receive(row, owner[1], now)
+            deliver(row, owner, now)
 
     def _stray(self, header: Header, arrival: Arrival, now: float) -> None:
         tomb = self._tombs.get(header.target)
