@@ -120,7 +120,7 @@ class Engine:
         except SSL.Error as error:
             raise self._refusal or failed_handshake(error) from None
         self._check_chain()
-        if not self._tls.get_alpn_proto_negotiated():  # T3
+        if self._tls.get_alpn_proto_negotiated() not in self._protocols:  # T3
             raise SecurityError("the remote agreed on no application protocol")
         if self._key is None:
             raise SecurityError("the remote sent no certificate")
