@@ -399,7 +399,8 @@ class QuicConnection:
         try:
             if self.is_established and self._drivers:
                 with trio.move_on_after(self._terms.linger):
-                    while not self._is_over and not self._core.is_settled:
+                    # Kicked: what was asked for last is not on its way yet, as the end of a stream.
+                    while not self._is_over and (self._is_kicked or not self._core.is_settled):
                         await self._changed.park()
         finally:
             await self._leave(NO_ERROR)

@@ -207,6 +207,23 @@ async def test_more_streams_than_the_remote_allows_wait(core: CoreName, world: W
 
 
 @both
+async def test_an_end_sent_right_before_the_connection_closes_arrives(
+    core: CoreName, world: World
+) -> None:
+    """Q15: an end carries no bytes, and yet it is waited for."""
+    one, two = two_peers(world, QUIC(core=core))
+    async with meeting(one, two, host_of(two)) as made:
+        dialled, accepted = await made.connect()
+        ours, theirs = await stream_between(dialled, accepted)
+        await ours.send_all(b"all there is")
+        await trio.sleep(1)
+        assert isinstance(ours, QuicStream)
+        ours._finish()  # As send_eof does, and no other task has had its turn since.
+        await dialled.capable.aclose()
+        assert await read_to_end(theirs) == b"all there is"
+
+
+@both
 async def test_nothing_works_after_the_end(core: CoreName, world: World) -> None:
     one, two = two_peers(world, QUIC(core=core))
     async with meeting(one, two, host_of(two)) as made:
