@@ -12,7 +12,7 @@ from p2pnet.interfaces import Kit, MuxedStream, Part, Role
 from p2pnet.muxers.yamux import Yamux
 from p2pnet.muxers.yamux.driver import YamuxConnection, YamuxMuxer
 from p2pnet.muxers.yamux.limits import Limits
-from p2pnet.muxers.yamux.machine import Event, Opened, Session, StreamEvent
+from p2pnet.muxers.yamux.machine import Event, Opened, Readable, Session, StreamEvent
 from p2pnet.muxers.yamux.stream import YamuxStream
 from p2pnet.muxers.yamux.stream_state import StreamState
 
@@ -226,21 +226,23 @@ class AwaitsAcknowledgement(Connection):
 
 
 class AcceptsTwice(Connection):
-    """A stream whose first data comes later is announced once more then."""
+    """The only stream, if its first data comes later, is announced once more then."""
+
+    silent: StreamState | None = None
 
     async def open_stream(self) -> YamuxStream:
         stream = await super().open_stream()
         self._writer.kick()
         return stream
 
-    async def _read(self, accept: Callable[[MuxedStream], None]) -> None:
-        def accept_again(stream: MuxedStream) -> None:
-            accept(stream)
-            assert isinstance(stream, Stream)
-            if not stream._state._inbox and not self._session._remaining:
-                accept(stream)
-
-        await super()._read(accept_again)
+    def _dispatch(self, event: StreamEvent, accept: Callable[[MuxedStream], None]) -> None:
+        super()._dispatch(event, accept)
+        if isinstance(event, Opened) and not event.stream._inbox and not self._session._remaining:
+            self.silent = event.stream
+        elif isinstance(event, Readable) and event.stream is self.silent:
+            self.silent = None
+            if list(self._streams) == [event.stream.id]:
+                accept(self._streams[event.stream.id])
 
 
 class Spiteful(Stream):
