@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,24 +37,17 @@ def test_the_matrix_has_every_pair_of_twelve_kinds() -> None:
     assert len(set(pairs())) == 144
 
 
-Cells = dict[tuple[Punched, str, str], Measured]
-
-
-@pytest.fixture(scope="module")
-def measured() -> Cells:
-    return {
-        (transport, a, b): measure(a, b, seed=SEED, transport=transport)
-        for transport in TRANSPORTS
-        for a, b in pairs()
-    }
+@cache
+def measured(transport: Punched, a: str, b: str) -> Measured:
+    return measure(a, b, seed=SEED, transport=transport)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize(("a", "b"), pairs())
 def test_a_pair_gets_as_far_as_theory_allows_and_says_why_no_further(
-    measured: Cells, a: str, b: str, transport: Punched
+    a: str, b: str, transport: Punched
 ) -> None:
-    cell = measured[transport, a, b].cell
+    cell = measured(transport, a, b).cell
     assert cell.outcome == cell.expected, cell
     if cell.outcome == "direct":
         assert cell.virtual_seconds is not None
@@ -65,10 +59,10 @@ def test_a_pair_gets_as_far_as_theory_allows_and_says_why_no_further(
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize(("a", "b"), LISTENERS_MEET)
 def test_a_punch_that_ends_at_a_listening_socket_works_at_once(
-    measured: Cells, a: str, b: str, transport: Punched
+    a: str, b: str, transport: Punched
 ) -> None:
     """D15 and, for QUIC, Q20."""
-    seconds = measured[transport, a, b].cell.virtual_seconds
+    seconds = measured(transport, a, b).cell.virtual_seconds
     assert seconds is not None
     assert seconds < 2
 
@@ -86,7 +80,7 @@ def test_it_works_in_the_first_attempt_even_if_packets_are_late_or_lost(
     assert cell.virtual_seconds < DCUtR().punch_timeout
 
 
-def test_the_page_shows_what_is_measured(measured: Cells) -> None:
+def test_the_page_shows_what_is_measured() -> None:
     _, *tables = PAGE.read_text().split("\n## ")
     shown = {
         (transport, row[0].strip(" *"), b): entry.strip()
@@ -95,14 +89,16 @@ def test_the_page_shows_what_is_measured(measured: Cells) -> None:
         for b, entry in zip(MATRIX_KINDS, row[1:], strict=True)
     }
     assert {cell: entry if entry == "relayed" else "direct" for cell, entry in shown.items()} == {
-        cell: each.cell.outcome for cell, each in measured.items()
+        (transport, a, b): measured(transport, a, b).cell.outcome
+        for transport in TRANSPORTS
+        for a, b in pairs()
     }
     assert all(float(entry) < SLOWEST for entry in shown.values() if entry != "relayed")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_command_prints_a_line_a_cell_and_the_hash_of_all_packets(
-    capsys: pytest.CaptureFixture[str], measured: Cells, transport: Punched
+    capsys: pytest.CaptureFixture[str], transport: Punched
 ) -> None:
     names = ("symmetric", "open")
     command = ["matrix", "--kinds", ",".join(names), "--seed", str(SEED), "--json"]
@@ -112,7 +108,7 @@ def test_the_command_prints_a_line_a_cell_and_the_hash_of_all_packets(
     assert [list(cell) for cell in cells] == [fields] * 4
     assert [(cell["a"], cell["b"]) for cell in cells] == pairs(names)
     if transport == "tcp":  # Signatures in the handshakes of QUIC differ by a byte in length.
-        hashed = [measured[transport, a, b] for a, b in pairs(names)]
+        hashed = [measured(transport, a, b) for a, b in pairs(names)]
         assert last == {"trace_sha256": combined_sha256(hashed)}
     assert list(last) == ["trace_sha256"]
 
