@@ -39,6 +39,7 @@ from p2pnet.transports.quic.core import (
     addressed,
 )
 from p2pnet.transports.quic.credit import Tally, Window
+from p2pnet.transports.quic.steady import SteadyKey
 
 FAULTS = (
     ArithmeticError,
@@ -65,7 +66,7 @@ class Aioquic:
     def __init__(self, settings: CoreSettings) -> None:
         self._settings = settings
         (self._certificate,) = tls.load_pem_x509_certificates(settings.certificate)
-        self._private_key = tls.load_pem_private_key(settings.private_key)
+        self._private_key = SteadyKey(settings.private_key)
 
     def dial(self, remote: Endpoint, now: float) -> Core:
         connection = Connection(self._configuration(is_client=True), self._settings)
