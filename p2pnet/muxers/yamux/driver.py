@@ -125,7 +125,7 @@ class YamuxConnection:
         session = self._session
         breathed = 0
         while True:
-            data = await self._stream.receive_some(session.wanted())
+            data = await self._stream.receive_some()
             if not data:
                 self._receive_end()
                 return

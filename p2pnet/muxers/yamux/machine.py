@@ -50,15 +50,13 @@ from p2pnet.muxers.yamux.messages import (
 )
 from p2pnet.muxers.yamux.outgoing import Outgoing
 from p2pnet.muxers.yamux.pulse import Pulse
-from p2pnet.muxers.yamux.stream_state import Shared, StreamState
+from p2pnet.muxers.yamux.stream_state import Chunk, Shared, StreamState
 from p2pnet.muxers.yamux.windows import Budget
 
 MAX_LINGERING = 256
 """Streams closed here of which the remote has not yet ended its half; more are reset."""
-BULK_BYTES = 32_768
-"""A payload with at least so much to come is read by itself, so that it need not be copied."""
-READ_BYTES = 262_144
-"""Most bytes to read at once; memory is set aside for them before they come."""
+VIEW_BYTES = 4096
+"""Less is copied at once, which costs less than a view of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +96,16 @@ StreamEvent = Opened | Readable | Writable | Acknowledged
 Event = StreamEvent | GoneAway
 
 
+def part_of(data: bytes | bytearray, start: int, stop: int) -> Chunk:
+    """Return ``data[start:stop]``; uncopied, if not more than twice of it stays in memory."""
+    size = stop - start
+    if size == len(data):
+        return data
+    if size < VIEW_BYTES or 2 * size < len(data):
+        return data[start:stop]
+    return memoryview(data)[start:stop]
+
+
 class Session:
     """Both directions of one connection."""
 
@@ -134,12 +142,6 @@ class Session:
 
     # ---- receiving -----------------------------------------------------------------------
 
-    def wanted(self) -> int | None:
-        """Tell how many bytes are best read at once; None for as many as there are."""
-        if self._remaining < BULK_BYTES:
-            return None
-        return min(self._remaining, READ_BYTES)
-
     def progressed(self, now: float) -> None:
         """Note that the remote took some of what was waiting to be sent: it lives (Y12).
 
@@ -170,8 +172,7 @@ class Session:
         while offset < end and not self._is_deaf:
             if self._remaining:
                 stop = min(end, offset + self._remaining)
-                whole = offset == 0 and stop == end
-                self._receive_payload(data if whole else data[offset:stop], events)
+                self._receive_payload(part_of(data, offset, stop), events)
                 offset = stop
             elif not self._head and end - offset >= HEADER_BYTES:
                 self._receive_header(decode_untrusted(data, offset), now, events)
@@ -243,7 +244,7 @@ class Session:
             self._recipient = recipient
             self._fin_follows = bool(header.flags & FIN)
 
-    def _receive_payload(self, chunk: bytes | bytearray, events: list[Event]) -> None:
+    def _receive_payload(self, chunk: Chunk, events: list[Event]) -> None:
         self._remaining -= len(chunk)
         stream = self._streams.get(self._recipient)
         ended = self._fin_follows and not self._remaining

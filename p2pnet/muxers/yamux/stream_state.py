@@ -35,6 +35,10 @@ JOINED_READ = 262_144
 """Bytes; a reader that sets no limit is given chunks joined to this size."""
 
 
+Chunk = bytes | bytearray | memoryview
+"""Payload as it came; a view of what else came with it if copying is not worth it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the streams of a connection have in common."""
@@ -74,7 +78,7 @@ class StreamState:
         self.window = ReceiveWindow(shared.budget, shared.max_window, now)
         self._shared = shared
         self._credit = INITIAL_WINDOW
-        self._inbox: deque[bytes | bytearray] = deque()
+        self._inbox: deque[Chunk] = deque()
         self._start = 0
         self._joined: bytearray | None = None
         self._failure: str | int | None = None
@@ -111,14 +115,12 @@ class StreamState:
         chunk, start = self._inbox[0], self._start
         if max_bytes is not None and len(chunk) - start > max_bytes:
             self._start += max_bytes
-            return chunk[start : self._start]
+            return bytes(chunk[start : self._start])
         self._inbox.popleft()
         self._start = 0
-        if start:
-            chunk = chunk[start:]
-        return self._join(chunk, max_bytes or JOINED_READ) if self._inbox else chunk
+        return self._join(chunk[start:] if start else chunk, max_bytes or JOINED_READ)
 
-    def _join(self, chunk: bytes | bytearray, most: int) -> bytes | bytearray:
+    def _join(self, chunk: Chunk, most: int) -> bytes | bytearray:
         """Return a chunk and as many more whole ones as fit into ``most`` bytes.
 
         Copying costs less than another turn of the application's task.
@@ -127,7 +129,9 @@ class StreamState:
         while self._inbox and len(self._inbox[0]) <= room:
             chunks.append(self._inbox.popleft())
             room -= len(chunks[-1])
-        return b"".join(chunks) if len(chunks) > 1 else chunk
+        if len(chunks) == 1 and not isinstance(chunk, memoryview):
+            return chunk
+        return b"".join(chunks)
 
     def write(self, data: bytes | bytearray | memoryview, start: int) -> int:
         """Send ``data`` from ``start`` as far as credit and buffer go; return how far that was.
@@ -194,7 +198,7 @@ class StreamState:
             raise ProtocolError(PROTOCOL_ID, "data after FIN")
         self.window.spend(amount)
 
-    def deliver(self, chunk: bytes | bytearray) -> None:
+    def deliver(self, chunk: Chunk) -> None:
         """Take payload, in pieces of any size."""
         if len(chunk) >= SMALL_CHUNK or not self._inbox:
             self._inbox.append(chunk)

@@ -7,7 +7,8 @@ to be read, and ``consumed`` bytes that were read but not yet given back as cred
     |  consumed  |  unread  |             credit             |
          ^ grows as the application reads; at half of size it becomes credit again
 
-So an application that does not read holds at most ``size`` bytes of memory. A window that
+So an application that does not read holds at most ``size`` bytes, in memory of at most twice
+that, as they may be kept with what else came along with them. A window that
 half empties within four round trips is what slows the remote down, and doubles.
 """
 

@@ -17,7 +17,7 @@ from p2pnet.muxers.yamux.outgoing import MAX_TURN, MIN_TURN
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, P2PError)
 """How the stream below says that it can't go on."""
 PIECE_BYTES = 65_536
-"""Sent at once; on a slow line progress is seen after so much."""
+"""Sent at once, or a turn if that is more; on a slow line progress is seen after so much."""
 WAITED_SECONDS = 0.05
 """Who had to wait so long for room found the buffers below full, and then something left them."""
 
@@ -93,9 +93,10 @@ class Writer:
         """Send all, and tell the session whenever the remote must have taken something (Y12)."""
         first = trio.current_time()
         with memoryview(data) as view:
-            for start in range(0, len(view), PIECE_BYTES):
+            size = max(self._turn, PIECE_BYTES)
+            for start in range(0, len(view), size):
                 began = trio.current_time()
-                with view[start : start + PIECE_BYTES] as piece:
+                with view[start : start + size] as piece:
                     await self._stream.send_all(piece)
                 now = trio.current_time()
                 if now - began >= WAITED_SECONDS:
