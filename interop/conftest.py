@@ -40,9 +40,19 @@ def js_peer() -> str | None:
 @pytest.fixture(scope="session")
 def rust_peer() -> str | None:
     """Build the Rust peer; returns why it cannot be had, or None."""
+    return build_rust("rust")
+
+
+@pytest.fixture(scope="session")
+def rust_perf_peer() -> str | None:
+    """Build the Rust peer with libp2p's own perf; returns why it cannot be had, or None."""
+    return build_rust("rust-perf")
+
+
+def build_rust(folder: str) -> str | None:
     if shutil.which("cargo") is None:
         return "Rust is not installed"
-    return run(["cargo", "build", "--quiet", "--locked"], HERE / "rust")
+    return run(["cargo", "build", "--quiet", "--locked"], HERE / folder)
 
 
 def run(argv: list[str], folder: Path) -> str | None:
@@ -62,7 +72,8 @@ def peers(request: pytest.FixtureRequest) -> None:
     """
     call = getattr(request.node, "callspec", None)
     named = [] if call is None else list(call.params.values())
-    for kind in ("go", "js", "rust"):
-        reason = request.getfixturevalue(f"{kind}_peer") if kind in named else None
+    for kind in ("go", "js", "rust", "rust-perf"):
+        fixture = f"{kind.replace('-', '_')}_peer"
+        reason = request.getfixturevalue(fixture) if kind in named else None
         if reason is not None:
             unavailable(reason)

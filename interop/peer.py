@@ -17,6 +17,7 @@ from p2pnet import (
     TLS,
     HostConfig,
     Noise,
+    Perf,
     Ping,
     PrivateKey,
     RelayServer,
@@ -56,8 +57,10 @@ def make_config(env: Mapping[str, str]) -> HostConfig:
     transports: list[Part[Transport]] = [TCP(), WebSocket()]
     if psk is None:
         transports.append(QUIC_CORES[env.get("QUIC_CORE", "aioquic")])
+    config = choose_preset(env)
     return dataclasses.replace(
-        choose_preset(env),
+        config,
+        services=[*config.services, Perf()],
         transports=transports,
         security=[SECURITY[env.get("SECURITY", "noise")]],
         private_network=psk,
@@ -135,6 +138,13 @@ async def dial(env: Mapping[str, str], result: dict[str, object]) -> None:
         result["relayed"] = connection.is_relayed
         rounds = [await host.service(Ping).ping(connection) for _ in range(3)]
         result["ping_rtt_ms"] = min(rounds) * 1000
+        upload, download = (int(env.get(f"PERF_{way}", "0")) for way in ("UPLOAD", "DOWNLOAD"))
+        if upload or download:
+            figures = await host.service(Perf).measure(
+                connection, upload=upload, download=download, limited="allow"
+            )
+            result["perf_uploaded"] = figures.uploaded
+            result["perf_downloaded"] = figures.downloaded
         size = int(env.get("ECHO_BYTES", "10485760"))
         if size:
             result["echo_bytes"] = size

@@ -19,6 +19,7 @@ COMMANDS = {
     "go": [str(HERE / "go" / "bin" / "peer")],
     "js": ["node", str(HERE / "js" / "peer.mjs")],
     "rust": [str(HERE / "rust" / "target" / "debug" / "peer")],
+    "rust-perf": [str(HERE / "rust-perf" / "target" / "debug" / "peer")],
 }
 READY_SECONDS = 60.0
 DIAL_SECONDS = 120.0

@@ -31,18 +31,20 @@ var errUnidentified = errors.New("identify failed")
 
 // report is the dialer's line. A nil pointer is something never learned.
 type report struct {
-	PeerID       string   `json:"peer_id"`
-	RemotePeerID string   `json:"remote_peer_id"`
-	Agent        string   `json:"agent"`
-	Protocols    []string `json:"protocols"`
-	Observed     string   `json:"observed"`
-	ListenAddrs  []string `json:"listen_addrs"`
-	HandshakeMs  *float64 `json:"handshake_ms"`
-	PingRTTMs    *float64 `json:"ping_rtt_ms"`
-	EchoBytes    int64    `json:"echo_bytes"`
-	EchoOK       bool     `json:"echo_ok"`
-	Relayed      *bool    `json:"relayed"`
-	Error        *string  `json:"error"`
+	PeerID         string   `json:"peer_id"`
+	RemotePeerID   string   `json:"remote_peer_id"`
+	Agent          string   `json:"agent"`
+	Protocols      []string `json:"protocols"`
+	Observed       string   `json:"observed"`
+	ListenAddrs    []string `json:"listen_addrs"`
+	HandshakeMs    *float64 `json:"handshake_ms"`
+	PingRTTMs      *float64 `json:"ping_rtt_ms"`
+	EchoBytes      int64    `json:"echo_bytes"`
+	EchoOK         bool     `json:"echo_ok"`
+	PerfUploaded   int64    `json:"perf_uploaded"`
+	PerfDownloaded int64    `json:"perf_downloaded"`
+	Relayed        *bool    `json:"relayed"`
+	Error          *string  `json:"error"`
 }
 
 func runDial(s settings, invalid error) error {
@@ -83,6 +85,12 @@ func (r *report) fill(s settings) error {
 		return err
 	}
 	r.PingRTTMs = milliseconds(best)
+	if s.perfUpload > 0 || s.perfDownload > 0 {
+		if r.PerfDownloaded, err = perf(ctx, conn, s.perfUpload, s.perfDownload); err != nil {
+			return err
+		}
+		r.PerfUploaded = s.perfUpload
+	}
 	if s.echoBytes == 0 {
 		return nil
 	}

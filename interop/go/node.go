@@ -79,6 +79,7 @@ func newNode(s settings) (host.Host, error) {
 		return nil, err
 	}
 	node.SetStreamHandler(echoProtocol, serveEcho)
+	node.SetStreamHandler(perfProtocol, servePerf)
 	return node, nil
 }
 

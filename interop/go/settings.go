@@ -26,6 +26,8 @@ type settings struct {
 	security     string
 	psk          pnet.PSK // nil for the public network
 	echoBytes    int64
+	perfUpload   int64
+	perfDownload int64
 	holePunch    bool
 	directWait   time.Duration // 0 means any connection will do
 	timeout      time.Duration
@@ -55,6 +57,8 @@ func readSettings(getenv func(string) string) (settings, error) {
 		security:     env.oneOf("SECURITY", "noise", "noise", "tls"),
 		psk:          env.psk("PSK_FILE"),
 		echoBytes:    int64(env.count("ECHO_BYTES", 10<<20)),
+		perfUpload:   int64(env.count("PERF_UPLOAD", 0)),
+		perfDownload: int64(env.count("PERF_DOWNLOAD", 0)),
 		holePunch:    env.oneOf("HOLE_PUNCH", "0", "0", "1") == "1",
 		directWait:   env.seconds("DIRECT_SECONDS", 0),
 		timeout:      env.seconds("TIMEOUT_SECONDS", 60),

@@ -6,6 +6,7 @@ import { byteStream } from '@libp2p/utils';
 
 import { runEcho } from './echo.mjs';
 import { startNode } from './node.mjs';
+import { runPerf } from './perf.mjs';
 import { deadline, until } from './waiting.mjs';
 
 const PING_PROTOCOL = '/ipfs/ping/1.0.0';
@@ -28,6 +29,8 @@ export async function dial(settings) {
     ping_rtt_ms: null,
     echo_bytes: settings.echoBytes,
     echo_ok: false,
+    perf_uploaded: 0,
+    perf_downloaded: 0,
     relayed: null,
     error: null,
   };
@@ -66,6 +69,11 @@ async function fillReport(report, node, settings, signal) {
   const connection = settings.directSeconds > 0 ? await directConnection(node, first, settings.directSeconds, signal) : first;
   report.relayed = !connection.direct;
   report.ping_rtt_ms = await bestPing(connection, signal);
+  const { upload, download } = settings.perf;
+  if (upload > 0 || download > 0) {
+    report.perf_downloaded = await runPerf(connection, settings.perf, signal);
+    report.perf_uploaded = upload;
+  }
   if (settings.echoBytes > 0) {
     report.echo_ok = await runEcho(connection, settings.echoBytes, signal);
     if (!report.echo_ok) throw new Error('the echo differs from what was sent');

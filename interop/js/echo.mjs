@@ -48,7 +48,8 @@ export async function runEcho(connection, size, signal) {
   return count === size && sent.digest('hex') === received.digest('hex');
 }
 
-function ended(stream, count) {
+/** Probe for the end of what the remote sends: `count` if it came, and an error for a reset. */
+export function ended(stream, count) {
   if (!stream.readableEnded) return undefined;
   // A reset ends the readable side too, before its 'close' event tells why.
   if (stream.status === 'reset' || stream.status === 'aborted') {
@@ -67,6 +68,6 @@ async function sendAll(stream, size, hash, signal) {
 }
 
 // stream.onDrain() keeps its first promise, so from the second wait on it would not wait.
-function drained(stream, signal) {
+export function drained(stream, signal) {
   return until(stream, 'drain', () => (stream.writableNeedsDrain ? undefined : true), { signal, unless: 'close' });
 }

@@ -19,6 +19,7 @@ import { yamux } from '@libp2p/yamux';
 import { createLibp2p } from 'libp2p';
 
 import { ECHO_PROTOCOL, serveEcho } from './echo.mjs';
+import { PERF_PROTOCOL, servePerf } from './perf.mjs';
 
 const { dependencies } = JSON.parse(readFileSync(new URL('./package.json', import.meta.url), 'utf8'));
 const AGENT = `p2pnet-interop-js/1 js-libp2p/${dependencies.libp2p}`;
@@ -48,11 +49,9 @@ export async function startNode(settings) {
     },
     services: services(settings),
   });
-  await node.handle(ECHO_PROTOCOL, serveEcho, {
-    maxInboundStreams: MANY,
-    maxOutboundStreams: MANY,
-    runOnLimitedConnection: true,
-  });
+  const options = { maxInboundStreams: MANY, maxOutboundStreams: MANY, runOnLimitedConnection: true };
+  await node.handle(ECHO_PROTOCOL, serveEcho, options);
+  await node.handle(PERF_PROTOCOL, servePerf, options);
   await node.start();
   if (!settings.autoNAT?.endsWith('client')) node.services.addresses.announceListenAddresses();
   return node;

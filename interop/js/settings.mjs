@@ -28,6 +28,12 @@ export function readSettings(environment) {
     return value;
   };
 
+  const bytes = (name, fallback) => {
+    const value = number(name, fallback);
+    if (!Number.isSafeInteger(value)) throw new Error(`${name} must be a whole number`);
+    return value;
+  };
+
   const flag = (name, fallback) => choice(name, ['0', '1'], fallback) === '1';
 
   const address = (name) => {
@@ -49,10 +55,6 @@ export function readSettings(environment) {
   if (targets.length > 1 && autoNAT === null) {
     throw new Error('TARGET must be one multiaddr without AUTONAT');
   }
-  const echoBytes = number('ECHO_BYTES', '10485760');
-  if (!Number.isSafeInteger(echoBytes)) {
-    throw new Error('ECHO_BYTES must be a whole number');
-  }
 
   return Object.freeze({
     role,
@@ -64,7 +66,8 @@ export function readSettings(environment) {
     security: choice('SECURITY', SECURITIES, 'noise'),
     psk: pskFile === null ? null : readFileSync(pskFile),
     muxer: choice('MUXER', MUXERS, 'yamux'),
-    echoBytes,
+    echoBytes: bytes('ECHO_BYTES', '10485760'),
+    perf: Object.freeze({ upload: bytes('PERF_UPLOAD', '0'), download: bytes('PERF_DOWNLOAD', '0') }),
     holePunch: flag('HOLE_PUNCH', '0'),
     directSeconds: number('DIRECT_SECONDS', '0'),
     timeoutSeconds: number('TIMEOUT_SECONDS', '60'),
