@@ -7,7 +7,7 @@ from enum import Enum
 
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import DialError
+from p2pnet.errors import DialError, FailedAttempt
 
 
 class Reachability(Enum):
@@ -54,6 +54,25 @@ class NetworkChanged:
 @dataclass(frozen=True, slots=True)
 class ConnectionOpened:
     connection: ConnectionRef
+
+
+@dataclass(frozen=True, slots=True)
+class DialPlanned:
+    """A peer is about to be dialled; not told of hole punches, which dial all at once."""
+
+    peer_id: PeerId
+    plan: tuple[tuple[float, Multiaddr], ...]
+    """Each address after so many seconds: earlier if all before it failed, never if one worked."""
+    left_out: tuple[FailedAttempt, ...]
+    """What is not even tried, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressFailed:
+    """One address of a plan did not work; others may."""
+
+    peer_id: PeerId
+    attempt: FailedAttempt
 
 
 @dataclass(frozen=True, slots=True)

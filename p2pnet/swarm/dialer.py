@@ -67,8 +67,14 @@ class Race:
     """Not tried, or tried without an outcome, when the time was over or another had won."""
     runs: dict[Multiaddr, Run] = field(default_factory=dict)
     """All that were begun."""
+    report: Callable[[FailedAttempt], None] = lambda failure: None
+    """Told of each failure as it happens."""
     running: int = 0
     changed: trio.Event = field(default_factory=trio.Event)
+
+    def fail(self, failure: FailedAttempt) -> None:
+        self.failed.append(failure)
+        self.report(failure)
 
     def change(self) -> None:
         self.changed.set()
@@ -167,7 +173,7 @@ async def run_one(
         result.unfinished.remove(address)
         if connection is None:
             cause = leaves(stopped.error)[0] if stopped.error else OSError("no connection")
-            result.failed.append(FailedAttempt(address, cause))
+            result.fail(FailedAttempt(address, cause))
         elif result.winner is None:
             result.winner, result.winning_address = connection, address
         else:

@@ -31,6 +31,7 @@ from p2pnet.errors import (
     NotDialled,
     describe,
 )
+from p2pnet.events import AddressFailed, DialPlanned
 from p2pnet.interfaces import CapableConnection, Role, Transport
 from p2pnet.swarm.backoff import Backoff
 from p2pnet.swarm.black_hole import BlackHoles, Class, Outcome
@@ -63,6 +64,7 @@ class Own:
 
     transports: Sequence[Transport]
     listen_addresses: Callable[[], Sequence[Multiaddr]]
+    publish: Callable[[object], None]
 
 
 class Dialling:
@@ -100,6 +102,9 @@ class Dialling:
         dialled = self._screen(peer_id, usable, failed)
         how = How(deadline=trio.current_time() + self._config.connect_timeout)
         attempts = rank(dialled, self._interfaces)
+        plan = tuple((each.delay, each.address) for each in attempts)
+        self._own.publish(DialPlanned(peer_id, plan, tuple(failed)))
+        result.report = lambda failure: self._own.publish(AddressFailed(peer_id, failure))
         try:
             return await self._race(peer_id, attempts, how, failed=failed, result=result)
         finally:

@@ -78,7 +78,7 @@ class Swarm:
         self.expected = ExpectedListeners(config.max_expected)
         self.changes = Watch(0)
         """Counts openings and closings of connections, for who waits for either."""
-        own = Own(self._transports, lambda: self.listen_addresses)
+        own = Own(self._transports, lambda: self.listen_addresses, bus.publish)
         self._dialling = Dialling(config, env.network, own=own, peers=self.peers)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
