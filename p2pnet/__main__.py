@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -14,15 +13,26 @@ import trio
 
 from p2pnet import presets
 from p2pnet.commands import asking, serving
+from p2pnet.commands.arguments import (
+    DIRECT_SECONDS,
+    bare_peer,
+    listen_address,
+    peer,
+    peer_address,
+    positive,
+    seconds,
+    size,
+    spelled_out,
+    tcp_address,
+)
 from p2pnet.commands.doctor import Request, doctor
 from p2pnet.commands.echo import echo
 from p2pnet.commands.keys import new_key, print_id, read_key, read_psk
 from p2pnet.commands.limits import read_limits, show_limits
 from p2pnet.commands.output import CommandError, Output, nobody_reads
-from p2pnet.commands.perf import perf, size_in_bytes
-from p2pnet.core.addresses import Endpoint, parse, peer_id_of, tcp_endpoint
+from p2pnet.commands.perf import perf
+from p2pnet.commands.trace import trace
 from p2pnet.core.keys import PrivateKey
-from p2pnet.core.peer_id import PeerId
 from p2pnet.demo.program import demo
 from p2pnet.errors import P2PError
 from p2pnet.host.config import HostConfig
@@ -42,7 +52,7 @@ FAILURES = (P2PError, OSError, ValueError, CommandError, trio.TooSlowError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 on success only."""
-    args = build_parser().parse_args(arguments)
+    args = build_parser().parse_args(spelled_out(sys.argv[1:] if arguments is None else arguments))
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(args.verbose, 2)]
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
     logging.getLogger("p2pnet").setLevel(level)
@@ -108,6 +118,16 @@ def build_parser() -> argparse.ArgumentParser:
     ping.add_argument("--count", type=positive, default=3, metavar="N", help="default: 3")
     add_direct(ping)
 
+    trace_ = add("trace", "show how a peer is reached, and why not better", run_trace)
+    add_target(trace_, many_relays=True)
+    trace_.add_argument(
+        "--seconds",
+        type=seconds,
+        default=DIRECT_SECONDS,
+        metavar="N",
+        help="wait at most so long for a direct connection; default: %(default)g",
+    )
+
     identify = add("identify", "show what a peer says of itself", run_identify)
     add_target(identify)
 
@@ -163,7 +183,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_target(parser: argparse.ArgumentParser) -> None:
+def add_target(parser: argparse.ArgumentParser, *, many_relays: bool = False) -> None:
     parser.add_argument(
         "target",
         type=peer,
@@ -171,7 +191,11 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         help="multiaddr that ends in /p2p/<peer id>; or a bare peer id, with --relay",
     )
     parser.add_argument(
-        "--relay", type=peer_address, metavar="ADDR", help="where the peer can be found"
+        "--relay",
+        action="append" if many_relays else "store",
+        type=peer_address,
+        metavar="ADDR",
+        help="where the peer can be found" + ("; may be repeated" if many_relays else ""),
     )
     add_psk(parser)
 
@@ -240,7 +264,8 @@ def add_direct(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=0.0,
         metavar="SECONDS",
-        help="if relayed, wait so long for a direct connection; default: 0",
+        help="tell what happens and, if relayed, wait for a direct connection, "
+        f"{DIRECT_SECONDS:g} seconds unless told otherwise; default: 0",
     )
 
 
@@ -277,8 +302,20 @@ def run_ping(args: argparse.Namespace, output: Output) -> int:
     return with_host(
         args,
         lambda host: asking.ping(
-            host, args.target, output, count=args.count, direct_seconds=args.direct
+            host,
+            args.target,
+            output,
+            count=args.count,
+            direct_seconds=args.direct,
+            relays=relays(args),
         ),
+    )
+
+
+def run_trace(args: argparse.Namespace, output: Output) -> int:
+    return with_host(
+        args,
+        lambda host: trace(host, args.target, output, relays=relays(args), seconds=args.seconds),
     )
 
 
@@ -342,15 +379,24 @@ def in_network(args: argparse.Namespace, config: HostConfig) -> HostConfig:
     return replace(config, private_network=read_psk(args.psk)) if args.psk else config
 
 
+def relays(args: argparse.Namespace) -> Sequence[str]:
+    match args.relay:
+        case None:
+            return ()
+        case str(relay):
+            return (relay,)
+        case many:
+            return tuple(many)
+
+
 def with_host(
     args: argparse.Namespace,
     act: Callable[[Host], Awaitable[int]],
     *,
     services: Sequence[Part[Service]] = (),
 ) -> int:
-    """Open an edge host that knows one relay at most, and do one thing with it."""
-    relays = [args.relay] if args.relay else []
-    edge = presets.edge(relays=relays, transports=transports(args), services=services)
+    """Open an edge host that knows the relays it is given, and do one thing with it."""
+    edge = presets.edge(relays=relays(args), transports=transports(args), services=services)
     config = in_network(args, edge)
 
     async def run() -> int:
@@ -362,73 +408,6 @@ def with_host(
 
 def load_key(path: str | None) -> PrivateKey | None:
     return read_key(path) if path else None
-
-
-def address(text: str) -> str:
-    try:
-        return str(parse(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def tcp_address(text: str) -> Endpoint:
-    endpoint = tcp_endpoint(parse(address(text)))
-    if endpoint is None:
-        raise argparse.ArgumentTypeError(f"{text} is not an IP address and a TCP port")
-    return endpoint
-
-
-def listen_address(text: str) -> str:
-    checked = address(text)
-    if peer_id_of(parse(checked)) is not None:
-        raise argparse.ArgumentTypeError(f"{text} names a peer; leave out /p2p/... and give --key")
-    return checked
-
-
-def peer_address(text: str) -> str:
-    checked = address(text)
-    if peer_id_of(parse(checked)) is None:
-        raise argparse.ArgumentTypeError(f"{text} does not end in /p2p/<peer id>")
-    return checked
-
-
-def peer(text: str) -> str:
-    if text.startswith("/"):
-        return peer_address(text)
-    try:
-        return str(PeerId.parse(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def bare_peer(text: str) -> PeerId:
-    try:
-        return PeerId.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def size(text: str) -> int:
-    try:
-        return size_in_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return value
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
 from p2pnet.commands.output import Output
-from p2pnet.core.peer_id import PeerId
-from p2pnet.events import PunchAttemptFailed
+from p2pnet.commands.telling import telling
 from p2pnet.host.host import Host
 from p2pnet.interfaces import Connection, Target
 from p2pnet.protocols.identify import Identify
@@ -17,12 +18,21 @@ IDENTIFY_TIMEOUT = 10.0
 
 
 async def ping(
-    host: Host, target: Target, output: Output, *, count: int, direct_seconds: float
+    host: Host,
+    target: Target,
+    output: Output,
+    *,
+    count: int,
+    direct_seconds: float,
+    relays: Sequence[str] = (),
 ) -> int:
     """Ping a peer ``count`` times; wait for a direct connection first, if so asked."""
-    connection = await host.connect(target)
-    if connection.is_relayed and direct_seconds > 0:
-        connection = await wait_direct(host, connection, direct_seconds, output)
+    if direct_seconds > 0:
+        connection = await connect_direct(
+            host, target, output, seconds=direct_seconds, relays=relays
+        )
+    else:
+        connection = await host.connect(target)
     for sequence in range(count):
         with trio.fail_after(PING_TIMEOUT):
             seconds = await host.service(Ping).ping(connection)
@@ -40,39 +50,32 @@ async def ping(
     return 0
 
 
-async def wait_direct(
-    host: Host, relayed: Connection, seconds: float, output: Output
+async def connect_direct(
+    host: Host, target: Target, output: Output, *, seconds: float, relays: Sequence[str] = ()
 ) -> Connection:
-    """Wait for a direct connection; if none comes, say why and go on with the relayed one."""
-    peer = str(relayed.peer_id)
-    reasons: list[str] = []
-    with trio.move_on_after(seconds):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(collect_reasons, host, relayed.peer_id, reasons)
-            connection = await host.wait_direct(relayed.peer_id)
-            nursery.cancel_scope.cancel()
-        address = str(connection.remote_address)
+    """Connect to a peer and wait until that is direct, telling what happens (C13).
+
+    If it does not become direct, say why, and go on with the relayed connection.
+    """
+    async with telling(host, target, output, relays=relays) as tale:
+        connection = await host.connect(target)
+        if not connection.is_relayed:
+            return connection
+        direct = await tale.wait_direct(seconds)
+    peer = str(connection.peer_id)
+    if direct is not None:
+        address = str(direct.remote_address)
         output.event("direct", f"direct to {peer} at {address}", peer=peer, address=address)
-        return connection
-    reasons = reasons or ["no hole punch ended in time; it is the peer who begins it"]
-    remedy = host.explain(relayed.peer_id).remedy
-    words = f"no direct connection to {peer} within {seconds:g} s: {'; '.join(reasons)}"
-    words += f"\nwhat to do: {remedy}" if remedy else ""
-    output.event("not_direct", words, peer=peer, reasons=reasons, remedy=remedy)
-    return relayed
-
-
-async def collect_reasons(
-    host: Host, peer_id: PeerId, reasons: list[str], *, task_status: trio.TaskStatus[None]
-) -> None:
-    """Note why each attempt at a direct connection failed."""
-    with host.subscribe(PunchAttemptFailed) as failures:
-        task_status.started()
-        async for failure in failures:
-            if failure.peer_id != peer_id:
-                continue
-            # Not extend: the list is read while this loop still waits.
-            reasons.append(f"attempt {failure.attempt}: {failure.reason}")
+        return direct
+    reasons = tale.reasons or ["no hole punch ended in time; it is the peer who begins it"]
+    explanation = host.explain(connection.peer_id)
+    words = [f"no direct connection to {peer}: {'; '.join(reasons)}"]
+    words += [f"why: {finding.cause.words}" for finding in explanation.findings]
+    words += [f"what to do: {explanation.remedy}"] if explanation.remedy else []
+    output.event(
+        "not_direct", "\n".join(words), peer=peer, reasons=reasons, remedy=explanation.remedy
+    )
+    return connection
 
 
 async def identify(host: Host, target: Target, output: Output) -> int:

@@ -6,7 +6,7 @@ import sys
 
 import trio
 
-from p2pnet.commands.asking import wait_direct
+from p2pnet.commands.asking import connect_direct
 from p2pnet.commands.output import CommandError, Output
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.errors import LimitedConnection, StreamReset
@@ -49,9 +49,10 @@ async def perf(
     direct_seconds: float,
 ) -> int:
     """Measure one run, over a direct connection or a relay without limits."""
-    connection = await host.connect(target)
-    if connection.is_relayed and direct_seconds > 0:
-        connection = await wait_direct(host, connection, direct_seconds, output)
+    if direct_seconds > 0:
+        connection = await connect_direct(host, target, output, seconds=direct_seconds)
+    else:
+        connection = await host.connect(target)
     meter = Meter(upload, download, output)
     try:
         with bare_exceptions():

@@ -20,7 +20,7 @@ def printed() -> list[tuple[str, set[str]]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and node.args):
                 continue
-            if not re.fullmatch(r"(.+\.)?event|tell", ast.unparse(node.func)):
+            if not re.fullmatch(r"(.+\.)?(event|_say)|tell", ast.unparse(node.func)):
                 continue
             first = node.args[0]
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
