@@ -4,10 +4,14 @@ Rules: specs/autonat.md (AN30 to AN32). Three servers at three networks give thr
 
     port 1 --- speaks to A ---> A, dial it!   gets through unless the NAT filters by port
                                 B, dial it!   gets through if the NAT lets strangers in
-    port 2 --- speaks to B ---> B, and C
-    port 3 --- speaks to C ---> C, and A
+    port 2 --- speaks to B ---> B, then C
+    port 3 --- speaks to C ---> C, then A
 
 At which address a port is seen outside is learnt from the server that it speaks to.
+
+What is not let in takes a server many seconds to tell, and each is asked one thing at a time. So
+the ports of all transports wait in one line for a server; and strangers are asked second, as
+where nobody is let in by another port, nothing is new in what they say.
 """
 
 from __future__ import annotations
@@ -63,10 +67,11 @@ class Scout:
         """Run a round with servers of different networks; False if nothing came of it."""
         before = self._told
         self._turns = {server.peer_id: trio.Lock() for server in servers}
-        for transport in transports:
-            usable = [s for s in servers if self._servers.place(s.peer_id, transport) is not None]
-            explore = partial(self._explore_port, transport=transport, rate=rate)
-            async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
+            for transport in transports:
+                places = self._servers.place
+                usable = [s for s in servers if places(s.peer_id, transport) is not None]
+                explore = partial(self._explore_port, transport=transport, rate=rate)
                 for number, server in enumerate(usable):
                     nursery.start_soon(explore, server, usable[(number + 1) % len(usable)])
         return self._told > before
@@ -80,11 +85,10 @@ class Scout:
                 with trio.fail_after(self._timeout):
                     connection, outside = await self._open_port(apart, server, transport)
                 ask = partial(self._ask, outside=outside, rate=rate)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(ask, server, connection)
-                    other = self._servers.connection(stranger.peer_id)
-                    if other is not None and stranger != server:
-                        nursery.start_soon(partial(ask, by_stranger=True), stranger, other)
+                await ask(server, connection)
+                other = self._servers.connection(stranger.peer_id)
+                if other is not None and stranger != server:
+                    await ask(stranger, other, by_stranger=True)
 
     async def _open_port(
         self, apart: Apart, server: Server, transport: str
