@@ -461,6 +461,13 @@ class ServiceHost(Protocol):
         """
         ...
 
+    def ports_move(self, transport: Literal["tcp", "udp"]) -> bool | None:
+        """Tell if the NAT shows a port of ours at another one to each destination.
+
+        None if that is not known.
+        """
+        ...
+
     def handle(self, protocol_id: str, handler: StreamHandler) -> None:
         """Serve a protocol; each inbound stream gets a task of its own."""
         ...

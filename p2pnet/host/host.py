@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from operator import ne
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import trio
 
 from p2pnet.connectivity.explain import Explanation
 from p2pnet.connectivity.known import KnownAddress
-from p2pnet.connectivity.nat import Nats
+from p2pnet.connectivity.nat import Mapping, Nats
 from p2pnet.core.addresses import Multiaddr, components, parse, peer_id_of, place_of
 from p2pnet.core.bus import EventBus, Subscription
 from p2pnet.core.env import Env
@@ -147,6 +147,11 @@ class Host:
     def punch_addresses(self) -> tuple[Multiaddr, ...]:
         """Return the direct addresses of this host worth dialling in a hole punch."""
         return self._advertising.punch_addresses()
+
+    def ports_move(self, transport: Literal["tcp", "udp"]) -> bool | None:
+        """Tell if the NAT gives each destination another port; None if that is not known."""
+        nat = self.nat.value.of(transport)
+        return None if nat.mapping is Mapping.UNKNOWN else nat.is_symmetric
 
     def connections(self, peer_id: PeerId | None = None) -> tuple[Connection, ...]:
         """Return the live connections (to one peer), the best first."""

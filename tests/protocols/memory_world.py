@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from dataclasses import dataclass, field
 from functools import partial
 from operator import ne
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import trio
 
@@ -244,6 +244,8 @@ class MemoryHost:
         self.ends: dict[int, MemoryConnection] = {}
         self.published: list[object] = []
         self.punchable: tuple[Multiaddr, ...] = ()
+        self.moving: dict[str, bool] = {}
+        """Whether ports move, by transport."""
         self.dials: list[Dial] = []
         self.expected: list[tuple[frozenset[str], float]] = []
         """From where peers that listen may arrive now, and how long they may be silent."""
@@ -278,6 +280,9 @@ class MemoryHost:
 
     def punch_addresses(self) -> tuple[Multiaddr, ...]:
         return self.punchable
+
+    def ports_move(self, transport: Literal["tcp", "udp"]) -> bool | None:
+        return self.moving.get(transport)
 
     def handle(self, protocol_id: str, handler: StreamHandler) -> None:
         self.handlers[protocol_id] = handler

@@ -187,6 +187,4 @@ def test_the_peers_that_rest_are_bounded() -> None:
 
 def test_what_is_offered_bears_no_name_and_nothing_twice() -> None:
     named = parse(f"{GOOD}/p2p/{PEER}")
-    assert [str(address) for address in offered([named, parse(GOOD)], 5)] == [GOOD]
-    many = [parse(f"/ip4/11.0.0.1/tcp/{port}") for port in range(1, 9)]
-    assert offered(many, 3) == tuple(many[:3])
+    assert [str(address) for address in offered([named, parse(GOOD)])] == [GOOD]

@@ -6,7 +6,8 @@
         | -- CONNECT, my addresses ------------> |
         | <------------ CONNECT, my addresses -- |   the initiator knows the round trip
         | -- SYNC -----------------------------> |   the responder knows it, too
-        |  waits for half a round trip           |   dials at once
+        |  waits for half a round trip           |   dials at once, or waits for half of the
+        |                                        |   time that it took itself to answer
         |  dials                                 |
 
 Both begin to dial at about the same moment, and each SYN opens its own NAT for the other's.
@@ -14,7 +15,7 @@ Both begin to dial at about the same moment, and each SYN opens its own NAT for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,25 +64,28 @@ async def initiate(
 
 async def respond(
     channel: Channel,
-    ours: tuple[Multiaddr, ...],
+    ours: Callable[[], Awaitable[tuple[Multiaddr, ...]]],
     now: Callable[[], float],
     *,
     offered: Callable[[tuple[Multiaddr, ...]], None] = lambda addresses: None,
 ) -> Punch:
     """Play the side that called over the relay (D4).
 
-    ``offered`` is told the remote's addresses as soon as they are here.
+    ``offered`` is told the remote's addresses as soon as they are here. ``ours`` may take its
+    time: the initiator counts that as a part of the round trip, and waits for half of it.
 
     Raises:
         ProtocolError: if the remote breaks a rule.
     """
     theirs = await receive_connect(channel)
     offered(theirs)
+    heard = now()
+    await channel.send(Connect(await ours()))
     sent = now()
-    await channel.send(Connect(ours))
     match await channel.receive():
         case Sync():
-            return Punch(theirs, at=now(), round_trip=now() - sent)
+            wait = min((sent - heard) / 2, MAX_WAIT)
+            return Punch(theirs, at=now() + wait, round_trip=now() - sent)
         case Connect():
             raise ProtocolError(PROTOCOL_ID, "CONNECT where SYNC was due")
 

@@ -26,6 +26,7 @@ from p2pnet.protocols.dcutr.dialogue import initiate
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
 from p2pnet.protocols.dcutr.policy import CoolDown, gives_way
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
+from p2pnet.protocols.dcutr.sampling import Lookout
 
 logger = logging.getLogger("p2pnet.dcutr")
 
@@ -47,6 +48,7 @@ class Upgrade:
     """A procedure under way with one peer."""
 
     scope: trio.CancelScope
+    lookout: Lookout
     is_conversing: bool = False
     """True from the first attempt on: the peer knows, or will in a moment."""
 
@@ -143,7 +145,7 @@ class Initiator:
         began = trio.current_time()
         relayed = self._relayed(peer_id)
         with trio.CancelScope() as scope:
-            upgrade = self._under_way[peer_id] = Upgrade(scope)
+            upgrade = self._under_way[peer_id] = Upgrade(scope, self._puncher.lookout())
             try:
                 attempt, direct = await self._try_all(peer_id, upgrade)
             except PunchFailed as error:
@@ -209,7 +211,7 @@ class Initiator:
         raise PunchFailed(peer_id, causes)
 
     async def _attempt(self, peer_id: PeerId, attempt: int, upgrade: Upgrade) -> Connection:
-        ours = await self._puncher.wait_addresses()
+        ours = await self._puncher.offer(upgrade.lookout, attempt)
         upgrade.is_conversing = True
         relayed = self._relayed(peer_id)
         if relayed is None:

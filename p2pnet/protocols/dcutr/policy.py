@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from p2pnet.core.addresses import (
@@ -162,6 +162,6 @@ class CoolDown:
         return max(0.0, self._of(peer_id).until - now)
 
 
-def offered(candidates: Sequence[Multiaddr], maximum: int) -> tuple[Multiaddr, ...]:
+def offered(candidates: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
     """Return what to offer to others: without ``/p2p``, as go-libp2p does it."""
-    return tuple(dict.fromkeys(without_peer(address) for address in candidates))[:maximum]
+    return tuple(dict.fromkeys(without_peer(address) for address in candidates))

@@ -36,7 +36,11 @@ from p2pnet.protocols.dcutr.messages import (
     encode_message,
 )
 from p2pnet.protocols.dcutr.policy import longest_pause, offered, patience, role_of, targets
+from p2pnet.protocols.dcutr.prediction import Offering, with_predicted
+from p2pnet.protocols.dcutr.sampling import Lookout, Sampler
 
+STAGGER = 0.001
+"""Seconds between two dials: each may move the port of the next one."""
 RECHECK_INTERVAL = 0.25
 """Seconds; what a peer observed counts a moment after the event that tells of it."""
 
@@ -51,13 +55,14 @@ class Bounds:
     shortest_pause: float
     max_redials: int
     allow_private: bool
+    predicted_ports: int
+    sample_timeout: float
 
 
 @dataclass(slots=True)
 class Effort:
-    """The dials of one attempt: when to begin, in which role, how it goes."""
+    """The dials of one attempt: in which role, how it goes."""
 
-    at: float
     role: Role
     pause: float
     failed: dict[Multiaddr, BaseException] = field(default_factory=dict)
@@ -73,15 +78,31 @@ class Puncher:
         self._host = host
         self._bounds = bounds
         self._jitter = jitter
+        self._sampler = Sampler(host, bounds.sample_timeout)
 
     # ---- addresses -----------------------------------------------------------------------
 
-    async def wait_addresses(self) -> tuple[Multiaddr, ...]:
-        """Return what to offer: where this host may be dialled; wait for it if need be (D8).
+    def lookout(self) -> Lookout:
+        """Return who sees which ports the NAT will give next, for the attempts with a peer."""
+        return Lookout(self._sampler, trio.current_time())
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Tell if this host predicts ports, and its NAT is one for that."""
+        return self._bounds.predicted_ports > 0 and self._sampler.is_of_use
+
+    async def offer(self, lookout: Lookout, attempt: int) -> tuple[Multiaddr, ...]:
+        """Return what to offer: where this host may be dialled; wait for it if need be (D8, D17).
 
         Raises:
             P2PError: if nobody told us within ``address_timeout``.
         """
+        found = await self._wait_candidates()
+        forecasts = await lookout.look() if self.looks_ahead else ()
+        offering = Offering(attempt, self._bounds.predicted_ports, MAX_OFFERED)
+        return with_predicted(offered(found), forecasts, offering)
+
+    async def _wait_candidates(self) -> tuple[Multiaddr, ...]:
         await trio.lowlevel.checkpoint()
         deadline = trio.current_time() + self._bounds.address_timeout
         with self._host.subscribe(AddressObserved, AddressesChanged) as news:
@@ -93,7 +114,7 @@ class Puncher:
                         await anext(news)
                     except EventsMissed:
                         continue
-        return offered(found, MAX_OFFERED)
+        return found
 
     def candidates(self) -> tuple[Multiaddr, ...]:
         addresses = self._host.punch_addresses()
@@ -140,7 +161,6 @@ class Puncher:
             raise NoPunchAddress("the peer offered no public address")
         self._host.publish(PunchStarted(peer_id, attempt, initiator, places, punch.round_trip))
         effort = Effort(
-            punch.at,
             role_of(attempt, initiator=initiator),
             longest_pause(punch.round_trip, self._bounds.shortest_pause),
         )
@@ -150,8 +170,9 @@ class Puncher:
             trio.move_on_at(punch.at + self._bounds.punch_timeout) as limit,
         ):
             async with trio.open_nursery() as nursery:
-                for place in places:
-                    nursery.start_soon(self._keep_dialling, peer_id, place, effort)
+                for number, place in enumerate(places):
+                    at = punch.at + number * STAGGER  # D18
+                    nursery.start_soon(self._keep_dialling, peer_id, place, effort, at)
                 direct = await self._host.wait_direct(peer_id)
                 # Had each side several handshakes under way and kept another one, both
                 # would be cancelled. So they may end, but nothing new begins.
@@ -169,13 +190,15 @@ class Puncher:
             return nullcontext()
         return self._host.expect_listeners(places, patience=patience(round_trip))
 
-    async def _keep_dialling(self, peer_id: PeerId, place: Multiaddr, effort: Effort) -> None:
+    async def _keep_dialling(
+        self, peer_id: PeerId, place: Multiaddr, effort: Effort, at: float
+    ) -> None:
         """Dial one address; when refused, again, after a random pause (D10).
 
         A dial that nobody answers is left alone: a socket that keeps sending its SYN is what
         the other side's SYN has to meet.
         """
-        await trio.sleep_until(effort.at)
+        await trio.sleep_until(at)
         for _ in range(1 + self._bounds.max_redials):
             if effort.is_over:
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -22,6 +23,7 @@ from p2pnet.protocols.dcutr.initiator import Initiator
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
 from p2pnet.protocols.dcutr.policy import ASSUMED_ROUND_TRIP, Conversations, role_of
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on
+from p2pnet.protocols.dcutr.sampling import Lookout
 
 logger = logging.getLogger("p2pnet.dcutr")
 
@@ -32,6 +34,7 @@ class Answer:
 
     peer_id: PeerId
     conversations: Conversations
+    lookout: Lookout
     attempt: int
     began: float
 
@@ -54,15 +57,27 @@ class Responder:
         self._attempts = attempts
         self._exchange_timeout = exchange_timeout
         self._heard: dict[int, Conversations] = {}
+        self._lookouts: dict[int, Lookout] = {}
         self._punching: dict[PeerId, trio.CancelScope] = {}
+
+    def prepare(self, number: int, nursery: trio.Nursery) -> None:
+        """Look ahead on a relayed connection that this host opened (D16).
+
+        The peer will ask soon, and whoever looks only then keeps it waiting.
+        """
+        if number not in self._lookouts and self._puncher.looks_ahead:
+            self._lookouts[number] = lookout = self._puncher.lookout()
+            nursery.start_soon(lookout.look)
 
     def connection_closed(self, number: int) -> None:
         self._heard.pop(number, None)
+        self._lookouts.pop(number, None)
 
     def forget_closed(self) -> None:
         """Forget all connections that live no more."""
-        for number in [n for n in self._heard if self._host.connection(n) is None]:
-            del self._heard[number]
+        known = {*self._heard, *self._lookouts}
+        for number in [n for n in known if self._host.connection(n) is None]:
+            self.connection_closed(number)
 
     async def answer(self, nursery: trio.Nursery, stream: Stream) -> None:
         """Handle an inbound stream; punch in a task of the ``nursery``.
@@ -75,17 +90,17 @@ class Responder:
         # Its dials would only be in the way of the new ones.
         self._supersede(answer.peer_id)
         try:
-            # D8: the initiator's clock runs while we wait, but without addresses it is in vain.
-            ours = await self._puncher.wait_addresses()
             with trio.fail_after(self._exchange_timeout):
-                punch = await self._converse(answer, stream, ours)
+                punch = await self._converse(answer, stream)
         except EXPECTED as error:
             self._failed(answer, describe(error), error)
             raise
         nursery.start_soon(self._punch, answer, punch)
 
-    async def _converse(self, answer: Answer, stream: Stream, ours: tuple[Multiaddr, ...]) -> Punch:
+    async def _converse(self, answer: Answer, stream: Stream) -> Punch:
         with ExitStack() as until_sync:
+            # D8: the initiator's clock runs while we wait, but without addresses it is in vain.
+            ours = partial(self._puncher.offer, answer.lookout, answer.attempt)
 
             def expect(theirs: tuple[Multiaddr, ...]) -> None:
                 # D15: should SYNC be late, the peer's SYN may be here before.
@@ -109,7 +124,15 @@ class Responder:
         attempt = conversations.begin(began)
         if attempt > self._attempts:  # D12
             raise LimitExceeded("attempts", self._attempts)
-        return Answer(peer_id, conversations, attempt, began)
+        lookout = self._lookout(relayed.ref.number, attempt)
+        return Answer(peer_id, conversations, lookout, attempt, began)
+
+    def _lookout(self, number: int, attempt: int) -> Lookout:
+        """Return the lookout of all attempts that follow each other, a new one in the first."""
+        known = self._lookouts.get(number)
+        if known is None or (attempt == 1 and known.is_stale(trio.current_time())):
+            known = self._lookouts[number] = self._puncher.lookout()
+        return known
 
     def _supersede(self, peer_id: PeerId) -> None:
         if peer_id in self._punching:

@@ -10,7 +10,13 @@ import trio
 
 from p2pnet.core.bus import Subscription
 from p2pnet.errors import EventsMissed
-from p2pnet.events import ConnectionClosed, ConnectionRef, IdentifyFailed, PeerIdentified
+from p2pnet.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnectionRef,
+    IdentifyFailed,
+    PeerIdentified,
+)
 from p2pnet.interfaces import Kit, ServiceHost
 from p2pnet.protocols.dcutr.initiator import Initiator, Persistence
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
@@ -18,8 +24,18 @@ from p2pnet.protocols.dcutr.policy import CoolDown
 from p2pnet.protocols.dcutr.puncher import Bounds, Puncher
 from p2pnet.protocols.dcutr.responder import Responder
 
-Heard = PeerIdentified | IdentifyFailed | ConnectionClosed
-KINDS: tuple[type[Heard], ...] = (PeerIdentified, IdentifyFailed, ConnectionClosed)
+Heard = ConnectionOpened | PeerIdentified | IdentifyFailed | ConnectionClosed
+KINDS: tuple[type[Heard], ...] = (
+    ConnectionOpened,
+    PeerIdentified,
+    IdentifyFailed,
+    ConnectionClosed,
+)
+
+
+MAY_BE_OFF = ("allow_private", "predicted_ports")
+MAX_PREDICTED = 8
+"""More are not dialled by a peer that keeps to D7."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +73,20 @@ class DCUtR:
     None leaves that to the relay's limit."""
     allow_private: bool = False
     """Punch at private and loopback addresses too: for tests, and networks of one's own."""
+    predicted_ports: int = 6
+    """Ports offered beside those seen, for TCP and UDP together, where the NAT gives each
+    destination another one by a rule; 0 predicts none."""
+    sample_timeout: float = 2.0
+    """Seconds to see which ports it gives."""
 
     def __post_init__(self) -> None:
         for setting in fields(self):
             value: float | None = getattr(self, setting.name)
-            if value is not None and value <= 0 and setting.name != "allow_private":
+            is_off = value == 0 and setting.name in MAY_BE_OFF
+            if value is not None and value <= 0 and not is_off:
                 raise ValueError(f"{setting.name} must be positive, not {value}")
+        if self.predicted_ports > MAX_PREDICTED:
+            raise ValueError(f"predicted_ports must be at most {MAX_PREDICTED}")
 
     def build(self, kit: Kit) -> DCUtRService:
         return DCUtRService(self, kit.env.jitter)
@@ -95,6 +119,8 @@ class DCUtRService:
             shortest_pause=config.shortest_pause,
             max_redials=config.max_redials,
             allow_private=config.allow_private,
+            predicted_ports=config.predicted_ports,
+            sample_timeout=config.sample_timeout,
         )
         persistence = Persistence(
             attempts=config.attempts,
@@ -133,6 +159,9 @@ async def hear(
         begin_with_all(host, initiator, nursery)
         return
     match event:
+        case ConnectionOpened(ref):
+            if ref.is_relayed and not ref.is_inbound:
+                responder.prepare(ref.number, nursery)
         case ConnectionClosed(ref):
             responder.connection_closed(ref.number)
             initiator.connection_closed(ref.peer_id)

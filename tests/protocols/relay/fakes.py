@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import trio
 
@@ -315,6 +315,9 @@ class FakeHost:
 
     def punch_addresses(self) -> tuple[Multiaddr, ...]:
         return ()
+
+    def ports_move(self, transport: Literal["tcp", "udp"]) -> bool | None:
+        raise NotImplementedError
 
     def handle(self, protocol_id: str, handler: StreamHandler) -> None:
         self.handlers[protocol_id] = handler

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from p2pnet.core.addresses import parse
+from collections.abc import Awaitable, Callable
+
+from p2pnet.core.addresses import Endpoint, Multiaddr, parse
 from p2pnet.core.peer_id import PeerId
 from p2pnet.protocols.dcutr.dialogue import initiate, respond
 from p2pnet.protocols.dcutr.messages import (
@@ -13,6 +15,13 @@ from p2pnet.protocols.dcutr.messages import (
     encode_message,
 )
 from p2pnet.protocols.dcutr.policy import gives_way, role_of, targets
+from p2pnet.protocols.dcutr.prediction import (
+    Forecast,
+    Offering,
+    Sample,
+    foresee,
+    with_predicted,
+)
 from tests.specs.forms import Codec, Dialogue, Fields, Toml
 
 
@@ -35,6 +44,13 @@ def message(name: str, given: Fields) -> object:
             return decode_untrusted(bytes.fromhex(name))
 
 
+def offers(texts: list[str]) -> Callable[[], Awaitable[tuple[Multiaddr, ...]]]:
+    async def offer() -> tuple[Multiaddr, ...]:
+        return tuple(map(parse, texts))
+
+    return offer
+
+
 CODECS = {
     "HolePunch": Codec(decode=decode_untrusted, encode=encode_message, describe=described),
 }
@@ -46,13 +62,38 @@ DIALOGUES = {
         message=message,
     ),
     "respond": Dialogue(
-        play=lambda channel, now, given: respond(
-            channel, tuple(parse(text) for text in given["ours"]), now
-        ),
+        play=lambda channel, now, given: respond(channel, offers(given["ours"]), now),
         message=message,
     ),
 }
+
+
+def sample(text: str) -> Sample:
+    local, _, seen = text.partition(" > ")
+    host, _, port = seen.partition(":")
+    return Sample("tcp", int(local), Endpoint(host, int(port)))
+
+
+def forecast(text: str) -> Forecast:
+    transport, host, last, step = text.split()
+    return Forecast(transport, host, int(last), int(step))
+
+
 FORMS = {
+    "foresee": lambda given: (
+        foresee(
+            [sample(text) for text in given["foresee"]], [parse(text) for text in given["observed"]]
+        )
+        or "nothing"
+    ),
+    "offer": lambda given: [
+        with_predicted(
+            [parse(text) for text in given["offer"]],
+            [forecast(text) for text in given["forecasts"]],
+            Offering(attempt, count=6, maximum=16),
+        )
+        for attempt in given["attempts"]
+    ],
     "targets": lambda given: targets(
         [parse(text) for text in given["targets"]],
         peer_id=PeerId.parse(given["peer"]),

@@ -1,0 +1,125 @@
+"""Which ports a NAT will give next that has another for each destination. Pure.
+
+Rules: specs/dcutr.md (D16, D17).
+
+::
+
+    three fresh ports of ours  -->  NAT gives 40007, 40008, 40009  -->  seen by a peer
+    the port we listen at      -->  NAT will give 40010 or so      -->  for who is punched
+
+Other hosts behind the same NAT take ports as well, so a few are offered, and the next few in
+the next attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from p2pnet.core.addresses import Endpoint, Multiaddr, at_endpoint
+from p2pnet.protocols.dcutr.policy import punchable
+
+SAMPLES = 3
+MAX_SPREAD = 64
+"""Ports from the first sample to the last: three random ones are so close once in 300,000 times."""
+HIGHEST_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A port that was opened to be looked at, and where it was seen outside."""
+
+    transport: str
+    local_port: int
+    seen: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """From where the NAT will go on, and how."""
+
+    transport: str
+    """``tcp`` or ``udp``."""
+    host: str
+    last: int
+    step: int
+
+    def ports(self, attempt: int, count: int) -> tuple[int, ...]:
+        """Return the ports to offer in an attempt: in the second those after the first's (D17)."""
+        first = self.last + (1 + (attempt - 1) * count) * self.step
+        return tuple(range(first, HIGHEST_PORT + 1, self.step))[:count]
+
+
+def foresee(samples: Sequence[Sample], observed: Iterable[Multiaddr]) -> Forecast | None:
+    """Tell how a NAT goes on that gave the samples their ports; None if there is no rule (D16).
+
+    ``observed`` is where peers see this host: at another IP nothing is foreseen, as whoever
+    told of the samples may lie.
+    """
+    transports = {sample.transport for sample in samples}
+    hosts = {sample.seen.host for sample in samples}
+    if len(samples) < SAMPLES or len(transports) != 1 or len(hosts) != 1:
+        return None
+    (transport,), (host,) = transports, hosts
+    known = {
+        place.endpoint.port
+        for place in map(punchable, observed)
+        if place is not None and (place.protocol, place.endpoint.host) == (transport, host)
+    }
+    if not known:
+        return None
+    if all(sample.local_port == sample.seen.port for sample in samples):
+        # It keeps ports as long as it can, and takes the next ones for further destinations.
+        return Forecast(transport, host, max(known), 1)
+    ports = sorted({sample.seen.port for sample in samples})
+    gaps = [later - earlier for earlier, later in pairwise(ports)]
+    if len(ports) < SAMPLES or sum(gaps) > MAX_SPREAD:
+        return None
+    step = min(gaps)
+    return Forecast(transport, host, ports[-1], step) if all(g % step == 0 for g in gaps) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """How much is offered."""
+
+    attempt: int
+    count: int
+    """Predicted ports, of all transports together."""
+    maximum: int
+
+
+def with_predicted(
+    candidates: Sequence[Multiaddr], forecasts: Sequence[Forecast], offering: Offering
+) -> tuple[Multiaddr, ...]:
+    """Return what to offer: what stays, then the predicted ports, then the ports seen (D17).
+
+    The last are those of other destinations, which is of use only if the NAT lets everybody in.
+    """
+    moving = [address for address in candidates if forecast_for(address, forecasts) is not None]
+    staying = [address for address in candidates if address not in moving]
+    each = offering.count // max(len(forecasts), 1)
+    predicted = [
+        at_endpoint(address, Endpoint(forecast.host, port))
+        for forecast in forecasts
+        for address in shapes(moving, forecast)
+        for port in forecast.ports(offering.attempt, each)
+    ]
+    return tuple(dict.fromkeys([*staying, *predicted, *moving]))[: offering.maximum]
+
+
+def forecast_for(address: Multiaddr, forecasts: Iterable[Forecast]) -> Forecast | None:
+    place = punchable(address)
+    if place is None:
+        return None
+    for forecast in forecasts:
+        if (forecast.transport, forecast.host) == (place.protocol, place.endpoint.host):
+            return forecast
+    return None
+
+
+def shapes(moving: Iterable[Multiaddr], forecast: Forecast) -> list[Multiaddr]:
+    """Return one address of each kind that is spoken at a transport: there is only one so far."""
+    fitting = (each for each in moving if forecast_for(each, (forecast,)) is not None)
+    return list({at_endpoint(each, Endpoint(forecast.host, 1)): None for each in fitting})

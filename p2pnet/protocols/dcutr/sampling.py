@@ -1,0 +1,109 @@
+"""Opens ports only to learn which ones the NAT gives them. Rule: specs/dcutr.md (D16)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, Literal, get_args
+
+import trio
+
+from p2pnet.core.addresses import Multiaddr, Scope, place_of, scope, without_peer
+from p2pnet.core.tasks import boundary
+from p2pnet.interfaces import Apart, Connection, ServiceHost
+from p2pnet.protocols.dcutr.prediction import SAMPLES, Forecast, Sample, foresee
+
+Transport = Literal["tcp", "udp"]
+
+TRANSPORTS: Final[tuple[Transport, ...]] = get_args(Transport)
+logger = logging.getLogger("p2pnet.dcutr")
+
+
+FRESH_SECONDS = 5.0
+
+
+class Lookout:
+    """What was foreseen in the first attempt with a peer: it holds for those that follow (D17).
+
+    The port that the NAT gave for the peer then is the one that it keeps.
+    """
+
+    def __init__(self, sampler: Sampler, began: float) -> None:
+        self._sampler = sampler
+        self._began = began
+        self._turn = trio.Lock()
+        self._forecasts: tuple[Forecast, ...] | None = None
+
+    def is_stale(self, now: float) -> bool:
+        """Tell if others will have taken the ports that were foreseen."""
+        return now - self._began > FRESH_SECONDS
+
+    async def look(self) -> tuple[Forecast, ...]:
+        """Look at the NAT, once."""
+        async with self._turn:
+            if self._forecasts is None:
+                self._forecasts = await self._sampler.look()
+            return self._forecasts
+
+
+class Sampler:
+    """Looks at the NAT, if it is one that gives each destination another port."""
+
+    def __init__(self, host: ServiceHost, timeout: float) -> None:
+        self._host = host
+        self._timeout = timeout
+        self._turn = trio.Lock()
+
+    @property
+    def is_of_use(self) -> bool:
+        """Tell if a look can help."""
+        return any(map(self._host.ports_move, TRANSPORTS))
+
+    async def look(self) -> tuple[Forecast, ...]:
+        """Return how the NAT will go on, for each transport of which that can be told (D16)."""
+        found: list[Forecast] = []
+        if self.is_of_use:
+            with trio.move_on_after(self._timeout):
+                async with self._turn, trio.open_nursery() as nursery:
+                    for transport in TRANSPORTS:
+                        if self._host.ports_move(transport):
+                            nursery.start_soon(self._look_at, transport, found)
+        return tuple(sorted(found, key=lambda forecast: forecast.transport))
+
+    async def _look_at(self, transport: Transport, found: list[Forecast]) -> None:
+        witness = self._witness(transport)
+        if witness is None:
+            return
+        samples: list[Sample] = []
+        with boundary(logger, f"a look at the NAT with {witness.peer_id}"):
+            async with self._host.apart(stranger=True) as apart:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(SAMPLES):
+                        nursery.start_soon(self._take, apart, witness, samples)
+                forecast = foresee(samples, self._host.punch_addresses())
+                if forecast is not None:
+                    found.append(forecast)
+
+    async def _take(self, apart: Apart, witness: Connection, samples: list[Sample]) -> None:
+        """Have a port of ours seen that has spoken to nobody."""
+        with boundary(logger, "a sample of the NAT"):
+            connection = await apart.dial(witness.peer_id, without_peer(witness.remote_address))
+            local, seen = place_of(connection.local_address), await self._host.observe(connection)
+            place = None if seen is None else place_of(seen)
+            if local is not None and place is not None and place.protocol == local.protocol:
+                samples.append(Sample(place.protocol, local.endpoint.port, place.endpoint))
+
+    def _witness(self, transport: str) -> Connection | None:
+        """Return a connection to a public peer that was dialled, so it can be dialled again."""
+        for connection in self._host.connections():
+            if connection.is_relayed or connection.is_inbound or connection.is_closed:
+                continue
+            if is_public_ipv4(connection.remote_address, transport):
+                return connection
+        return None
+
+
+def is_public_ipv4(address: Multiaddr, transport: str) -> bool:
+    place = place_of(address)
+    if place is None or place.protocol != transport or place.endpoint.is_ipv6:
+        return False
+    return scope(address) is Scope.PUBLIC

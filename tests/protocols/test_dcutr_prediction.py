@@ -1,0 +1,106 @@
+"""Which ports are foreseen, of what was seen of three fresh ones."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pnet.core.addresses import Endpoint, parse
+from p2pnet.protocols.dcutr.prediction import (
+    HIGHEST_PORT,
+    MAX_SPREAD,
+    Forecast,
+    Offering,
+    Sample,
+    foresee,
+    with_predicted,
+)
+
+HOST = "11.0.0.1"
+OBSERVED = [parse(f"/ip4/{HOST}/tcp/1024")]
+PORTS = st.integers(min_value=1, max_value=HIGHEST_PORT)
+
+
+def seen(*ports: int, transport: str = "tcp", host: str = HOST) -> list[Sample]:
+    return [Sample(transport, 1, Endpoint(host, port)) for port in ports]
+
+
+@given(st.permutations([0, 1, 2]), st.integers(2, 60_000), st.integers(1, MAX_SPREAD // 2))
+def test_a_step_is_seen_in_whatever_order_the_answers_come(
+    order: list[int], first: int, step: int
+) -> None:
+    """D16."""
+    samples = seen(*(first + number * step for number in order))
+    assert foresee(samples, OBSERVED) == Forecast("tcp", HOST, first + 2 * step, step)
+
+
+def test_others_may_take_a_port_in_between() -> None:
+    """D16."""
+    assert foresee(seen(2000, 2001, 2003), OBSERVED) == Forecast("tcp", HOST, 2003, 1)
+
+
+def test_distances_without_a_common_measure_are_no_rule() -> None:
+    """D16."""
+    assert foresee(seen(2000, 2002, 2005), OBSERVED) is None
+
+
+def test_two_samples_are_too_few_and_so_is_one_port_three_times() -> None:
+    """D16."""
+    assert foresee(seen(2000, 2001), OBSERVED) is None
+    assert foresee(seen(2000, 2000, 2001), OBSERVED) is None
+
+
+def test_samples_at_two_addresses_say_nothing() -> None:
+    """D16: One that lies cannot have others dial a third party."""
+    mixed = [*seen(2000, 2001), *seen(2002, host="11.0.0.2")]
+    assert foresee(mixed, [*OBSERVED, parse("/ip4/11.0.0.2/tcp/1024")]) is None
+
+
+def test_where_a_host_is_seen_by_tcp_says_nothing_of_udp() -> None:
+    """D16."""
+    assert foresee(seen(2000, 2001, 2002, transport="udp"), OBSERVED) is None
+
+
+def test_random_ports_hardly_ever_show_a_rule() -> None:
+    """D16."""
+    chance = random.Random(6)
+    found = [
+        foresee(seen(*(chance.randrange(1024, HIGHEST_PORT) for _ in range(3))), OBSERVED)
+        for _ in range(20_000)
+    ]
+    assert sum(forecast is not None for forecast in found) <= 1
+
+
+@given(PORTS, st.integers(1, MAX_SPREAD), st.integers(1, 4), st.integers(1, 8))
+def test_what_is_predicted_is_a_port_and_no_more_than_was_asked(
+    last: int, step: int, attempt: int, count: int
+) -> None:
+    """D17."""
+    ports = Forecast("tcp", HOST, last, step).ports(attempt, count)
+    assert len(ports) <= count
+    assert all(last < port <= HIGHEST_PORT and (port - last) % step == 0 for port in ports)
+
+
+def test_attempts_follow_each_other_without_a_gap() -> None:
+    """D17."""
+    forecast = Forecast("tcp", HOST, 2000, 1)
+    offered = [port for attempt in (1, 2, 3) for port in forecast.ports(attempt, 6)]
+    assert offered == list(range(2001, 2019))
+
+
+def test_an_offer_keeps_to_its_maximum_with_what_is_predicted_in_front() -> None:
+    """D8 D17."""
+    candidates = [parse(f"/ip4/{HOST}/tcp/{1024 + number}") for number in range(16)]
+    offer = with_predicted(candidates, [Forecast("tcp", HOST, 2000, 1)], Offering(1, 6, 16))
+    assert len(offer) == 16
+    assert [str(address).rsplit("/", 1)[1] for address in offer[:6]] == [
+        str(port) for port in range(2001, 2007)
+    ]
+
+
+def test_without_a_forecast_an_offer_is_what_it_was() -> None:
+    """D17: Nothing else changes on the wire."""
+    candidates = [parse(f"/ip4/{HOST}/tcp/{1024 + number}") for number in range(4)]
+    assert with_predicted(candidates, (), Offering(1, 6, 16)) == tuple(candidates)
