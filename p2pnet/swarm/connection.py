@@ -53,6 +53,7 @@ class LiveConnection:
         self._inbound: set[MuxedStream] = set()
         self._outbound: set[MuxedStream] = set()
         self._opening = 0
+        self._where = f"{capable.peer_id} at {capable.remote_address}"
         self.ref = ref
         self.is_closed = False
         self.opened_at = trio.current_time()
@@ -62,7 +63,7 @@ class LiveConnection:
 
     def __repr__(self) -> str:
         kind = "relayed" if self.is_relayed else "direct"
-        return f"<Connection {self.ref.number} {kind} to {self.peer_id} at {self.remote_address}>"
+        return f"<Connection {self.ref.number} {kind} to {self._where}>"
 
     @property
     def peer_id(self) -> PeerId:
@@ -134,8 +135,7 @@ class LiveConnection:
         handlers.start_soon(self._serve, muxed)
 
     async def _serve(self, muxed: MuxedStream) -> None:
-        what = f"stream of {self.peer_id} at {self.remote_address}"
-        with boundary(logger, what):
+        with boundary(logger, f"stream of {self._where}"):
             try:
                 with trio.fail_after(self._config.negotiation_timeout):
                     protocol_id = await handle_one(muxed, self._handlers)
