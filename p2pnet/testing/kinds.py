@@ -44,13 +44,24 @@ KINDS = by_name(
     Kind("carrier", (PORT_RESTRICTED, CARRIER)),
     Kind("carrier-symmetric", (PORT_RESTRICTED, SYMMETRIC)),
 )
-"""The 12 kinds of the matrix, by name, in its order."""
+"""The 12 kinds that are everywhere, by name."""
 
 SPECIAL_KINDS = by_name(
     Kind("udp-blocked", (replace(PORT_RESTRICTED, udp_blocked=True),)),
     Kind("no-simultaneous-open", (replace(PORT_RESTRICTED, refuses_simultaneous_open=True),)),
+    Kind("symmetric-reset", (replace(SYMMETRIC, answers_reset=True),)),
+    Kind("port-restricted-sequential", (replace(PORT_RESTRICTED, ports=PortChoice.SEQUENTIAL),)),
+    Kind("double-nat", (PORT_RESTRICTED, PORT_RESTRICTED)),
     Kind("hairpinning", (replace(PORT_RESTRICTED, hairpinning=True),)),
 )
-"""Kinds for cases of their own, which are not in the matrix."""
+"""Kinds that are rarer."""
 
 ALL_KINDS: Mapping[str, Kind] = MappingProxyType({**KINDS, **SPECIAL_KINDS})
+
+MATRIX: Mapping[str, Kind] = by_name(
+    *(kind for kind in ALL_KINDS.values() if kind.name != "hairpinning")
+)
+"""The 17 kinds of the matrix, in its order.
+
+Hairpinning means something only to hosts of one home, which have tests of their own.
+"""

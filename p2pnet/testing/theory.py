@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from p2pnet.testing.kinds import KINDS, Kind
+from p2pnet.testing.kinds import MATRIX, Kind
 from p2pnet.testing.nat_kind import Dependence, NatKind, PortChoice
 from p2pnet.testing.packet import TransportName
 
@@ -149,12 +149,12 @@ def knows(who: Chain, whom: Chain, predicts_ports: bool) -> bool:
     """Tell whether one side can know from which endpoint the other will send to it.
 
     Who guesses sends to several ports. If its own mapping depends on them, each of those packets
-    leaves from another port, and the other side cannot know which.
+    leaves from another port, and the other side has to guess that as well.
     """
     if whom.mapping is INDEPENDENT:
         return True
-    is_steady = who.mapping is not Dependence.ADDRESS_AND_PORT
-    return predicts_ports and whom.is_guessable and is_steady
+    is_followed = who.mapping is not Dependence.ADDRESS_AND_PORT or who.is_guessable
+    return predicts_ports and whom.is_guessable and is_followed
 
 
 def obstacle(one: Chain, other: Chain, predicts_ports: bool) -> str:
@@ -175,7 +175,7 @@ def obstacle(one: Chain, other: Chain, predicts_ports: bool) -> str:
             return "both mappings depend on the destination: neither side can know the other's port"
 
 
-def outcome_table(transport: TransportName, kinds: Iterable[Kind] = KINDS.values()) -> str:
+def outcome_table(transport: TransportName, kinds: Iterable[Kind] = MATRIX.values()) -> str:
     """Write down in Markdown what becomes of each pair: ``+`` direct, ``-`` relayed."""
     kinds = tuple(kinds)
     lines = [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from p2pnet.testing.kinds import ALL_KINDS, KINDS, SPECIAL_KINDS, Kind
+from p2pnet.testing.kinds import ALL_KINDS, KINDS, MATRIX, SPECIAL_KINDS, Kind
 from p2pnet.testing.nat import Dependence, NatKind
 
 
-def test_the_matrix_has_twelve_kinds_in_their_order() -> None:
+def test_there_are_twelve_usual_kinds_in_their_order() -> None:
     assert list(KINDS) == [
         "open",
         "firewall",
@@ -21,6 +21,11 @@ def test_the_matrix_has_twelve_kinds_in_their_order() -> None:
         "carrier",
         "carrier-symmetric",
     ]
+
+
+def test_the_matrix_has_all_kinds_but_those_for_hosts_of_one_home() -> None:
+    assert list(MATRIX) == [name for name in ALL_KINDS if name != "hairpinning"]
+    assert len(MATRIX) == 17
 
 
 def test_no_two_kinds_are_the_same_and_each_has_its_name() -> None:

@@ -51,6 +51,9 @@ FOUND: dict[str, tuple[Dependence, Dependence, PortChoice]] = {
     "udp-blocked": (INDEPENDENT, PORT, PRESERVING),
     "no-simultaneous-open": (INDEPENDENT, PORT, PRESERVING),
     "hairpinning": (INDEPENDENT, PORT, PRESERVING),
+    "symmetric-reset": (PORT, PORT, RANDOM),
+    "port-restricted-sequential": (INDEPENDENT, PORT, SEQUENTIAL),
+    "double-nat": (INDEPENDENT, PORT, PRESERVING),
 }
 """What must be found from inside, over TCP."""
 
@@ -124,7 +127,7 @@ def test_each_kind_of_home_is_found_by_tcp(kind: Kind) -> None:
     assert (found.mapping, found.filtering, found.ports) == FOUND[kind.name]
     assert found.translated == (kind.name not in ("open", "firewall"))
     assert found.hairpins == (kind.name == "hairpinning")
-    answers = kind.name in ("open", "port-restricted-reset")
+    answers = kind.name in ("open", "port-restricted-reset", "symmetric-reset")
     assert found.unsolicited == ("answered" if answers else "dropped")
     assert found.port_step == (1 if found.ports is SEQUENTIAL else None)
 
