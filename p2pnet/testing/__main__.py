@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 
-from p2pnet.testing.kinds import KINDS
+from p2pnet.testing.kinds import MATRIX
 from p2pnet.testing.matrix import (
     MATRIX_KINDS,
+    ROUND_TRIP,
     TRANSPORTS,
     Cell,
     Measured,
@@ -19,18 +20,8 @@ from p2pnet.testing.matrix import (
     combined_sha256,
     measure,
     pairs,
+    plain_link,
 )
-
-PAGE = """\
-# Who gets through to whom
-
-> Virtual seconds from the relayed to the direct connection, for each pair of NATs.
-
-Two peers meet over a relay, 80 ms away from each other and back, and try to become direct over
-one transport. *relayed* is what stays so, as theory says it must (`specs/nat.md`). Rows call,
-columns are called. Made by
-`python -m p2pnet.testing matrix --seed {seed} --markdown > docs/nat-matrix.md`.
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,19 +32,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     matrix.add_argument("--kinds", type=kinds, default=MATRIX_KINDS, help="A,B,...: only these")
     matrix.add_argument("--transport", choices=TRANSPORTS, help="both, if not given")
     matrix.add_argument("--seed", type=int, default=0)
+    matrix.add_argument("--round-trip", type=float, default=ROUND_TRIP, help="seconds")
     output = matrix.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="one JSON object a line")
-    output.add_argument("--markdown", action="store_true", help="the page docs/nat-matrix.md")
+    output.add_argument("--markdown", action="store_true", help="two tables")
     chosen = parser.parse_args(arguments)
     transports = (chosen.transport,) if chosen.transport else TRANSPORTS
-    return run_matrix(chosen.kinds, transports, seed=chosen.seed, form=form_of(chosen))
+    link = plain_link(chosen.round_trip)
+    done: list[Measured] = []
+    for transport, (a, b) in product(transports, pairs(chosen.kinds)):
+        done.append(measure(a, b, seed=chosen.seed, transport=transport, link=link))
+        tell(done[-1].cell, form_of(chosen))
+    conclude(done, chosen.kinds, transports, form_of(chosen))
+    return 0 if all(each.cell.is_as_expected for each in done) else 1
 
 
 def kinds(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
-        if name not in KINDS:
-            raise argparse.ArgumentTypeError(f"no kind {name!r}; there are {', '.join(KINDS)}")
+        if name not in MATRIX:
+            raise argparse.ArgumentTypeError(f"no kind {name!r}; there are {', '.join(MATRIX)}")
     return names
 
 
@@ -61,22 +59,25 @@ def form_of(chosen: argparse.Namespace) -> str:
     return "json" if chosen.json else "markdown" if chosen.markdown else "text"
 
 
-def run_matrix(names: Sequence[str], transports: Sequence[Punched], *, seed: int, form: str) -> int:
-    done: list[Measured] = []
-    for transport, (a, b) in product(transports, pairs(names)):
-        done.append(measure(a, b, seed=seed, transport=transport))
-        if form == "json":
-            print(json.dumps(asdict(done[-1].cell)), flush=True)
-        elif form == "text":
-            print(as_text(done[-1].cell), flush=True)
+def tell(cell: Cell, form: str) -> None:
+    """Print a cell, if it is not for a table."""
+    if form == "json":
+        print(json.dumps(asdict(cell)), flush=True)
+    elif form == "text":
+        print(as_text(cell), flush=True)
+
+
+def conclude(
+    done: Sequence[Measured], names: Sequence[str], transports: Sequence[Punched], form: str
+) -> None:
+    """Print the tables, or the hash of all packets."""
     if form == "json":
         print(json.dumps({"trace_sha256": combined_sha256(done)}))
     elif form == "text":
         print(f"trace {combined_sha256(done)}")
     else:
-        tables = [as_table([each.cell for each in done], names, each) for each in transports]
-        print("\n".join([PAGE.format(seed=seed), *tables]), end="")
-    return 0 if all(each.cell.is_as_expected for each in done) else 1
+        cells = [each.cell for each in done]
+        print("\n".join(as_table(cells, names, each) for each in transports), end="")
 
 
 def as_text(cell: Cell) -> str:

@@ -23,7 +23,14 @@ class Ground:
     timeline: Timeline = field(default_factory=Timeline)
     trace: Trace = field(default_factory=Trace)
     names: Names = field(default_factory=dict)
+    chances: dict[str, Random] = field(default_factory=dict)
 
     def chance(self, name: str) -> Random:
         """Return a source of chance of somebody's own: what others draw does not change it."""
-        return Random(f"{self.seed} {name}")
+        chance = self.chances[name] = Random(f"{self.seed} {name}")
+        return chance
+
+    def reseed(self, seed: int) -> None:
+        """Let all chance go on as another seed has it."""
+        for name, chance in self.chances.items():
+            chance.seed(f"{seed} {name}")

@@ -8,22 +8,22 @@ pair for which there is no way must stay relayed and usable, and say why.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, get_args
 
 import trio
 
 from p2pnet import presets
-from p2pnet.core.bus import Subscription
-from p2pnet.events import PunchGivenUp
+from p2pnet.events import ConnectionOpened, PunchAttemptFailed, PunchGivenUp
 from p2pnet.host.config import HostConfig
 from p2pnet.interfaces import Connection, Stream
-from p2pnet.testing.kinds import ALL_KINDS, KINDS, Kind
+from p2pnet.testing.kinds import ALL_KINDS, MATRIX, Kind
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.running import run
-from p2pnet.testing.sites import IPV4_ONLY
+from p2pnet.testing.sites import CARRIER_LAN, HOME_LAN, IPV4_ONLY, RouterSetup, Site
 from p2pnet.testing.theory import can_punch
 from p2pnet.testing.world import World
 from p2pnet.transports.quic import QUIC
@@ -33,13 +33,30 @@ Punched = Literal["tcp", "quic"]
 """What becomes direct; the other serves as a way to the relay where UDP is blocked."""
 
 TRANSPORTS: Final[tuple[Punched, ...]] = get_args(Punched)
-MATRIX_KINDS = tuple(KINDS)[:12]
-LINK = Quality(latency=0.02)
-"""Of each home, and of the relay: 80 ms from one peer to the other and back."""
+MATRIX_KINDS = tuple(MATRIX)
+ROUND_TRIP = 0.08
+"""Seconds from one peer to the other and back, be it over the relay: that lies on the way."""
+RELAYS = 2
+"""So that each peer has two observers, and can tell how its NAT maps."""
+NONE = Quality(latency=0.0)
 PATIENCE = 120.0
 """Virtual seconds until a pair that is neither direct nor has given up counts as stuck."""
+SETTLING = 30.0
+"""Virtual seconds before the call: by then both have heard from AutoNAT who can dial them."""
 ECHO = "/p2pnet/echo/1.0.0"
 SAMPLE = bytes(range(256)) * 16
+
+
+def plain_link(round_trip: float) -> Quality:
+    """Return a home's link that makes the way to another such home, and back, so long.
+
+    Args:
+        round_trip: seconds.
+    """
+    return Quality(latency=round_trip / 4)
+
+
+LINK = plain_link(ROUND_TRIP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,8 @@ class Cell:
     """The same, or "stuck"."""
     virtual_seconds: float | None
     """From the relayed connection to the direct one; None without one."""
+    attempt: int
+    """In which it became direct, or how many there were; a plain dial belongs to the first."""
     reason: str
     """Why it stayed relayed, as the peers recorded it."""
 
@@ -95,19 +114,50 @@ def combined_sha256(cells: Sequence[Measured]) -> str:
 async def run_cell(
     a: Kind, b: Kind, *, seed: int, link: Quality = LINK, transport: Punched = "tcp"
 ) -> Measured:
-    """Run one cell; needs virtual time."""
+    """Run one cell; needs virtual time. ``link`` is that of each home; the relay has none."""
     async with World(seed) as world:
-        serving = speaking(transport, presets.relay())
-        relay = await world.host(serving, "relay", link=link, families=IPV4_ONLY)
-        config = speaking(transport, presets.edge(relays=[*map(str, relay.host.addresses.value)]))
-        alice = await put(world, "a", a, config, link)
-        bob = await put(world, "b", b, config, link)
-        bob.host.handle(ECHO, echo)
-        outcome = await meet(alice, bob)
-    verdict = can_punch(a, b, "tcp" if transport == "tcp" else "udp")
-    expected = "direct" if verdict.direct else "relayed"
-    cell = Cell(a.name, b.name, transport, expected, *outcome)
-    return Measured(cell, world.trace.sha256)
+        alice, bob = await settle(world, a, b, link=link, transport=transport)
+        ended = await meet(alice, bob)
+    return Measured(judged(a, b, transport, ended), world.trace.sha256)
+
+
+async def settle(
+    world: World, a: Kind, b: Kind, *, link: Quality, transport: Punched
+) -> tuple[Machine, Machine]:
+    """Build two homes and the relays, and wait until both peers know how they are placed."""
+    serving = speaking(transport, presets.relay())
+    relays = [
+        await world.host(serving, f"relay {number}", link=NONE, families=IPV4_ONLY)
+        for number in range(RELAYS)
+    ]
+    known = [str(address) for relay in relays for address in relay.host.addresses.value]
+    config = speaking(transport, presets.edge(relays=known))
+    alice = await put(world, "a", a, config, link)
+    bob = await put(world, "b", b, config, link)
+    for machine in (alice, bob):
+        machine.host.handle(ECHO, echo)
+        await reserved(machine)
+    await trio.sleep(SETTLING)
+    return alice, bob
+
+
+def can_meet(a: Kind, b: Kind, transport: Punched) -> bool:
+    """Tell what theory says: whether two homes get a direct connection."""
+    return can_punch(a, b, "tcp" if transport == "tcp" else "udp").direct
+
+
+def judged(a: Kind, b: Kind, transport: Punched, ended: Ended) -> Cell:
+    """Write down what became of a pair beside what theory expects."""
+    return Cell(
+        a.name,
+        b.name,
+        transport,
+        expected="direct" if can_meet(a, b, transport) else "relayed",
+        outcome=ended.outcome,
+        virtual_seconds=ended.seconds,
+        attempt=ended.attempt,
+        reason=ended.reason,
+    )
 
 
 def speaking(transport: Punched, config: HostConfig) -> HostConfig:
@@ -121,29 +171,83 @@ def speaking(transport: Punched, config: HostConfig) -> HostConfig:
 
 
 async def put(world: World, name: str, kind: Kind, config: HostConfig, link: Quality) -> Machine:
-    """Start a host at home; it is the home's link that takes its time."""
-    home = world.home(kind, f"home of {name}", link=link)
-    own = link if home is world.internet else Quality(latency=0.0)
-    return await world.host(config, name, at=home, link=own, families=IPV4_ONLY)
+    """Start a host at home; what takes its time is the way from there to the internet."""
+    site: Site = world.internet
+    for depth, nat in reversed(list(enumerate(kind.nats))):
+        setup = RouterSetup(
+            link=link if site is world.internet else NONE,
+            lan=CARRIER_LAN if depth else HOME_LAN,
+        )
+        site = world.router(f"router {depth} of {name}", nat, behind=site, setup=setup)
+    own = NONE if kind.nats else link
+    return await world.host(config, name, at=site, link=own, families=IPV4_ONLY)
 
 
-async def meet(alice: Machine, bob: Machine) -> tuple[str, float | None, str]:
-    """Connect, wait for what becomes of it, and use it; return outcome, seconds and reason."""
-    with alice.host.subscribe(PunchGivenUp) as one, bob.host.subscribe(PunchGivenUp) as other:
-        await reserved(bob)
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a relayed connection."""
+
+    outcome: str
+    seconds: float | None
+    attempt: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Story:
+    """What two peers tell of their connections."""
+
+    relayed_at: dict[str, float] = field(default_factory=dict)
+    """When each of them had the relayed connection."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """How many attempts each of them has seen fail."""
+    reasons: dict[str, None] = field(default_factory=dict)
+    """Why attempts failed, as either of them says it."""
+    given_up: trio.Event = field(default_factory=trio.Event)
+
+    async def hear(
+        self, machine: Machine, peer: Machine, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Listen to what a host tells of a peer, until cancelled; start it before the call."""
+        kinds = (ConnectionOpened, PunchAttemptFailed, PunchGivenUp)
+        peer_id = peer.host.peer_id
+        with machine.host.subscribe(*kinds) as events:
+            task_status.started()
+            async for event in events:
+                match event:
+                    case ConnectionOpened(ref) if ref.is_relayed and ref.peer_id == peer_id:
+                        self.relayed_at.setdefault(machine.name, trio.current_time())
+                    case PunchAttemptFailed(reason=reason):
+                        self.failed[machine.name] += 1
+                        self.reasons[reason] = None
+                    case PunchGivenUp():
+                        self.given_up.set()
+
+
+async def meet(alice: Machine, bob: Machine) -> Ended:
+    """Let one call the other, wait for what becomes of it, and use it.
+
+    The clock runs from the moment at which both have the relayed connection until both have a
+    direct one.
+    """
+    story = Story()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(story.hear, alice, bob)
+        await nursery.start(story.hear, bob, alice)
         await alice.host.connect(bob.host.peer_id)
-        began = trio.current_time()
-        reason = ""
         with trio.move_on_after(PATIENCE) as patience:
-            reason = await first_of(alice, bob, one, other)
-        seconds = trio.current_time() - began
+            await first_of(alice, bob, story)
+        ended_at = trio.current_time()
         best = alice.host.connections(bob.host.peer_id)[0]
         await use(best)
+        nursery.cancel_scope.cancel()
+    failed = max(story.failed.values(), default=0)
+    reason = "; ".join(story.reasons)
     if patience.cancelled_caught:
-        return "stuck", None, reason
+        return Ended("stuck", None, failed, reason)
     if best.is_relayed:
-        return "relayed", None, reason
-    return "direct", round(seconds, 6), ""
+        return Ended("relayed", None, failed, reason)
+    return Ended("direct", round(ended_at - max(story.relayed_at.values()), 6), failed + 1, "")
 
 
 async def reserved(machine: Machine) -> None:
@@ -153,9 +257,8 @@ async def reserved(machine: Machine) -> None:
     )
 
 
-async def first_of(alice: Machine, bob: Machine, *given_up: Subscription[PunchGivenUp]) -> str:
-    """Wait for a direct connection at both ends, or for one of them to give up, and say why."""
-    reason = ""
+async def first_of(alice: Machine, bob: Machine, story: Story) -> None:
+    """Wait for a direct connection at both ends, or for one of them to give up."""
     async with trio.open_nursery() as nursery:
 
         async def direct() -> None:
@@ -163,16 +266,9 @@ async def first_of(alice: Machine, bob: Machine, *given_up: Subscription[PunchGi
             await bob.host.wait_direct(alice.host.peer_id)
             nursery.cancel_scope.cancel()
 
-        async def relayed(events: Subscription[PunchGivenUp]) -> None:
-            nonlocal reason
-            event = await anext(events)
-            reason = "; ".join(dict.fromkeys(event.reasons))
-            nursery.cancel_scope.cancel()
-
         nursery.start_soon(direct)
-        for events in given_up:
-            nursery.start_soon(relayed, events)
-    return reason
+        await story.given_up.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def use(connection: Connection) -> None:

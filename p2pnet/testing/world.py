@@ -34,7 +34,7 @@ from p2pnet.testing.kinds import KINDS, Kind
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine, MachineSetup
 from p2pnet.testing.nat import NatKind
-from p2pnet.testing.scheduler import seeded_scheduler
+from p2pnet.testing.scheduler import reseed, seeded_scheduler
 from p2pnet.testing.sites import (
     CARRIER_LAN,
     DUAL_STACK,
@@ -185,6 +185,12 @@ class World:
         if self._tasks is None:
             raise RuntimeError("use the world in its async with block")
         return self._tasks
+
+    def reseed(self, seed: int) -> None:
+        """Let chance go on as another seed has it: what was, stays; what comes, differs."""
+        self._note(f"goes on with seed {seed}")
+        self._ground.reseed(seed)
+        reseed(seed)
 
     # ---- what goes wrong -----------------------------------------------------------------
 
