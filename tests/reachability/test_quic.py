@@ -16,7 +16,7 @@ from p2pnet import presets
 from p2pnet.connectivity.nat import Filtering, Hairpinning, Mapping
 from p2pnet.connectivity.verdict import Status
 from p2pnet.core.addresses import Multiaddr, parse, peer_id_of, place_of
-from p2pnet.events import Reachability
+from p2pnet.events import FilteringTested, Reachability
 from p2pnet.host.config import HostConfig
 from p2pnet.testing.nat import Dependence, NatKind, PortChoice
 from p2pnet.testing.sites import IPV4_ONLY, RouterSetup
@@ -94,6 +94,21 @@ async def test_v6_udp_has_a_class_of_its_own_and_the_right_one(world: World, nat
             hairpinning = Hairpinning.YES if nat.hairpinning else Hairpinning.NO
             assert found.hairpinning is hairpinning
     assert scene.reachability is truth(nat)
+
+
+async def test_an31_neither_a_transport_nor_a_stranger_keeps_the_others_waiting(
+    world: World,
+) -> None:
+    """Where nobody is let in, a server takes 8 seconds to say so, one thing at a time."""
+    scene = await set_up(world, NatKind(filtering=BY_PORT))
+    with scene.host.host.subscribe(FilteringTested) as events:
+        await trio.sleep(2 + 8 + 8)
+        told = events.take_waiting()
+        await trio.sleep(8 + 8 + 1)
+        later = events.take_waiting()
+    assert len(told) == len(later) == 6
+    assert {(test.transport, test.by_stranger) for test in told} == {("tcp", False), ("udp", False)}
+    assert {(test.transport, test.by_stranger) for test in later} == {("tcp", True), ("udp", True)}
 
 
 async def test_v3_where_udp_is_blocked_tcp_has_its_class_still(world: World) -> None:
