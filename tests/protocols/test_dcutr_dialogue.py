@@ -23,7 +23,7 @@ async def converse(
     near, far = world.connect(one, other, latency=latency).stream_pair("/test")
     punches: dict[str, Punch] = {}
 
-    async def offer() -> tuple[Multiaddr, ...]:
+    async def offer(theirs: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
         await trio.sleep(delay)
         return THEIRS
 

@@ -64,15 +64,16 @@ async def initiate(
 
 async def respond(
     channel: Channel,
-    ours: Callable[[], Awaitable[tuple[Multiaddr, ...]]],
+    ours: Callable[[tuple[Multiaddr, ...]], Awaitable[tuple[Multiaddr, ...]]],
     now: Callable[[], float],
     *,
     offered: Callable[[tuple[Multiaddr, ...]], None] = lambda addresses: None,
 ) -> Punch:
     """Play the side that called over the relay (D4).
 
-    ``offered`` is told the remote's addresses as soon as they are here. ``ours`` may take its
-    time: the initiator counts that as a part of the round trip, and waits for half of it.
+    ``offered`` is told the remote's addresses as soon as they are here. ``ours`` answers them,
+    and may take its time: to the initiator that is a part of the round trip, of which it waits
+    for half.
 
     Raises:
         ProtocolError: if the remote breaks a rule.
@@ -80,7 +81,7 @@ async def respond(
     theirs = await receive_connect(channel)
     offered(theirs)
     heard = now()
-    await channel.send(Connect(await ours()))
+    await channel.send(Connect(await ours(theirs)))
     sent = now()
     match await channel.receive():
         case Sync():

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, bare_exceptions, boundary
 from p2pnet.errors import ConnectionLost, NegotiationFailed, PunchFailed, describe
@@ -51,6 +52,8 @@ class Upgrade:
     lookout: Lookout
     is_conversing: bool = False
     """True from the first attempt on: the peer knows, or will in a moment."""
+    theirs: tuple[Multiaddr, ...] = ()
+    """What the peer offered in the attempt before."""
 
 
 @dataclass(slots=True)
@@ -211,7 +214,7 @@ class Initiator:
         raise PunchFailed(peer_id, causes)
 
     async def _attempt(self, peer_id: PeerId, attempt: int, upgrade: Upgrade) -> Connection:
-        ours = await self._puncher.offer(upgrade.lookout, attempt)
+        ours = await self._puncher.offer(upgrade.lookout, attempt, upgrade.theirs)
         upgrade.is_conversing = True
         relayed = self._relayed(peer_id)
         if relayed is None:
@@ -220,6 +223,7 @@ class Initiator:
             stream = await relayed.open_stream(PROTOCOL_ID)
             try:
                 punch = await initiate(channel_on(stream), ours, trio.current_time)
+                upgrade.theirs = punch.addresses
                 await stream.aclose()
             except BaseException:
                 stream.reset()

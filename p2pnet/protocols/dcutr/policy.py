@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from p2pnet.core.addresses import (
     Multiaddr,
     Place,
     Scope,
     components,
+    ip_of,
     peer_id_of,
     place_of,
     scope,
@@ -22,6 +24,10 @@ from p2pnet.interfaces import Role
 PUNCHED = (["tcp"], ["udp", "quic-v1"])
 MAX_TARGETS = 8
 MAX_TARGET_IPS = 4
+MAX_NEIGHBOURS = 4
+"""Private addresses that are offered, and dialled."""
+NEAR_BITS = {4: 16, 6: 64}
+"""Of a private address; what begins with others is not in our network."""
 SWAPPED_ATTEMPT = 3
 MAX_PAUSE = 5.0
 SHORTEST_PATIENCE = 0.1
@@ -62,6 +68,49 @@ def targets(
         ips.add(host)
         chosen[without_peer(address)] = None
     return tuple(chosen)[:MAX_TARGETS]
+
+
+def share_outside(offered: Iterable[Multiaddr], own: Iterable[Multiaddr]) -> bool:
+    """Tell if two hosts are seen at the same public IPv4 address: perhaps behind one NAT (D19)."""
+    return not outside_hosts(offered).isdisjoint(outside_hosts(own))
+
+
+def outside_hosts(addresses: Iterable[Multiaddr]) -> set[str]:
+    places = (place_of(each) for each in addresses if scope(each) is Scope.PUBLIC)
+    return {p.endpoint.host for p in places if p is not None and not p.endpoint.is_ipv6}
+
+
+def private(addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
+    """Return those that lead into a private network, without ``/p2p`` (D19)."""
+    found = (without_peer(each) for each in addresses if punchable(each) is not None)
+    return tuple(dict.fromkeys(each for each in found if scope(each) is Scope.PRIVATE))
+
+
+def neighbours(
+    offered: Sequence[Multiaddr], *, peer_id: PeerId, own: Sequence[Multiaddr]
+) -> tuple[Multiaddr, ...]:
+    """Choose whom to dial in our private network, if the peer may be there (D20)."""
+    if not share_outside(offered, own):
+        return ()
+    near = {network_of(address) for address in private(own)}
+    not_these = {place_of(address) for address in own}
+    named = (each for each in offered if peer_id_of(each) in (None, peer_id))
+    found = (
+        each
+        for each in private(named)
+        if network_of(each) in near and place_of(each) not in not_these and has_port(each)
+    )
+    return tuple(found)[:MAX_NEIGHBOURS]
+
+
+def network_of(address: Multiaddr) -> IPv4Network | IPv6Network | None:
+    ip = ip_of(address)
+    return None if ip is None else ip_network((ip, NEAR_BITS[ip.version]), strict=False)
+
+
+def has_port(address: Multiaddr) -> bool:
+    place = place_of(address)
+    return place is not None and place.endpoint.port != 0
 
 
 def punchable(address: Multiaddr) -> Place | None:

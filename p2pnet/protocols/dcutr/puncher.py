@@ -35,7 +35,17 @@ from p2pnet.protocols.dcutr.messages import (
     decode_untrusted,
     encode_message,
 )
-from p2pnet.protocols.dcutr.policy import longest_pause, offered, patience, role_of, targets
+from p2pnet.protocols.dcutr.policy import (
+    MAX_NEIGHBOURS,
+    longest_pause,
+    neighbours,
+    offered,
+    patience,
+    private,
+    role_of,
+    share_outside,
+    targets,
+)
 from p2pnet.protocols.dcutr.prediction import Offering, with_predicted
 from p2pnet.protocols.dcutr.sampling import Lookout, Sampler
 
@@ -65,6 +75,7 @@ class Effort:
 
     role: Role
     pause: float
+    own: tuple[Multiaddr, ...]
     failed: dict[Multiaddr, BaseException] = field(default_factory=dict)
     is_over: bool = False
 
@@ -91,16 +102,25 @@ class Puncher:
         """Tell if this host predicts ports, and its NAT is one for that."""
         return self._bounds.predicted_ports > 0 and self._sampler.is_of_use
 
-    async def offer(self, lookout: Lookout, attempt: int) -> tuple[Multiaddr, ...]:
+    async def offer(
+        self, lookout: Lookout, attempt: int, theirs: Sequence[Multiaddr]
+    ) -> tuple[Multiaddr, ...]:
         """Return what to offer: where this host may be dialled; wait for it if need be (D8, D17).
+
+        ``theirs`` is what the peer has offered, if it has: is it behind the same NAT (D19)?
 
         Raises:
             P2PError: if nobody told us within ``address_timeout``.
         """
         found = await self._wait_candidates()
         forecasts = await lookout.look() if self.looks_ahead else ()
-        offering = Offering(attempt, self._bounds.predicted_ports, MAX_OFFERED)
-        return with_predicted(offered(found), forecasts, offering)
+        near: tuple[Multiaddr, ...] = ()
+        if share_outside(theirs, found):
+            near = private(self._host.addresses.value)[:MAX_NEIGHBOURS]
+        maximum = MAX_OFFERED - len(near)
+        offering = Offering(attempt, self._bounds.predicted_ports, maximum)
+        others = with_predicted(offered(found), forecasts, offering)
+        return tuple(dict.fromkeys([*others, *near]))
 
     async def _wait_candidates(self) -> tuple[Multiaddr, ...]:
         await trio.lowlevel.checkpoint()
@@ -127,9 +147,12 @@ class Puncher:
         return targets(
             addresses,
             peer_id=peer_id,
-            own=(*self.candidates(), *self._host.addresses.value),
+            own=self._own(),
             allow_private=self._bounds.allow_private,
         )
+
+    def _own(self) -> tuple[Multiaddr, ...]:
+        return (*self.candidates(), *self._host.addresses.value)
 
     # ---- dials ---------------------------------------------------------------------------
 
@@ -157,12 +180,15 @@ class Puncher:
             PunchFailed: if there is no connection within ``punch_timeout``.
         """
         places = self.targets(peer_id, punch.addresses)
-        if not places:
+        near = neighbours(punch.addresses, peer_id=peer_id, own=self._own())
+        if not places and not near:
             raise NoPunchAddress("the peer offered no public address")
-        self._host.publish(PunchStarted(peer_id, attempt, initiator, places, punch.round_trip))
+        every = tuple(dict.fromkeys([*places, *near]))
+        self._host.publish(PunchStarted(peer_id, attempt, initiator, every, punch.round_trip))
         effort = Effort(
             role_of(attempt, initiator=initiator),
             longest_pause(punch.round_trip, self._bounds.shortest_pause),
+            self._own(),
         )
         direct = None
         with (
@@ -170,6 +196,8 @@ class Puncher:
             trio.move_on_at(punch.at + self._bounds.punch_timeout) as limit,
         ):
             async with trio.open_nursery() as nursery:
+                for place in near:
+                    nursery.start_soon(self._dial_neighbour, peer_id, place, effort)
                 for number, place in enumerate(places):
                     at = punch.at + number * STAGGER  # D18
                     nursery.start_soon(self._keep_dialling, peer_id, place, effort, at)
@@ -180,7 +208,7 @@ class Puncher:
                 limit.deadline = min(limit.deadline, trio.current_time() + effort.pause)
         if direct is not None:
             return direct
-        raise PunchFailed(peer_id, [cause_of(place, effort) for place in places])
+        raise PunchFailed(peer_id, [cause_of(place, effort) for place in every])
 
     def expecting(
         self, places: Sequence[Multiaddr], role: Role, round_trip: float
@@ -189,6 +217,13 @@ class Puncher:
         if role is Role.LISTENER:
             return nullcontext()
         return self._host.expect_listeners(places, patience=patience(round_trip))
+
+    async def _dial_neighbour(self, peer_id: PeerId, place: Multiaddr, effort: Effort) -> None:
+        """Dial an address in our own network: there is no NAT, and so no hole to punch (D20)."""
+        try:
+            await self._host.dial(peer_id, [place], any_port=True)
+        except DialError as error:
+            effort.failed.setdefault(place, last_cause(error))
 
     async def _keep_dialling(
         self, peer_id: PeerId, place: Multiaddr, effort: Effort, at: float
@@ -217,6 +252,8 @@ def cause_of(place: Multiaddr, effort: Effort) -> BaseException:
     """Say why there is no connection to a place."""
     cause = effort.failed.get(place)
     reason = "no answer" if cause is None else describe(cause)
+    if cause is None and share_outside([place], effort.own):
+        reason += ", and this host is seen at the same address: the NAT sends nothing back in"
     return P2PError(f"{place}: {reason}")
 
 

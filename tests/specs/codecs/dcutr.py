@@ -14,7 +14,7 @@ from p2pnet.protocols.dcutr.messages import (
     decode_untrusted,
     encode_message,
 )
-from p2pnet.protocols.dcutr.policy import gives_way, role_of, targets
+from p2pnet.protocols.dcutr.policy import gives_way, neighbours, role_of, targets
 from p2pnet.protocols.dcutr.prediction import (
     Forecast,
     Offering,
@@ -44,8 +44,10 @@ def message(name: str, given: Fields) -> object:
             return decode_untrusted(bytes.fromhex(name))
 
 
-def offers(texts: list[str]) -> Callable[[], Awaitable[tuple[Multiaddr, ...]]]:
-    async def offer() -> tuple[Multiaddr, ...]:
+def offers(
+    texts: list[str],
+) -> Callable[[tuple[Multiaddr, ...]], Awaitable[tuple[Multiaddr, ...]]]:
+    async def offer(theirs: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
         return tuple(map(parse, texts))
 
     return offer
@@ -99,6 +101,11 @@ FORMS = {
         peer_id=PeerId.parse(given["peer"]),
         own=[parse(text) for text in given["own"]],
         allow_private=False,
+    ),
+    "neighbours": lambda given: neighbours(
+        [parse(text) for text in given["neighbours"]],
+        peer_id=PeerId.parse(given["peer"]),
+        own=[parse(text) for text in given["own"]],
     ),
     "roles": lambda given: [
         f"{role_of(attempt, initiator=True).value}, {role_of(attempt, initiator=False).value}"
