@@ -142,8 +142,8 @@ async def settle(
 
 
 def can_meet(a: Kind, b: Kind, transport: Punched) -> bool:
-    """Tell what theory says: whether two homes get a direct connection."""
-    return can_punch(a, b, "tcp" if transport == "tcp" else "udp").direct
+    """Tell what theory says: whether two homes get a direct connection, with predicted ports."""
+    return can_punch(a, b, "tcp" if transport == "tcp" else "udp", predicts_ports=True).direct
 
 
 def judged(a: Kind, b: Kind, transport: Punched, ended: Ended) -> Cell:
