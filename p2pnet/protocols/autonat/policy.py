@@ -17,7 +17,6 @@ from p2pnet.core.addresses import (
     peer_id_of,
     scope,
     scope_of_ip,
-    tcp_endpoint,
     unwrapped,
     without_peer,
 )
@@ -44,10 +43,6 @@ def network_of(address: Multiaddr) -> str:
     return str(ip)
 
 
-def is_tcp(address: Multiaddr) -> bool:
-    return tcp_endpoint(address) is not None
-
-
 def port_of(address: Multiaddr) -> tuple[str, int] | None:
     """Return the port of TCP or UDP that a direct address leads to; None if there is none."""
     place = direct_place(address)
@@ -63,13 +58,13 @@ def port_of(address: Multiaddr) -> tuple[str, int] | None:
 class Place:
     """Where a server is: what it is able and willing to dial depends on that."""
 
+    dials: Callable[[Multiaddr], bool]
+    """Whether there is a transport for an address: of TCP, QUIC, WebSocket or whatever."""
     own: frozenset[str] = frozenset()
     """IP addresses of this machine, and of the NAT before it."""
     has_ipv4: bool = True
     has_ipv6: bool = True
     allow_private: bool = False
-    dials: Callable[[Multiaddr], bool] = is_tcp
-    """Whether there is a transport for an address."""
 
 
 def place_of(
@@ -77,7 +72,7 @@ def place_of(
     known: Iterable[Multiaddr],
     *,
     allow_private: bool,
-    dials: Callable[[Multiaddr], bool] = is_tcp,
+    dials: Callable[[Multiaddr], bool],
 ) -> Place:
     """Work out where a server is from its interfaces, and the addresses known to be its own."""
     if allow_private:

@@ -35,6 +35,7 @@ from p2pnet.protocols.autonat.policy import (
     is_foreign,
     judge,
     network_of,
+    stack_of,
 )
 from tests.specs.forms import Channel, Codec, Dialogue, Fields, Toml, plain
 
@@ -145,7 +146,11 @@ FORMS = {
     "choose": lambda given: choose(
         [readable(text) for text in given["choose"]],
         PeerId.parse(given["client"]),
-        Place(own=frozenset(given["own"]), has_ipv6=False),
+        Place(
+            dials=lambda address: "/".join(stack_of(address)[1:]) in given["dials"],
+            own=frozenset(given["own"]),
+            has_ipv6=False,
+        ),
     ),
     "foreign": lambda given: [
         is_foreign(parse(text), parse(given["seen_at"])) for text in given["foreign"]
