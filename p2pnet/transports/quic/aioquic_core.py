@@ -23,6 +23,7 @@ from aioquic.quic.stream import QuicStream
 from p2pnet.core.addresses import Endpoint
 from p2pnet.transports.quic.core import (
     ALPN,
+    FAULTS,
     ID_BYTES,
     MAX_HANDSHAKE_BYTES,
     Cause,
@@ -40,18 +41,6 @@ from p2pnet.transports.quic.core import (
 )
 from p2pnet.transports.quic.credit import Tally, Window
 from p2pnet.transports.quic.steady import SteadyKey
-
-FAULTS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""How the library fails on what it did not expect from a remote."""
 
 GROUPS = (tls.Group.X25519, tls.Group.SECP256R1)
 """For the exchange of keys: the library makes a key of each group, used or not."""
@@ -411,6 +400,10 @@ class AioquicCore:
         if state is None or state.is_blocked:
             return 0
         return state.max_stream_data_remote - self._tally(stream).written
+
+    def unsent_on(self, stream: int) -> int:
+        state = self._connection.streams.get(stream)
+        return 0 if state is None else self._tally(stream).written - state.sender.highest_offset
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
         tally = self._tally(stream)

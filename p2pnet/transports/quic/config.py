@@ -47,7 +47,7 @@ class QUIC:
     max_connection_window: int = 15_728_640
     """... and in the end: no connection holds more bytes that nobody reads."""
     max_unsent_bytes: int = 1_048_576
-    """Bytes that a connection keeps to be sent."""
+    """Bytes that a connection keeps to be sent; beyond that each stream may keep 16 KiB."""
     datagram_bytes: int = 1232
     """Largest datagram: what every IPv6 network carries. 1200 to 1452."""
     retry_above: int = 64

@@ -48,6 +48,8 @@ from p2pnet.transports.quic.stream import QuicStream
 
 TICK = 1e-6
 """Seconds by which timers fire late: on the dot, rounding may have it that nothing is due yet."""
+UNSENT_SHARE = 16_384
+"""Bytes that each stream may keep to be sent, whatever the others do."""
 GOODBYES = 3
 """Copies of a goodbye: nobody acknowledges it, and the socket may be closed when it is missed."""
 GOODBYE_SECONDS = 1.0
@@ -251,7 +253,9 @@ class QuicConnection:
     # ---- what goes: asked by the streams -----------------------------------------------------
 
     def room(self, stream: int) -> int:
-        return min(self._core.room(stream), self._terms.max_unsent_bytes - self._core.unsent)
+        core = self._core
+        shared = self._terms.max_unsent_bytes - core.unsent
+        return min(core.room(stream), max(shared, UNSENT_SHARE - core.unsent_on(stream)))  # Q25
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
         if not self._is_over:

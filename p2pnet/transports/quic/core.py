@@ -20,6 +20,17 @@ from typing import Protocol
 from p2pnet.core.addresses import Endpoint
 
 ALPN = "libp2p"
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""How a library may fail on what it did not expect from a remote."""
 ID_BYTES = 8
 """Length of the connection IDs we choose."""
 MAX_HANDSHAKE_BYTES = 65_536
@@ -159,6 +170,10 @@ class Core(Protocol):
 
     def room(self, stream: int) -> int:
         """Return how many bytes the remote lets us send on a stream beyond those written."""
+        ...
+
+    def unsent_on(self, stream: int) -> int:
+        """Return how many of the bytes written to a stream were never sent so far."""
         ...
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None: ...

@@ -27,6 +27,7 @@ from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 from p2pnet.core.addresses import Endpoint
 from p2pnet.transports.quic.core import (
     ALPN,
+    FAULTS,
     ID_BYTES,
     MAX_HANDSHAKE_BYTES,
     Cause,
@@ -45,19 +46,7 @@ from p2pnet.transports.quic.core import (
 from p2pnet.transports.quic.packets import VERSION_1
 from p2pnet.transports.quic.qh3_tls import SIGNATURES, Bridge, demand_certificate
 
-FAULTS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    LookupError,
-    QuicConnectionError,
-    QuicTlsBridgeError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""How the library fails on what it did not expect from a remote."""
+OWN_FAULTS = (*FAULTS, QuicConnectionError, QuicTlsBridgeError)
 GONE = (QuicConnectionError, ValueError)
 """How the library refuses to touch a stream that is over, as one the remote has stopped."""
 MAX_UNSENT_PER_STREAM = 131_072
@@ -319,7 +308,7 @@ class Qh3Core:
             connection.receive_many_datagrams(list(datagrams), source, now)
             if connection.handshake_bytes > MAX_HANDSHAKE_BYTES:
                 self._violated(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, "message too long")
-        except FAULTS as error:
+        except OWN_FAULTS as error:
             if self.is_begun:
                 self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
         final = connection.close_event
@@ -381,7 +370,10 @@ class Qh3Core:
         return self._connection.begin_stream() if self._connection.is_complete else None
 
     def room(self, stream: int) -> int:
-        return MAX_UNSENT_PER_STREAM - self._connection.get_send_buffer_size(stream)
+        return MAX_UNSENT_PER_STREAM - self.unsent_on(stream)
+
+    def unsent_on(self, stream: int) -> int:
+        return self._connection.get_send_buffer_size(stream)
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
         with suppress(*GONE):
