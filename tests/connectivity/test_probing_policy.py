@@ -6,7 +6,14 @@ import math
 
 import pytest
 
-from p2pnet.connectivity.probing.policy import Agenda, only_one, translated, witness_of
+from p2pnet.connectivity.probing.policy import (
+    Agenda,
+    Witness,
+    jury,
+    only_one,
+    translated,
+    witness_of,
+)
 from p2pnet.core.addresses import parse
 from p2pnet.core.peer_id import PeerId
 
@@ -14,7 +21,7 @@ PEER = PeerId(b"\x12\x20" + bytes(32))
 
 
 def agenda() -> Agenda:
-    return Agenda(settle_seconds=1.0, retry_seconds=60.0, interval=3600.0)
+    return Agenda(settle_seconds=1.0, retry_seconds=60.0, interval=3600.0, max_failures=4)
 
 
 def test_v14_nothing_is_due_before_the_nat_shows() -> None:
@@ -40,17 +47,17 @@ def test_v14_while_a_probe_is_under_way_none_is_due() -> None:
     assert not made.is_busy(5.0)
 
 
-def test_v14_what_tells_nothing_is_tried_four_times_and_then_no_more() -> None:
+def test_v14_what_tells_nothing_is_tried_a_few_times_and_then_rarely() -> None:
     made = agenda()
     made.nat_shows(0.0)
     waits = []
-    for _ in range(4):
+    for _ in range(5):
         made.begins()
         made.ended(0.0, useful=False)
         waits.append(made.due)
-    assert waits == [60.0, 120.0, 240.0, math.inf]
+    assert waits == [60.0, 120.0, 240.0, 3600.0, 3600.0]
     made.nat_shows(1000.0)
-    assert math.isinf(made.due)
+    assert made.due == 3600.0
     made.restart()
     made.nat_shows(2000.0)
     assert made.due == 2001.0
@@ -97,6 +104,24 @@ def test_v14_a_witness_is_asked_at_public_addresses_at_which_it_is(
         told=map(parse, told),
     )
     assert (None if found is None else [str(a) for a in found.addresses]) == addresses
+
+
+def test_v14_witnesses_of_one_network_are_one_and_the_one_with_two_ports_is_best() -> None:
+    def witness(number: int, *addresses: str) -> Witness:
+        peer_id = PeerId(b"\x12\x20" + bytes([number]) * 32)
+        known = [parse(address) for address in addresses]
+        made = witness_of(peer_id, "tcp", connected_at=known[0], dialled=True, told=known)
+        assert made is not None
+        return made
+
+    one = witness(1, "/ip4/8.8.8.8/tcp/1")
+    again = witness(2, "/ip4/8.8.8.8/tcp/2")
+    other = witness(3, "/ip4/9.9.9.9/tcp/1")
+    double = witness(4, "/ip4/8.8.8.8/tcp/3", "/ip4/8.8.8.8/tcp/4")
+    assert jury([one, again], 8) == [one]
+    assert jury([one, again, other], 8) == [one, other]
+    assert jury([one, other, double], 8) == [double, other]
+    assert jury([one, again, other], 1) == [one]
 
 
 def test_v14_only_public_addresses_that_are_not_our_own_are_a_nats() -> None:

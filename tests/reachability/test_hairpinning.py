@@ -5,6 +5,7 @@ V14 of specs/reachability.md, with the real services in simulated worlds.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -18,8 +19,10 @@ from p2pnet.core.addresses import Endpoint, Multiaddr, parse
 from p2pnet.events import HairpinTested
 from p2pnet.interfaces import Connection, Kit, ServiceHost
 from p2pnet.testing.kinds import Kind
+from p2pnet.testing.machines import Machine
 from p2pnet.testing.nat import Dependence, NatKind, PortChoice
-from p2pnet.testing.sites import Router
+from p2pnet.testing.packet import Packet
+from p2pnet.testing.sites import IPV4_ONLY, Router
 from p2pnet.testing.world import World
 from tests.reachability.scene import BY_ADDRESS, BY_PORT, EDGE, FREE, LINK, PORT, Scene, home
 
@@ -81,9 +84,9 @@ async def test_v14_without_a_nat_nothing_is_dialled(world: World, nat: NatKind |
     assert believed(scene) is Hairpinning.UNKNOWN
 
 
-async def test_v14_one_peer_is_enough_to_see_that_it_works(world: World) -> None:
+async def test_v14_two_peers_are_enough_to_see_that_it_works(world: World) -> None:
     nat = NatKind(filtering=BY_ADDRESS, hairpinning=True)
-    scene = await Scene.set_up(world, home(world, nat), peers=1)
+    scene = await Scene.set_up(world, home(world, nat), peers=2)
     await trio.sleep(SECONDS)
     assert believed(scene) is Hairpinning.YES
 
@@ -118,10 +121,53 @@ class Lie:
 )
 async def test_v14_a_peer_cannot_aim_this_host_at_its_own_network(world: World, seen: str) -> None:
     lying = replace(EDGE, services=(Lie(parse(seen)), *EDGE.services))
-    scene = await Scene.set_up(world, home(world, NatKind()), config=lying, peers=1)
+    scene = await Scene.set_up(world, home(world, NatKind()), config=lying, peers=2)
     with scene.host.host.subscribe(HairpinTested) as events:
         await trio.sleep(SECONDS)
         assert events.take_waiting() == ()
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+async def test_v14_peers_of_one_network_cannot_aim_this_host_at_anybody(
+    world: World, networks: int
+) -> None:
+    """Two peer IDs at one IP have one voice; only those of two networks are believed."""
+    victim = world.machine("victim", link=LINK, families=IPV4_ONLY)
+    knocks = Counter[str]()
+    weigh(victim, knocks)
+    dens = [world.router(f"den {n}", NatKind(filtering=FREE)) for n in range(networks)]
+    peers = [await put_liar(world, dens[n % networks], PORT + n) for n in range(2)]
+    lie = Lie(parse(f"/ip4/{victim.addresses[0]}/tcp/80"))
+    lying = replace(EDGE, services=(lie, *EDGE.services))
+    host = await world.host(lying, "host", at=home(world, NatKind()), link=LINK)
+    for n, peer in enumerate(peers):
+        ip = dens[n % networks].outside_addresses[0]
+        await host.host.connect(f"/ip4/{ip}/tcp/{PORT + n}/p2p/{peer.host.peer_id}")
+    await trio.sleep(SECONDS)
+    assert len(host.host.connections()) == 2
+    assert (knocks.total() > 0) is (networks == 2)
+    for n in range(2):
+        dens[n % networks].nat.unmap_port("tcp", PORT + n)
+
+
+async def put_liar(world: World, den: Router, port: int) -> Machine:
+    """Start a peer that can be dialled at a port of a router."""
+    config = presets.minimal(listen=[f"/ip4/0.0.0.0/tcp/{port}"])
+    peer = await world.host(config, f"peer at {port}", at=den, link=LINK, families=IPV4_ONLY)
+    inside, now = Endpoint(peer.addresses[0], port), trio.current_time()
+    assert den.nat.map_port("tcp", inside, port, seconds=None, now=now) is not None
+    return peer
+
+
+def weigh(machine: Machine, knocks: Counter[str]) -> None:
+    """Count the packets that come to a machine, by where they come from."""
+    deliver = machine.plug.deliver
+
+    def counted(packet: Packet) -> None:
+        knocks[packet.source.host] += 1
+        deliver(packet)
+
+    machine.plug.deliver = counted
 
 
 @pytest.mark.parametrize("hairpinning", [False, True])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from p2pnet.connectivity.observations import network_of
 from p2pnet.core.addresses import Endpoint, Multiaddr, Place, Scope, place_of, scope
 from p2pnet.core.peer_id import PeerId
 
@@ -17,6 +18,8 @@ class Witness:
     peer_id: PeerId
     addresses: tuple[Multiaddr, ...]
     """At the IPv4 address at which it is connected, and of one transport; the likeliest first."""
+    network: str
+    """Witnesses of one network are one, whatever peers they claim to be (A22)."""
 
 
 def witness_of(
@@ -42,7 +45,21 @@ def witness_of(
             continue
         if place.endpoint.host == at.endpoint.host:
             found.setdefault(place.endpoint, address)
-    return Witness(peer_id, tuple(found.values())) if found else None
+    if not found:
+        return None
+    return Witness(peer_id, tuple(found.values()), network_of(connected_at))
+
+
+def jury(witnesses: Iterable[Witness], maximum: int) -> list[Witness]:
+    """Return one witness of each network: one that can tell more, if there is one (V15)."""
+    by_network: dict[str, Witness] = {}
+    for witness in sorted(witnesses, key=ports_are_few):
+        by_network.setdefault(witness.network, witness)
+    return list(by_network.values())[:maximum]
+
+
+def ports_are_few(witness: Witness) -> bool:
+    return len(witness.addresses) < 2
 
 
 def translated(addresses: Iterable[Multiaddr], own: Collection[str]) -> Iterator[Multiaddr]:
@@ -81,15 +98,13 @@ def only_one(addresses: Sequence[Multiaddr], transport: str) -> Multiaddr | None
 
 @dataclass(slots=True)
 class Agenda:
-    """When the NAT is probed: soon after it shows, soon again if nothing came of it, then rarely.
-
-    After so many probes in vain it is left at that, until the network changes.
-    """
+    """When the NAT is probed: soon after it shows, again if nothing came of it, then rarely."""
 
     settle_seconds: float
     retry_seconds: float
     interval: float
-    max_failures: int = 4
+    max_failures: int = 7
+    """After so many in vain, it is as rare as after one that told something."""
     due: float = math.inf
     is_under_way: bool = False
     _failures: int = 0
@@ -116,9 +131,9 @@ class Agenda:
         if useful:
             self._failures, self.due = 0, now + self.interval
             return
-        self._failures += 1
-        if self._failures < self.max_failures:
-            self.due = now + self.retry_seconds * 2.0 ** (self._failures - 1)
+        self._failures = min(self._failures + 1, self.max_failures)
+        pause = self.retry_seconds * 2.0 ** (self._failures - 1)
+        self.due = now + (self.interval if self._failures == self.max_failures else pause)
 
     def restart(self) -> None:
         """Begin anew, in another network."""

@@ -1,17 +1,19 @@
 """One look at the NAT, with two ports that nobody else knows.
 
-Theory of operation: both ports learn from a witness where they are seen outside. Then door B
-knocks at A's outside endpoint, and A dials B at B's. A connection that comes of it is one from
-this host to itself, as only it has its key; it went out to the NAT, and back in::
+Theory of operation: each port learns from a witness of its own where it is seen outside. Then
+door B knocks at A's outside endpoint, and A dials B at B's. A connection that comes of it is one
+from this host to itself, as only it has its key; it went out to the NAT, and back in::
 
-    this host                       NAT                    witness
-    door A (a stranger's key) ---> A' -------------------> "you are A'"
-    door B (the host's key)   ---> B' -------------------> "you are B'"
+    this host                       NAT                    witnesses
+    door A (a stranger's key) ---> A' -------------------> one: "you are A'"
+    door B (the host's key)   ---> B' -------------------> another: "you are B'"
     door B -- knock ------------> | B' --> A'    opens B' for A', if the filter is narrow
     door A -- dial -------------> | A' --> B' --> door B   the NAT hairpins
 
 A witness that has two ports is dialled at both from the same door. If it sees that door at two
 endpoints, the mapping depends on its port, too.
+
+Of one witness nothing more is asked: its word alone must not make this host dial anybody else.
 
 The knock is over before the dial begins: two that meet would be a simultaneous open.
 """
@@ -74,23 +76,29 @@ class Probe:
         self._tell = tell
 
     async def run(self, witnesses: Sequence[Witness], is_open: Multiaddr | None) -> None:
-        """Look, and tell; of two witnesses one cannot make this host dial somebody else.
+        """Look, and tell; ``witnesses`` are of different networks, the best first.
+
+        Nobody else than a witness is dialled on the word of one: it could name anybody (V14).
 
         Raises:
-            P2PError, OSError, trio.TooSlowError: if nothing can be told.
+            P2PError, OSError, trio.TooSlowError: if nothing can be told, or nothing more.
         """
         async with AsyncExitStack() as stack:
             door_a = await stack.enter_async_context(self._host.apart(stranger=True))
-            door_b = await stack.enter_async_context(self._host.apart(stranger=False))
             a = await self._open(door_a, witnesses[0])
-            b = await self._open(door_b, witnesses[-1])
             if host_of(a.outside) in self._own:
                 raise P2PError(f"seen at {a.outside}, which is an own address")
+            await self._compare(a, witnesses[0])
+            if len(witnesses) < 2:
+                raise P2PError(f"nobody else than {witnesses[0].network} says {a.outside}")
+            door_b = await stack.enter_async_context(self._host.apart(stranger=False))
+            b = await self._open(door_b, witnesses[1])
             if host_of(a.outside) != host_of(b.outside):
                 # One of the witnesses lies, or the NAT has several addresses: an address that
                 # is somebody else's must not be dialled.
                 raise P2PError(f"seen at {a.outside} and at {b.outside}")
-            await self._compare(a, witnesses[0])
+            if is_open is not None and host_of(is_open) != host_of(a.outside):
+                is_open = None
             await self._hairpin(a, b, is_open)
 
     async def _open(self, apart: Apart, witness: Witness) -> Door:

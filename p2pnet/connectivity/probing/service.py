@@ -11,6 +11,7 @@ import trio
 from p2pnet.connectivity.probing.policy import (
     Agenda,
     Witness,
+    jury,
     only_one,
     translated,
     witness_of,
@@ -42,10 +43,10 @@ class NatProbing:
     """Seconds from the first such word to a probe."""
     interval: float = 3600.0
     """Seconds between two probes."""
-    retry_seconds: float = 60.0
+    retry_seconds: float = 10.0
     """Seconds to the next probe after one that told nothing; twice as long each time."""
     max_witnesses: int = 8
-    """Peers that are considered."""
+    """Peers that are considered, each of another network."""
     witness_timeout: float = 5.0
     """Seconds for a peer to be dialled and to answer."""
     knock_seconds: float = 1.2
@@ -176,7 +177,7 @@ class NatProbingService:
             await probe.run(witnesses, is_open)
 
     def _witnesses(self, host: ServiceHost, transport: str) -> list[Witness]:
-        """Return who can be asked, each at an IP address of its own."""
+        """Return who can be asked, each of another network."""
         found: dict[PeerId, Witness] = {}
         for connection in host.connections():
             if connection.is_relayed or connection.is_closed:
@@ -190,6 +191,4 @@ class NatProbingService:
             )
             if witness is not None:
                 found.setdefault(connection.peer_id, witness)
-        # V15: who has two ports can tell more.
-        by_ports = sorted(found.values(), key=lambda witness: len(witness.addresses) < 2)
-        return by_ports[: self._config.max_witnesses]
+        return jury(found.values(), self._config.max_witnesses)
