@@ -21,6 +21,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.core.addresses import Endpoint
+from p2pnet.security.tls.steady import SteadyKey
 from p2pnet.transports.quic.core import (
     ALPN,
     FAULTS,
@@ -40,7 +41,6 @@ from p2pnet.transports.quic.core import (
     addressed,
 )
 from p2pnet.transports.quic.credit import Tally, Window
-from p2pnet.transports.quic.steady import SteadyKey
 
 GROUPS = (tls.Group.X25519, tls.Group.SECP256R1)
 """For the exchange of keys: the library makes a key of each group, used or not."""

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from p2pnet.core.keys import PrivateKey
 from p2pnet.security.tls.certificate import KeyKind, make_certificate
-from p2pnet.transports.quic.steady import SteadyKey
+from p2pnet.security.tls.steady import SteadyKey
 
 SHA = ec.ECDSA(SHA256())
 SIGNATURES = 40
