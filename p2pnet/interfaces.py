@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -222,6 +222,37 @@ class Transport(Protocol):
 
         Raises:
             OSError: if the address is taken or not ours.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How many sockets are opened, or ports knocked at, to find one that fits, and how long."""
+
+    count: int
+    seconds: float
+
+
+@runtime_checkable
+class SpreadingTransport(Transport, Protocol):
+    """Gets through a NAT with random ports by trying many of them: birthday punching."""
+
+    async def dial_from_many(
+        self, address: Multiaddr, *, peer_id: PeerId, spread: Spread
+    ) -> CapableConnection:
+        """Send to an address from many sockets; dial from the one that hears from there.
+
+        Raises:
+            AddressUnsupported, trio.TooSlowError: if none does.
+        """
+        ...
+
+    async def knock_at_many(self, address: Multiaddr, spread: Spread) -> None:
+        """Send to many ports of the IP of an address, from the socket that is listened on.
+
+        Raises:
+            AddressUnsupported: if nothing listens that could.
         """
         ...
 
@@ -514,6 +545,18 @@ class ServiceHost(Protocol):
         Raises:
             DialError: with one cause per address.
         """
+        ...
+
+    async def dial_from_many(self, peer_id: PeerId, address: Multiaddr, spread: Spread) -> None:
+        """Connect as SpreadingTransport.dial_from_many does.
+
+        Raises:
+            AddressUnsupported, LimitExceeded, trio.TooSlowError: if that cannot be.
+        """
+        ...
+
+    async def knock_at_many(self, address: Multiaddr, spread: Spread) -> None:
+        """See SpreadingTransport.knock_at_many."""
         ...
 
     async def wait_direct(self, target: Target) -> Connection:

@@ -39,6 +39,7 @@ from p2pnet.interfaces import (
     PendingConnection,
     Role,
     Service,
+    Spread,
     Stream,
     StreamHandler,
     StreamOpener,
@@ -255,6 +256,14 @@ class Host:
             DialError: with one cause per address.
         """
         return await self._swarm.dial_at_once(peer_id, addresses, role, any_port=any_port)
+
+    async def dial_from_many(self, peer_id: PeerId, address: Multiaddr, spread: Spread) -> None:
+        """Connect from whichever of many sockets gets through; for hole punches."""
+        await self._swarm.dial_from_many(peer_id, address, spread)
+
+    async def knock_at_many(self, address: Multiaddr, spread: Spread) -> None:
+        """Send to many ports of an IP; for hole punches."""
+        await self._swarm.knock_at_many(address, spread)
 
     async def wait_direct(self, target: Target) -> Connection:
         """Wait until there is a connection to the peer that is not relayed, and return it.

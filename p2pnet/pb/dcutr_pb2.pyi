@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HolePunch(_message.Message):
-    __slots__ = ("type", "obs_addrs")
+    __slots__ = ("type", "obs_addrs", "birthday")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNUSED: _ClassVar[HolePunch.Type]
@@ -17,8 +17,18 @@ class HolePunch(_message.Message):
     UNUSED: HolePunch.Type
     CONNECT: HolePunch.Type
     SYNC: HolePunch.Type
+    class Side(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NONE: _ClassVar[HolePunch.Side]
+        EASY: _ClassVar[HolePunch.Side]
+        HARD: _ClassVar[HolePunch.Side]
+    NONE: HolePunch.Side
+    EASY: HolePunch.Side
+    HARD: HolePunch.Side
     TYPE_FIELD_NUMBER: _ClassVar[int]
     OBS_ADDRS_FIELD_NUMBER: _ClassVar[int]
+    BIRTHDAY_FIELD_NUMBER: _ClassVar[int]
     type: HolePunch.Type
     obs_addrs: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, type: _Optional[_Union[HolePunch.Type, str]] = ..., obs_addrs: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    birthday: HolePunch.Side
+    def __init__(self, type: _Optional[_Union[HolePunch.Type, str]] = ..., obs_addrs: _Optional[_Iterable[bytes]] = ..., birthday: _Optional[_Union[HolePunch.Side, str]] = ...) -> None: ...

@@ -31,6 +31,8 @@ from p2pnet.interfaces import (
     Listener,
     PendingConnection,
     Role,
+    Spread,
+    SpreadingTransport,
     StreamHandler,
     Transport,
 )
@@ -329,6 +331,22 @@ class Swarm:
         """
         capable = await self._dialling.at_once(peer_id, addresses, How(role, any_port))
         return await self._admit(capable, is_inbound=role is Role.LISTENER)
+
+    async def dial_from_many(self, peer_id: PeerId, address: Multiaddr, spread: Spread) -> None:
+        """See ServiceHost.dial_from_many."""
+        transport = self._spreading(address)
+        capable = await transport.dial_from_many(address, peer_id=peer_id, spread=spread)
+        await self._admit(capable, is_inbound=False)
+
+    async def knock_at_many(self, address: Multiaddr, spread: Spread) -> None:
+        """See ServiceHost.knock_at_many."""
+        await self._spreading(address).knock_at_many(address, spread)
+
+    def _spreading(self, address: Multiaddr) -> SpreadingTransport:
+        for transport in self._transports:
+            if isinstance(transport, SpreadingTransport) and transport.can_dial(address):
+                return transport
+        raise AddressUnsupported(address)
 
     @property
     def _nursery(self) -> trio.Nursery:

@@ -41,6 +41,7 @@ from p2pnet.interfaces import (
     PendingConnection,
     Role,
     Service,
+    Spread,
     Stream,
     StreamHandler,
     StreamOpener,
@@ -325,6 +326,12 @@ class MemoryHost:
         self.dials.append(Dial(trio.current_time(), texts, role, any_port))
         await trio.lowlevel.checkpoint()
         return await self.on_dial(addresses[0], role)
+
+    async def dial_from_many(self, peer_id: PeerId, address: Multiaddr, spread: Spread) -> None:
+        raise NotImplementedError
+
+    async def knock_at_many(self, address: Multiaddr, spread: Spread) -> None:
+        raise NotImplementedError
 
     async def wait_direct(self, target: Target) -> Connection:
         assert isinstance(target, PeerId)

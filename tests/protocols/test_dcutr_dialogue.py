@@ -9,6 +9,7 @@ from trio.testing import MockClock
 from p2pnet.core.addresses import Multiaddr, parse
 from p2pnet.errors import ProtocolError
 from p2pnet.protocols.dcutr.dialogue import MAX_WAIT, Punch, initiate, respond
+from p2pnet.protocols.dcutr.messages import Connect
 from p2pnet.protocols.dcutr.puncher import channel_on
 from tests.protocols.memory_world import MemoryWorld
 
@@ -23,12 +24,12 @@ async def converse(
     near, far = world.connect(one, other, latency=latency).stream_pair("/test")
     punches: dict[str, Punch] = {}
 
-    async def offer(theirs: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
+    async def offer(theirs: tuple[Multiaddr, ...]) -> Connect:
         await trio.sleep(delay)
-        return THEIRS
+        return Connect(THEIRS)
 
     async def play_initiator() -> None:
-        punches["initiator"] = await initiate(channel_on(near), OURS, trio.current_time)
+        punches["initiator"] = await initiate(channel_on(near), Connect(OURS), trio.current_time)
 
     async def play_responder() -> None:
         punches["responder"] = await respond(channel_on(far), offer, trio.current_time)
@@ -78,4 +79,4 @@ async def test_a_stream_that_ends_early_is_a_protocol_error(
     near, far = world.connect(one, other).stream_pair("/test")
     await far.send_eof()
     with pytest.raises(ProtocolError, match="without an answer"):
-        await initiate(channel_on(near), OURS, trio.current_time)
+        await initiate(channel_on(near), Connect(OURS), trio.current_time)

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.errors import ProtocolError
-from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect, HolePunch, Sync
+from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect, HolePunch, Side, Sync
 
 MAX_WAIT = 5.0
 """Seconds the initiator waits after SYNC at most: no relay is that slow, but a liar may be."""
@@ -44,27 +44,28 @@ class Punch:
     at: float
     round_trip: float
     """Seconds over the relay."""
+    side: Side | None = None
+    """What this host does in birthday punching, if both are willing and their NATs fit (D21)."""
 
 
-async def initiate(
-    channel: Channel, ours: tuple[Multiaddr, ...], now: Callable[[], float]
-) -> Punch:
+async def initiate(channel: Channel, ours: Connect, now: Callable[[], float]) -> Punch:
     """Play the side that was called over the relay (D4).
 
     Raises:
         ProtocolError: if the remote breaks a rule.
     """
     sent = now()
-    await channel.send(Connect(ours))
+    await channel.send(ours)
     theirs = await receive_connect(channel)
     round_trip = now() - sent
     await channel.send(Sync())
-    return Punch(theirs, at=now() + min(round_trip / 2, MAX_WAIT), round_trip=round_trip)
+    at = now() + min(round_trip / 2, MAX_WAIT)
+    return Punch(theirs.addresses, at, round_trip, side_taken(ours, theirs))
 
 
 async def respond(
     channel: Channel,
-    ours: Callable[[tuple[Multiaddr, ...]], Awaitable[tuple[Multiaddr, ...]]],
+    ours: Callable[[tuple[Multiaddr, ...]], Awaitable[Connect]],
     now: Callable[[], float],
     *,
     offered: Callable[[tuple[Multiaddr, ...]], None] = lambda addresses: None,
@@ -79,21 +80,28 @@ async def respond(
         ProtocolError: if the remote breaks a rule.
     """
     theirs = await receive_connect(channel)
-    offered(theirs)
+    offered(theirs.addresses)
     heard = now()
-    await channel.send(Connect(await ours(theirs)))
+    answer = await ours(theirs.addresses)
+    await channel.send(answer)
     sent = now()
     match await channel.receive():
         case Sync():
             wait = min((sent - heard) / 2, MAX_WAIT)
-            return Punch(theirs, at=now() + wait, round_trip=now() - sent)
+            at = now() + wait
+            return Punch(theirs.addresses, at, now() - sent, side_taken(answer, theirs))
         case Connect():
             raise ProtocolError(PROTOCOL_ID, "CONNECT where SYNC was due")
 
 
-async def receive_connect(channel: Channel) -> tuple[Multiaddr, ...]:
+def side_taken(ours: Connect, theirs: Connect) -> Side | None:
+    """Return our side, if the peer's is the other one (D21)."""
+    return ours.side if {ours.side, theirs.side} == {*Side} else None
+
+
+async def receive_connect(channel: Channel) -> Connect:
     match await channel.receive():
-        case Connect(addresses):
-            return addresses
+        case Connect() as connect:
+            return connect
         case Sync():
             raise ProtocolError(PROTOCOL_ID, "SYNC where CONNECT was due")

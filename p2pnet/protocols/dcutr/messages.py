@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import assert_never
 
 from google.protobuf.message import DecodeError
@@ -19,11 +20,22 @@ MAX_READ = 64
 """Addresses of a remote's CONNECT that are looked at: with QUIC and IPv6, others offer many."""
 
 
+class Side(Enum):
+    """What a host can do in birthday punching, by its NAT (D21)."""
+
+    EASY = pb.HolePunch.EASY
+    """It has one UDP port outside for all, and looks for a port of the other."""
+    HARD = pb.HolePunch.HARD
+    """Its ports outside are random, and it opens many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connect:
     """Where the sender may be reached directly."""
 
     addresses: tuple[Multiaddr, ...]
+    side: Side | None = None
+    """What it is willing to do beyond; None if it says nothing of that, as others do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +48,11 @@ HolePunch = Connect | Sync
 
 def encode_message(message: HolePunch) -> bytes:
     match message:
-        case Connect(addresses):
+        case Connect(addresses, side):
             offered = [encode(address) for address in addresses[:MAX_OFFERED]]
             encoded = pb.HolePunch(type=pb.HolePunch.CONNECT, obs_addrs=offered)
+            if side is not None:
+                encoded.birthday = side.value
         case Sync():
             encoded = pb.HolePunch(type=pb.HolePunch.SYNC)
         case _:
@@ -62,8 +76,13 @@ def decode_untrusted(data: bytes) -> HolePunch:
         raise ProtocolError(PROTOCOL_ID, "message without type")
     match message.type:
         case pb.HolePunch.CONNECT:
-            return Connect(decode_many_untrusted(message.obs_addrs[:MAX_READ]))
+            return Connect(decode_many_untrusted(message.obs_addrs[:MAX_READ]), side_of(message))
         case pb.HolePunch.SYNC:
             return Sync()  # D5: addresses in it mean nothing
         case other:
             raise ProtocolError(PROTOCOL_ID, f"message of unknown type {other}")
+
+
+def side_of(message: pb.HolePunch) -> Side | None:
+    """Return the side, or None if there is none that we know (D21)."""
+    return next((side for side in Side if side.value == message.birthday), None)

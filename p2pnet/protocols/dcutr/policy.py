@@ -29,6 +29,8 @@ MAX_NEIGHBOURS = 4
 NEAR_BITS = {4: 16, 6: 64}
 """Of a private address; what begins with others is not in our network."""
 SWAPPED_ATTEMPT = 3
+BIRTHDAY_ATTEMPT = 2
+"""In the first, the filter of the easy side may turn out to let any port in."""
 MAX_PAUSE = 5.0
 SHORTEST_PATIENCE = 0.1
 LONGEST_PATIENCE = 1.0

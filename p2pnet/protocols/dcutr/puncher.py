@@ -26,16 +26,20 @@ from p2pnet.errors import (
 )
 from p2pnet.events import AddressesChanged, AddressObserved, PunchStarted
 from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
+from p2pnet.protocols.dcutr.birthday import Birthday, Birthdays
 from p2pnet.protocols.dcutr.dialogue import Punch
 from p2pnet.protocols.dcutr.messages import (
     MAX_MESSAGE_BYTES,
     MAX_OFFERED,
     PROTOCOL_ID,
+    Connect,
     HolePunch,
+    Side,
     decode_untrusted,
     encode_message,
 )
 from p2pnet.protocols.dcutr.policy import (
+    BIRTHDAY_ATTEMPT,
     MAX_NEIGHBOURS,
     longest_pause,
     neighbours,
@@ -67,16 +71,20 @@ class Bounds:
     allow_private: bool
     predicted_ports: int
     sample_timeout: float
+    birthday: Birthday | None
 
 
 @dataclass(slots=True)
 class Effort:
-    """The dials of one attempt: in which role, how it goes."""
+    """The dials of one attempt: when to begin, in which role, how it goes."""
 
+    at: float
     role: Role
     pause: float
     own: tuple[Multiaddr, ...]
     failed: dict[Multiaddr, BaseException] = field(default_factory=dict)
+    others: list[BaseException] = field(default_factory=list)
+    """Causes that are of no single address."""
     is_over: bool = False
 
 
@@ -90,6 +98,7 @@ class Puncher:
         self._bounds = bounds
         self._jitter = jitter
         self._sampler = Sampler(host, bounds.sample_timeout)
+        self._birthdays = Birthdays(host, bounds.birthday)
 
     # ---- addresses -----------------------------------------------------------------------
 
@@ -102,9 +111,7 @@ class Puncher:
         """Tell if this host predicts ports, and its NAT is one for that."""
         return self._bounds.predicted_ports > 0 and self._sampler.is_of_use
 
-    async def offer(
-        self, lookout: Lookout, attempt: int, theirs: Sequence[Multiaddr]
-    ) -> tuple[Multiaddr, ...]:
+    async def offer(self, lookout: Lookout, attempt: int, theirs: Sequence[Multiaddr]) -> Connect:
         """Return what to offer: where this host may be dialled; wait for it if need be (D8, D17).
 
         ``theirs`` is what the peer has offered, if it has: is it behind the same NAT (D19)?
@@ -120,7 +127,8 @@ class Puncher:
         maximum = MAX_OFFERED - len(near)
         offering = Offering(attempt, self._bounds.predicted_ports, maximum)
         others = with_predicted(offered(found), forecasts, offering)
-        return tuple(dict.fromkeys([*others, *near]))
+        side = self._birthdays.side(forecasts)
+        return Connect(tuple(dict.fromkeys([*others, *near])), side)
 
     async def _wait_candidates(self) -> tuple[Multiaddr, ...]:
         await trio.lowlevel.checkpoint()
@@ -186,21 +194,26 @@ class Puncher:
         every = tuple(dict.fromkeys([*places, *near]))
         self._host.publish(PunchStarted(peer_id, attempt, initiator, every, punch.round_trip))
         effort = Effort(
+            punch.at,
             role_of(attempt, initiator=initiator),
             longest_pause(punch.round_trip, self._bounds.shortest_pause),
             self._own(),
         )
         direct = None
+        side = punch.side if attempt == BIRTHDAY_ATTEMPT else None
+        seconds = max(self._bounds.punch_timeout, self._birthdays.seconds if side else 0.0)
         with (
             self.expecting(places, effort.role, punch.round_trip),
-            trio.move_on_at(punch.at + self._bounds.punch_timeout) as limit,
+            trio.move_on_at(punch.at + seconds) as limit,
         ):
             async with trio.open_nursery() as nursery:
+                if side is not None:
+                    nursery.start_soon(self._celebrate, peer_id, side, places, effort)
                 for place in near:
                     nursery.start_soon(self._dial_neighbour, peer_id, place, effort)
                 for number, place in enumerate(places):
-                    at = punch.at + number * STAGGER  # D18
-                    nursery.start_soon(self._keep_dialling, peer_id, place, effort, at)
+                    wait = number * STAGGER  # D18
+                    nursery.start_soon(self._keep_dialling, peer_id, place, effort, wait)
                 direct = await self._host.wait_direct(peer_id)
                 # Had each side several handshakes under way and kept another one, both
                 # would be cancelled. So they may end, but nothing new begins.
@@ -208,7 +221,8 @@ class Puncher:
                 limit.deadline = min(limit.deadline, trio.current_time() + effort.pause)
         if direct is not None:
             return direct
-        raise PunchFailed(peer_id, [cause_of(place, effort) for place in every])
+        causes = [cause_of(place, effort) for place in every]
+        raise PunchFailed(peer_id, [*causes, *effort.others])
 
     def expecting(
         self, places: Sequence[Multiaddr], role: Role, round_trip: float
@@ -218,6 +232,12 @@ class Puncher:
             return nullcontext()
         return self._host.expect_listeners(places, patience=patience(round_trip))
 
+    async def _celebrate(
+        self, peer_id: PeerId, side: Side, places: Sequence[Multiaddr], effort: Effort
+    ) -> None:
+        await trio.sleep_until(effort.at)
+        await self._birthdays.run(peer_id, side, places, effort.others)
+
     async def _dial_neighbour(self, peer_id: PeerId, place: Multiaddr, effort: Effort) -> None:
         """Dial an address in our own network: there is no NAT, and so no hole to punch (D20)."""
         try:
@@ -226,14 +246,14 @@ class Puncher:
             effort.failed.setdefault(place, last_cause(error))
 
     async def _keep_dialling(
-        self, peer_id: PeerId, place: Multiaddr, effort: Effort, at: float
+        self, peer_id: PeerId, place: Multiaddr, effort: Effort, wait: float
     ) -> None:
         """Dial one address; when refused, again, after a random pause (D10).
 
         A dial that nobody answers is left alone: a socket that keeps sending its SYN is what
         the other side's SYN has to meet.
         """
-        await trio.sleep_until(at)
+        await trio.sleep_until(effort.at + wait)
         for _ in range(1 + self._bounds.max_redials):
             if effort.is_over:
                 return

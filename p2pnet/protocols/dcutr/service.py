@@ -18,6 +18,7 @@ from p2pnet.events import (
     PeerIdentified,
 )
 from p2pnet.interfaces import Kit, ServiceHost
+from p2pnet.protocols.dcutr.birthday import Birthday
 from p2pnet.protocols.dcutr.initiator import Initiator, Persistence
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
 from p2pnet.protocols.dcutr.policy import CoolDown
@@ -78,10 +79,13 @@ class DCUtR:
     destination another one by a rule; 0 predicts none."""
     sample_timeout: float = 2.0
     """Seconds to see which ports it gives."""
+    birthday: Birthday | None = None
+    """Over QUIC, with a p2pnet peer that is willing, too: look for one of the random ports of a
+    NAT by very many packets. ``Birthday()`` allows it."""
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            value: float | None = getattr(self, setting.name)
+            value = None if setting.name == "birthday" else getattr(self, setting.name)
             is_off = value == 0 and setting.name in MAY_BE_OFF
             if value is not None and value <= 0 and not is_off:
                 raise ValueError(f"{setting.name} must be positive, not {value}")
@@ -121,6 +125,7 @@ class DCUtRService:
             allow_private=config.allow_private,
             predicted_ports=config.predicted_ports,
             sample_timeout=config.sample_timeout,
+            birthday=config.birthday,
         )
         persistence = Persistence(
             attempts=config.attempts,

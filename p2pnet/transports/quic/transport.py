@@ -11,15 +11,16 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_endpoint
-from p2pnet.core.env import Env
+from p2pnet.core.env import DatagramSocket, Env
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import bare_exceptions, close_at_once
 from p2pnet.errors import AddressUnsupported, P2PError
-from p2pnet.interfaces import CapableConnection, Role
+from p2pnet.interfaces import CapableConnection, Role, Spread
 from p2pnet.transports.quic.connection import QuicConnection, Way
 from p2pnet.transports.quic.endings import no_answer
 from p2pnet.transports.quic.endpoint import QuicSocket
 from p2pnet.transports.quic.listening import Admission, Expectation, QuicListener
+from p2pnet.transports.quic.spread import ManySockets, knock
 from p2pnet.transports.tcp_ports import source_endpoint
 
 PUNCH_BYTES = 64
@@ -62,7 +63,9 @@ class QuicTransport:
         return listener
 
     async def _bind(self, local: Endpoint) -> QuicSocket:
-        raw = await self._env.network.bind_udp(local)
+        return self._adopt(await self._env.network.bind_udp(local))
+
+    def _adopt(self, raw: DatagramSocket) -> QuicSocket:
         secrets, random_bytes = self._admission.secrets, self._env.random_bytes
         socket = QuicSocket(raw, secrets, random_bytes, self._forget_socket)
         self._sockets[socket.local] = socket
@@ -114,6 +117,30 @@ class QuicTransport:
         socket.hold()
         try:
             yield socket
+        finally:
+            await socket.release()
+
+    # ---- birthday punching ---------------------------------------------------------------
+
+    async def dial_from_many(
+        self, address: Multiaddr, *, peer_id: PeerId, spread: Spread
+    ) -> CapableConnection:
+        """See SpreadingTransport.dial_from_many."""
+        remote = quic_endpoint(address)
+        if remote is None:
+            raise AddressUnsupported(address)
+        return await ManySockets(self._admission, remote, self._adopt).dial(peer_id, spread)
+
+    async def knock_at_many(self, address: Multiaddr, spread: Spread) -> None:
+        """See SpreadingTransport.knock_at_many."""
+        remote = quic_endpoint(address)
+        source = None if remote is None else source_endpoint(remote, self._listeners)
+        if remote is None or source is None:
+            raise AddressUnsupported(address)
+        socket = self._listeners[source].socket
+        socket.hold()
+        try:
+            await knock(socket, remote.host, spread, self._env)
         finally:
             await socket.release()
 

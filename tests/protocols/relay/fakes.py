@@ -44,6 +44,7 @@ from p2pnet.interfaces import (
     PendingConnection,
     Role,
     Service,
+    Spread,
     Stream,
     StreamHandler,
     StreamOpener,
@@ -363,6 +364,12 @@ class FakeHost:
             if other.peer_id == peer_id and other.place in addresses and not other.offline:
                 return self.net.link(self, other)
         raise DialError(peer_id, (), "nobody there")
+
+    async def dial_from_many(self, peer_id: PeerId, address: Multiaddr, spread: Spread) -> None:
+        raise NotImplementedError
+
+    async def knock_at_many(self, address: Multiaddr, spread: Spread) -> None:
+        raise NotImplementedError
 
     async def wait_direct(self, target: Target) -> Connection:
         raise NotImplementedError

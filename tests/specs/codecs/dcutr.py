@@ -10,6 +10,7 @@ from p2pnet.protocols.dcutr.dialogue import initiate, respond
 from p2pnet.protocols.dcutr.messages import (
     Connect,
     HolePunch,
+    Side,
     Sync,
     decode_untrusted,
     encode_message,
@@ -27,8 +28,9 @@ from tests.specs.forms import Codec, Dialogue, Fields, Toml
 
 def described(message: HolePunch) -> Toml:
     match message:
-        case Connect(addresses):
-            return {"type": "CONNECT", "addresses": [str(address) for address in addresses]}
+        case Connect(addresses, side):
+            told = {} if side is None else {"side": side.name}
+            return {"type": "CONNECT", "addresses": [str(each) for each in addresses], **told}
         case Sync():
             return {"type": "SYNC"}
 
@@ -37,18 +39,23 @@ def message(name: str, given: Fields) -> object:
     """Build a message, or what a decoder makes of its bytes."""
     match name:
         case "Connect":
-            return Connect(tuple(parse(text) for text in given["addresses"]))
+            return connect(given["addresses"], given)
         case "Sync":
             return Sync()
         case _:
             return decode_untrusted(bytes.fromhex(name))
 
 
-def offers(
-    texts: list[str],
-) -> Callable[[tuple[Multiaddr, ...]], Awaitable[tuple[Multiaddr, ...]]]:
-    async def offer(theirs: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
-        return tuple(map(parse, texts))
+def connect(texts: list[str], given: Fields) -> Connect:
+    side = Side[given["side"]] if "side" in given else None
+    return Connect(tuple(map(parse, texts)), side)
+
+
+def offers(given: Fields) -> Callable[[tuple[Multiaddr, ...]], Awaitable[Connect]]:
+    answer = connect(given["ours"], given)
+
+    async def offer(theirs: tuple[Multiaddr, ...]) -> Connect:
+        return answer
 
     return offer
 
@@ -58,13 +65,11 @@ CODECS = {
 }
 DIALOGUES = {
     "initiate": Dialogue(
-        play=lambda channel, now, given: initiate(
-            channel, tuple(parse(text) for text in given["ours"]), now
-        ),
+        play=lambda channel, now, given: initiate(channel, connect(given["ours"], given), now),
         message=message,
     ),
     "respond": Dialogue(
-        play=lambda channel, now, given: respond(channel, offers(given["ours"]), now),
+        play=lambda channel, now, given: respond(channel, offers(given), now),
         message=message,
     ),
 }
