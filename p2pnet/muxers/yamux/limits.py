@@ -19,7 +19,7 @@ class Limits:
     """With so many open, whoever opened them, we open none: rust-yamux dies above 512 of both."""
     max_unacknowledged: int = 256
     """Streams we opened and the remote has not acknowledged; whoever wants one more waits."""
-    max_stream_window: int = 16 * MIB
+    max_stream_window: int = 64 * MIB
     """Bytes that may wait to be read on one stream."""
     max_connection_window: int = 64 * MIB
     """Bytes that all windows together may have beyond 256 KiB each."""

@@ -290,7 +290,7 @@ def test_y10_a_fast_reader_is_given_a_larger_window() -> None:
         now += 0.1
         transfer(other, dialer, now=now)
         transfer(dialer, other, now=now)
-    assert other.streams[1].window.size == 16 * MIB
+    assert other.streams[1].window.size == 64 * MIB
 
 
 def test_data_is_read_in_order_whatever_the_pieces() -> None:
