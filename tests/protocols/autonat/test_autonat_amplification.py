@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
@@ -12,6 +14,7 @@ import trio
 from p2pnet.core.addresses import Endpoint, parse
 from p2pnet.core.env import StreamListener
 from p2pnet.errors import P2PError
+from p2pnet.host.config import HostConfig
 from p2pnet.protocols.autonat import AutoNATServer
 from p2pnet.protocols.autonat.channels import request_channel
 from p2pnet.protocols.autonat.dialogue import payment
@@ -20,6 +23,8 @@ from p2pnet.testing.machines import Machine
 from p2pnet.testing.packet import Flags, Packet, Segment
 from p2pnet.testing.sites import DUAL_STACK, IPV4_ONLY, Families, Site
 from p2pnet.testing.world import World
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.tcp import TCP
 from tests.protocols.autonat.scene import NEAR, Player, peer, put_server
 
 WORST = AutoNATServer(longest_pause=0.0)
@@ -311,3 +316,81 @@ async def test_a_neighbour_of_whoever_wastes_no_byte(world: World, kind: str) ->
         await trio.sleep(6)
     assert scales.knocks
     assert scales.ratio(own_port=1) <= 1
+
+
+# ---- UDP: the first datagrams of QUIC are large ------------------------------------------
+
+UDP_VICTIMS = ("silent", "mute", "libp2p")
+LARGEST_DIAL = 9 * (1232 + 28)
+"""Bytes of a dial that nobody answers: six datagrams at most in 8 s, and three to leave."""
+
+
+def with_quic(config: HostConfig) -> HostConfig:
+    udp = [text.replace("/tcp/", "/udp/") + "/quic-v1" for text in config.listen]
+    return replace(config, transports=[TCP(), QUIC()], listen=[*config.listen, *udp])
+
+
+async def put_quic_server(world: World) -> Machine:
+    return await world.host(with_quic(peer(WORST)), "server", link=NEAR, families=IPV4_ONLY)
+
+
+@asynccontextmanager
+async def udp_victim(world: World, kind: str, at: Site | None = None) -> AsyncGenerator[Machine]:
+    """Put somebody with UDP port 1 who wants nothing of all this."""
+    victim = world.machine("victim", at=at, link=NEAR, families=IPV4_ONLY)
+    if kind == "silent":
+        victim.kernel.power_off()
+        yield victim
+    elif kind == "libp2p":
+        await world.start(victim, with_quic(peer(listen=["/ip4/0.0.0.0/tcp/1"])))
+        yield victim
+    else:
+        socket = await victim.env.network.bind_udp(Endpoint("0.0.0.0", 1))
+        yield victim
+        await socket.aclose()
+
+
+@pytest.mark.parametrize("kind", UDP_VICTIMS)
+async def test_one_attacker_who_has_udp_dialled_for_three_minutes(world: World, kind: str) -> None:
+    """AN13 AN17."""
+    server = await put_quic_server(world)
+    attacker = await Player.put(world, name="attacker")
+    async with udp_victim(world, kind) as victim:
+        scales = Scales(server)
+        scales.put_on(victim)
+        end = trio.current_time() + 180
+        while trio.current_time() < end:
+            await attack(attacker, server, f"/ip4/{victim.addresses[0]}/udp/1/quic-v1")
+            await trio.sleep(6)
+        assert scales.at_victim > 0
+        assert scales.ratio(*victim.addresses) <= 1
+
+
+@pytest.mark.parametrize("kind", UDP_VICTIMS)
+async def test_a_neighbour_behind_the_same_nat_whose_udp_port_is_dialled(
+    world: World, kind: str
+) -> None:
+    """AN11: more comes than goes, as it is the attacker's own IP; but the dials are few."""
+    server = await put_quic_server(world)
+    home = world.home("full-cone", "home", link=NEAR)
+    attackers = [
+        Player(await world.host(peer(), f"attacker {n}", at=home, families=IPV4_ONLY))
+        for n in range(6)
+    ]
+    nat = world.routers["home"].nat
+    async with udp_victim(world, kind, at=home) as victim:
+        nat.map_port("udp", Endpoint(victim.addresses[0], 1), 1, seconds=1000.0, now=0.0)
+        scales = Scales(server)
+        scales.put_on(victim)
+        outside = world.routers["home"].outside_addresses[0]
+        end = trio.current_time() + 150
+        while trio.current_time() < end:
+            async with trio.open_nursery() as nursery:
+                for attacker in attackers:
+                    nursery.start_soon(attack, attacker, server, f"/ip4/{outside}/udp/1/quic-v1")
+                await trio.sleep(3)
+        assert scales.at_victim > 0
+        minutes = math.ceil(trio.current_time() / 60) + 1
+        assert scales.at_victim <= minutes * WORST.max_per_network * LARGEST_DIAL
+        assert sum(attacker.paid for attacker in attackers) > 0 or kind != "libp2p"
+    nat.unmap_port("udp", 1)
