@@ -239,6 +239,25 @@ async def test_repeated_dials_are_bounded(autojump_clock: MockClock, pair: Pair)
     assert "connection refused" in pair.given_up(pair.bob)[0][0]
 
 
+@pytest.mark.parametrize("limit", ["dials_per_ip", "dials_per_prefix"])
+async def test_no_place_is_dialled_more_often_than_its_budget_allows(
+    autojump_clock: MockClock, pair: Pair, limit: str
+) -> None:
+    """D25."""
+    config = (
+        DCUtR(attempts=1, dials_per_ip=5)
+        if limit == "dials_per_ip"
+        else DCUtR(attempts=1, dials_per_prefix=5)
+    )
+    await pair.start(config)
+    pair.bob.on_dial = refuse
+    pair.call()
+    # The attempt takes ten seconds; one dial comes back in twelve.
+    await trio.sleep(10.9)
+    assert len(pair.bob.dials) == 5
+    assert "too many dials" in pair.given_up(pair.bob)[0][0]
+
+
 async def test_an_address_that_cannot_be_dialled_at_all_is_dialled_once(
     autojump_clock: MockClock, pair: Pair
 ) -> None:

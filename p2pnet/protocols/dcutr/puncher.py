@@ -27,6 +27,7 @@ from p2pnet.errors import (
 from p2pnet.events import AddressesChanged, AddressObserved, PunchStarted
 from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
 from p2pnet.protocols.dcutr.birthday import Birthday, Birthdays
+from p2pnet.protocols.dcutr.budget import TargetBudget
 from p2pnet.protocols.dcutr.dialogue import Punch
 from p2pnet.protocols.dcutr.messages import (
     MAX_MESSAGE_BYTES,
@@ -72,6 +73,8 @@ class Bounds:
     predicted_ports: int
     sample_timeout: float
     birthday: Birthday | None
+    dials_per_ip: int
+    dials_per_prefix: int
 
 
 @dataclass(slots=True)
@@ -99,6 +102,7 @@ class Puncher:
         self._jitter = jitter
         self._sampler = Sampler(host, bounds.sample_timeout)
         self._birthdays = Birthdays(host, bounds.birthday)
+        self._budget = TargetBudget(per_ip=bounds.dials_per_ip, per_prefix=bounds.dials_per_prefix)
 
     # ---- addresses -----------------------------------------------------------------------
 
@@ -169,7 +173,8 @@ class Puncher:
 
         From any port: a NAT that saw this fail has not seen the port of the punch.
         """
-        places = self.targets(peer_id, self._host.peers.addresses(peer_id))
+        known = self.targets(peer_id, self._host.peers.addresses(peer_id))
+        places = [place for place in known if self._budget.take(place, trio.current_time())]
         if places:
             with trio.move_on_after(self._bounds.direct_timeout):
                 try:
@@ -232,6 +237,13 @@ class Puncher:
             return nullcontext()
         return self._host.expect_listeners(places, patience=patience(round_trip))
 
+    def _may_dial(self, place: Multiaddr, effort: Effort) -> bool:
+        """Take a dial out of the budget of that place, if there is one left (D25)."""
+        if self._budget.take(place, trio.current_time()):
+            return True
+        effort.failed[place] = P2PError("too many dials at that IP or its network lately")
+        return False
+
     async def _celebrate(
         self, peer_id: PeerId, side: Side, places: Sequence[Multiaddr], effort: Effort
     ) -> None:
@@ -240,6 +252,8 @@ class Puncher:
 
     async def _dial_neighbour(self, peer_id: PeerId, place: Multiaddr, effort: Effort) -> None:
         """Dial an address in our own network: there is no NAT, and so no hole to punch (D20)."""
+        if not self._may_dial(place, effort):
+            return
         try:
             await self._host.dial(peer_id, [place], any_port=True)
         except DialError as error:
@@ -255,7 +269,7 @@ class Puncher:
         """
         await trio.sleep_until(effort.at + wait)
         for _ in range(1 + self._bounds.max_redials):
-            if effort.is_over:
+            if effort.is_over or not self._may_dial(place, effort):
                 return
             try:
                 await self._host.dial(peer_id, [place], role=effort.role)

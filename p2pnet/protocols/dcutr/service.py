@@ -79,6 +79,10 @@ class DCUtR:
     destination another one by a rule; 0 predicts none."""
     sample_timeout: float = 2.0
     """Seconds to see which ports it gives."""
+    dials_per_ip: int = 512
+    """Dials begun at one IP in a minute, for all peers together, repeats of refused ones too ..."""
+    dials_per_prefix: int = 1024
+    """... and at one IPv4 /24 or IPv6 /48."""
     birthday: Birthday | None = None
     """Over QUIC, with a p2pnet peer that is willing, too: look for one of the random ports of a
     NAT by very many packets. ``Birthday()`` allows it."""
@@ -126,6 +130,8 @@ class DCUtRService:
             predicted_ports=config.predicted_ports,
             sample_timeout=config.sample_timeout,
             birthday=config.birthday,
+            dials_per_ip=config.dials_per_ip,
+            dials_per_prefix=config.dials_per_prefix,
         )
         persistence = Persistence(
             attempts=config.attempts,

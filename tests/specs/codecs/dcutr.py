@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, parse
 from p2pnet.core.peer_id import PeerId
+from p2pnet.protocols.dcutr.budget import TargetBudget
 from p2pnet.protocols.dcutr.dialogue import initiate, respond
 from p2pnet.protocols.dcutr.messages import (
     Connect,
@@ -86,6 +87,12 @@ def forecast(text: str) -> Forecast:
     return Forecast(transport, host, int(last), int(step))
 
 
+def spent(size: Fields, dials: list[str]) -> list[bool]:
+    budget = TargetBudget(per_ip=size["per_ip"], per_prefix=size["per_prefix"])
+    steps = (text.split() for text in dials)
+    return [budget.take(parse(f"/ip4/{host}/tcp/1"), float(at)) for at, _, host in steps]
+
+
 FORMS = {
     "foresee": lambda given: (
         foresee(
@@ -107,6 +114,7 @@ FORMS = {
         own=[parse(text) for text in given["own"]],
         allow_private=False,
     ),
+    "budget": lambda given: spent(given["budget"], given["dials"]),
     "neighbours": lambda given: neighbours(
         [parse(text) for text in given["neighbours"]],
         peer_id=PeerId.parse(given["peer"]),
