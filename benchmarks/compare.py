@@ -222,14 +222,14 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def plot(results: Path) -> None:
+def plot(results: Path, program: str = "benchmarks.plot") -> None:
     """Draw the results, with matplotlib in an environment of its own."""
     try:
         python = environment("plot", "matplotlib")
     except Missing as reason:
         print(f"no plot: {reason}")
         return
-    subprocess.run([str(python), "-m", "benchmarks.plot", str(results)], cwd=ROOT, check=False)
+    subprocess.run([str(python), "-m", program, str(results)], cwd=ROOT, check=False)
 
 
 def read_arguments() -> argparse.Namespace:
