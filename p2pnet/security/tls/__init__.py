@@ -6,7 +6,8 @@ from p2pnet.core.lazy import lazily
 
 if TYPE_CHECKING:
     from p2pnet.security.tls.certificate import KeyKind
-    from p2pnet.security.tls.driver import TLS, TLSSecurity, TLSStream
+    from p2pnet.security.tls.driver import TLS, TLSSecurity
+    from p2pnet.security.tls.stream import TLSStream
 
 __all__ = ["TLS", "KeyKind", "TLSSecurity", "TLSStream"]
 
@@ -17,6 +18,6 @@ if not TYPE_CHECKING:  # QUIC needs the certificates without OpenSSL.
             "KeyKind": "p2pnet.security.tls.certificate",
             "TLS": "p2pnet.security.tls.driver",
             "TLSSecurity": "p2pnet.security.tls.driver",
-            "TLSStream": "p2pnet.security.tls.driver",
+            "TLSStream": "p2pnet.security.tls.stream",
         },
     )

@@ -19,11 +19,10 @@ from p2pnet.core.keys import PublicKey
 from p2pnet.errors import ConnectionLost, ProofRefused, SecurityError, StreamTampered
 from p2pnet.interfaces import Role
 from p2pnet.security.tls.certificate import OwnCertificate
-from p2pnet.security.tls.records import RecordHeaders
+from p2pnet.security.tls.records import RECORD_BYTES, RecordHeaders
 
 ALPN = b"libp2p"
 MAX_ALPN_BYTES = 255
-RECORD_BYTES = 16_384
 MAX_RECORD_OVERHEAD_BYTES = 64
 OUTPUT_BYTES = 4096
 """Read from OpenSSL at once, unless more is expected."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from p2pnet.errors import SecurityError
 
+RECORD_BYTES = 16_384
+"""Most plaintext in one record."""
 HEADER_BYTES = 5
 HANDSHAKE = 22
 VERSION = b"\x03\x03"

@@ -25,7 +25,7 @@ from p2pnet.errors import (
 from p2pnet.interfaces import Role, Secured
 from p2pnet.security.tls import TLS, KeyKind, TLSStream
 from p2pnet.security.tls.certificate import NOT_BEFORE
-from p2pnet.security.tls.driver import LAST_WORD_SECONDS
+from p2pnet.security.tls.stream import LAST_WORD_SECONDS
 from tests.security.tls.strangers import (
     ALICE,
     ALICE_ID,

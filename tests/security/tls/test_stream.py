@@ -16,7 +16,7 @@ from p2pnet.errors import (
     StreamTampered,
 )
 from p2pnet.interfaces import Role
-from p2pnet.security.tls.driver import BATCH_BYTES, LAST_WORD_SECONDS
+from p2pnet.security.tls.stream import BATCH_BYTES, LAST_WORD_SECONDS
 from tests.security.tls.strangers import (
     ALICE_ID,
     BOB,
