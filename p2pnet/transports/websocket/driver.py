@@ -10,7 +10,7 @@ from operator import index
 
 import trio
 
-from p2pnet.errors import ConnectionLost, ProtocolError
+from p2pnet.errors import ConnectionLost, ProtocolError, SecurityError
 from p2pnet.interfaces import Role
 from p2pnet.transports.websocket.engine import (
     FRAME_BYTES,
@@ -27,6 +27,8 @@ from p2pnet.transports.websocket.heads import NAME, Refused, is_request, split_h
 REPLY_SECONDS = 10.0
 """A remote that wants a pong and takes none for so long has stopped reading."""
 FAREWELL_SECONDS = 1.0
+BROKEN = (trio.BrokenResourceError, ConnectionLost, SecurityError)
+"""How the stream below fails: plain, or secured."""
 PIECE_BYTES = 32_768
 """Taken apart before others have a turn: of frames with nothing in them, this is a tenth of a
 second's work."""
@@ -98,7 +100,7 @@ async def read_head(stream: trio.abc.Stream, heard: bytes, maximum: int) -> tupl
 
 async def say(stream: trio.abc.Stream, last_words: bytes) -> None:
     """Send what can be sent before the stream is closed."""
-    with trio.move_on_after(FAREWELL_SECONDS), suppress(trio.BrokenResourceError):
+    with trio.move_on_after(FAREWELL_SECONDS), suppress(*BROKEN):
         await stream.send_all(last_words)
 
 
@@ -228,7 +230,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
             return
         async with self._turn:
             with trio.move_on_after(REPLY_SECONDS) as patience:
-                with suppress(trio.BrokenResourceError):  # What came before is still good.
+                with suppress(*BROKEN):  # What came before is still good.
                     await self._send_reply()
         if patience.cancelled_caught:
             await self._give_up()

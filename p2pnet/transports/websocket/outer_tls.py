@@ -14,15 +14,20 @@ from pathlib import Path
 
 import trio
 
-from p2pnet.errors import SecurityError
+from p2pnet.errors import HandshakeCut, SecurityError
+from p2pnet.security.tls.stream import TLSStream, say_last
 from p2pnet.transports.websocket.config import Pem
+from p2pnet.transports.websocket.outer_engine import OuterEngine
 
 logger = logging.getLogger("p2pnet.websocket")
 
 ALPN = ["http/1.1"]
 RELOAD_SECONDS = 10.0
 
-OuterTls = trio.SSLStream[trio.abc.Stream]
+MAX_HANDSHAKE_BYTES = 131_072
+"""Bounds what is read of a remote's handshake; the chains of the web have 3 to 10 KiB (W15)."""
+CHUNK_BYTES = 16_384
+
 Stamp = tuple[int, int]
 
 
@@ -33,6 +38,8 @@ def client_context(authorities: Pem | None) -> ssl.SSLContext:
         OSError, ValueError: if these cannot be read.
     """
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # W15
     context.set_alpn_protocols(ALPN)
     if isinstance(authorities, bytes):
         context.load_verify_locations(cadata=authorities.decode("ascii"))
@@ -88,6 +95,7 @@ def server_context(certificate: Pem, key: Pem) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # W15
     context.set_alpn_protocols(ALPN)
     # The standard library takes certificates from files only.
     with tempfile.TemporaryDirectory(prefix="p2pnet-") as folder:
@@ -115,45 +123,48 @@ def no_password() -> str:
 
 async def secure_as_client(
     stream: trio.abc.Stream, context: ssl.SSLContext, server_name: str
-) -> OuterTls:
+) -> TLSStream:
     """Do the handshake as a client; the certificate must be for ``server_name``, or that IP.
 
     Raises:
         SecurityError: if it is not, or if the server does not speak TLS.
-        trio.BrokenResourceError: if the connection breaks.
+        HandshakeCut, trio.BrokenResourceError: if the connection breaks.
     """
     try:
-        secured = trio.SSLStream(
-            stream, context, server_hostname=server_name, https_compatible=True
-        )
+        engine = OuterEngine(context, server_name=server_name)
     except (ssl.SSLError, ValueError) as error:  # a name that no certificate could be for
         raise SecurityError(f"TLS with {server_name!r}: {error}") from None
-    await shake_hands(secured, f"TLS with {server_name}")
-    return secured
+    return await shake_hands(stream, engine, f"TLS with {server_name}")
 
 
-async def secure_as_server(stream: trio.abc.Stream, context: ssl.SSLContext) -> OuterTls:
+async def secure_as_server(stream: trio.abc.Stream, context: ssl.SSLContext) -> TLSStream:
     """Do the handshake as a server.
 
     Raises:
         SecurityError: if the client does not trust the certificate, or does not speak TLS.
-        trio.BrokenResourceError: if the connection breaks.
+        HandshakeCut, trio.BrokenResourceError: if the connection breaks.
     """
-    secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-    await shake_hands(secured, "TLS")
-    return secured
+    return await shake_hands(stream, OuterEngine(context), "TLS")
 
 
-async def shake_hands(secured: OuterTls, what: str) -> None:
+async def shake_hands(stream: trio.abc.Stream, engine: OuterEngine, what: str) -> TLSStream:
+    left = MAX_HANDSHAKE_BYTES
     try:
-        await secured.do_handshake()
-    except trio.BrokenResourceError as error:
-        match error.__cause__:
-            case ssl.SSLCertVerificationError() as refused:  # W14
-                raise SecurityError(f"{what}: {refused.verify_message}") from None
-            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-                raise
-            case ssl.SSLError() as failed:
-                raise SecurityError(f"{what}: {failed.reason or failed}") from None
-            case _:
-                raise
+        while not engine.shake_hands():
+            if data := engine.data_to_send():
+                await stream.send_all(data)
+            if not left:  # W15
+                raise SecurityError("the handshake has no end")
+            data = bytes(await stream.receive_some(min(left, CHUNK_BYTES)))
+            if not data:
+                raise HandshakeCut(f"the remote hung up during the handshake of {what}")
+            left -= len(data)
+            engine.feed(data)
+    except HandshakeCut:
+        raise
+    except SecurityError as error:
+        await say_last(stream, engine.data_to_send())
+        raise SecurityError(f"{what}: {error}") from None
+    if data := engine.data_to_send():
+        await stream.send_all(data)
+    return TLSStream(stream, engine)

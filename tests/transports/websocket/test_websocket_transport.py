@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -23,12 +24,14 @@ from p2pnet.core.tasks import bare_exceptions
 from p2pnet.errors import AddressUnsupported, P2PError, SecurityError
 from p2pnet.interfaces import Kit
 from p2pnet.negotiation.upgrader import LayeredUpgrader
+from p2pnet.security.tls import TLSStream
+from p2pnet.testing.conformance.wires import read_exactly
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
 from p2pnet.transports.tcp import TCP
 from p2pnet.transports.websocket import WebSocket
 from p2pnet.transports.websocket.outer_tls import (
-    OuterTls,
+    MAX_HANDSHAKE_BYTES,
     ServerIdentity,
     client_context,
     secure_as_client,
@@ -42,6 +45,8 @@ KEY = PrivateKey.generate()
 PEER = PeerId.from_public_key(KEY.public_key)
 AUTHORITY = Authority()
 ISSUED = AUTHORITY.issue("a.example", "10.0.0.1")
+SERVER = server_context(ISSUED.certificate, ISSUED.key)
+VERSION_2, VERSION_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
 def kit_of(env: Env) -> Kit:
@@ -96,11 +101,11 @@ async def test_without_a_certificate_there_is_no_listening_for_tls(world: World)
 
 async def secured(
     issued: Issued, name: str, authority: Authority = AUTHORITY
-) -> tuple[OuterTls, OuterTls]:
+) -> tuple[TLSStream, TLSStream]:
     """Let a client ask for a name, and a server show a certificate."""
     near, far = memory_stream_pair()
     context = server_context(issued.certificate, issued.key)
-    servers: list[OuterTls] = []
+    servers: list[TLSStream] = []
 
     async def serve() -> None:
         with suppress(SecurityError):  # The client's alert.
@@ -119,8 +124,73 @@ async def test_w14_w15_a_certificate_for_the_name_or_the_ip_is_taken(name: str) 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send_all, b"hello")
         assert await server.receive_some() == b"hello"
-    assert client.version() in ("TLSv1.2", "TLSv1.3")
-    assert client.selected_alpn_protocol() == "http/1.1"
+
+
+@pytest.mark.parametrize("versions", [(VERSION_2, VERSION_2), (VERSION_2, VERSION_3)])
+@pytest.mark.parametrize("is_client", [True, False])
+async def test_w15_the_tls_of_others_understands_ours(
+    versions: tuple[ssl.TLSVersion, ssl.TLSVersion], is_client: bool
+) -> None:
+    """Their end is trio's, of the standard library."""
+    near, far = memory_stream_pair()
+    theirs = client_context(AUTHORITY.pem)
+    if not is_client:
+        theirs = server_context(ISSUED.certificate, ISSUED.key)
+    theirs.minimum_version, theirs.maximum_version = versions
+    name = "a.example" if is_client else None
+    stranger = trio.SSLStream(
+        far, theirs, server_side=not is_client, server_hostname=name, https_compatible=True
+    )
+    made: list[TLSStream] = []
+
+    async def shake_hands() -> None:
+        if is_client:
+            made.append(await secure_as_server(near, SERVER))
+        else:
+            made.append(await secure_as_client(near, client_context(AUTHORITY.pem), "a.example"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stranger.do_handshake)
+        nursery.start_soon(shake_hands)
+    (ours,) = made
+    assert stranger.selected_alpn_protocol() == "http/1.1"
+    words = bytes(range(256)) * 1200
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send_all, words)
+        assert await read_exactly(stranger, len(words)) == words
+        nursery.start_soon(stranger.send_all, words)
+        assert await read_exactly(ours, len(words)) == words
+        nursery.start_soon(ours.aclose)
+        assert await stranger.receive_some() == b""
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_w11_the_end_is_an_end_with_tls_s_word_for_it_or_without(is_silent: bool) -> None:
+    near, far = memory_stream_pair()
+    made: list[TLSStream] = []
+
+    async def serve() -> None:
+        made.append(await secure_as_server(far, SERVER))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        client = await secure_as_client(near, client_context(AUTHORITY.pem), "a.example")
+    if is_silent:
+        await near.send_eof()
+    else:
+        await client.aclose()
+    assert await made[0].receive_some() == b""
+    assert await made[0].receive_some() == b""
+
+
+async def test_w15_a_handshake_without_end_is_ended() -> None:
+    """A client passes over a HelloRequest, and over however many of them."""
+    near, far = memory_stream_pair()
+    hello_request = bytes.fromhex("1603030004 00000000")
+    await far.send_all(hello_request * 20_000)
+    with pytest.raises(SecurityError, match="no end"):
+        await secure_as_client(near, client_context(AUTHORITY.pem), "a.example")
+    assert len(await near.receive_some()) == 180_000 - MAX_HANDSHAKE_BYTES
 
 
 @pytest.mark.parametrize(
