@@ -11,14 +11,14 @@ import pytest
 
 from interop.conftest import unavailable
 from p2pnet.demo.namespaces import check_support
-from p2pnet.testing.kinds import ALL_KINDS, KINDS
+from p2pnet.testing.kinds import ALL_KINDS, KINDS, SPECIAL_KINDS
 from p2pnet.testing.packet import TransportName
 from p2pnet.testing.theory import can_punch
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 400
 TRANSPORTS: list[TransportName] = ["udp", "tcp"]
-SPECIAL = ["no-simultaneous-open", "udp-blocked", "hairpinning", "port-restricted", "open"]
+SPECIAL = [*SPECIAL_KINDS, "port-restricted", "full-cone"]
 
 Row = dict[str, object]
 

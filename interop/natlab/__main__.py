@@ -7,6 +7,8 @@
     python -m interop.natlab run a -- ip address          # from another terminal
     python -m interop.natlab up home-a=carrier home-b=open -- sh -c '...'
     python -m interop.natlab calibrate --kinds full-cone,symmetric --transport udp
+    python -m interop.natlab matrix                       # p2pnet in each pair of kinds: long
+    python -m interop.natlab matrix --sample
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from interop.natlab import calibrating, inhabited
+from interop.natlab import calibrating, inhabited, matrix
 from interop.natlab.building import Engine
 from p2pnet.demo.namespaces import LaboratoryError, check_support, reexec_command
 from p2pnet.testing.kinds import ALL_KINDS, Kind
@@ -63,7 +65,7 @@ def act(options: argparse.Namespace, own: list[str], command: list[str]) -> int:
         case "up":
             words = [sys.executable, "-m", "interop.natlab", *own]
             return inhabited.up(words, command, as_json=options.json)
-        case _ if options.inside:
+        case "calibrate" if options.inside:
             return calibrating.calibrate(
                 calibrating.Wanted(
                     options.kinds,
@@ -72,6 +74,12 @@ def act(options: argparse.Namespace, own: list[str], command: list[str]) -> int:
                     options.simulate,
                     options.combinations,
                 ),
+                as_json=options.json,
+            )
+        case "matrix" if options.inside:
+            return matrix.run_matrix(
+                matrix.pairs_of(options.kinds, sample=options.sample),
+                (options.transport,) if options.transport else matrix.TRANSPORTS,
                 as_json=options.json,
             )
         case _:
@@ -124,9 +132,15 @@ def build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--no-simulation", action="store_false", dest="simulate")
     calibrate.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
 
+    meet = actions.add_parser("matrix", help="let p2pnet meet in homes of each pair of kinds")
+    meet.add_argument("--kinds", type=kinds, metavar="A,B", help="those of the matrix")
+    meet.add_argument("--sample", action="store_true", help="only two pairs of each kind")
+    meet.add_argument("--transport", choices=matrix.TRANSPORTS, help="both, if not given")
+    meet.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+
     for action in (up, calibrate):
         action.add_argument("--engine", choices=get_args(Engine), default="kernel")
-    for action in (listing, up, calibrate):
+    for action in (listing, up, calibrate, meet):
         action.add_argument("--json", action="store_true", help="JSON, one object a line")
     return parser
 
