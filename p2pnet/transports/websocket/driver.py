@@ -145,6 +145,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
             self._check_can_send()
             await self._send(self._frames.frame(bytes(view[at : at + FRAME_BYTES])))
             await self._send_reply()
+        await self._send_reply()
 
     def _check_can_send(self) -> None:
         self._check_open()
@@ -160,8 +161,9 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         self._is_cut = False
 
     async def _send_reply(self) -> None:
-        reply, self._reply = self._reply, b""
-        if reply:
+        """Send what the receiver wants said; as it may want more meanwhile, until it does not."""
+        while self._reply:
+            reply, self._reply = self._reply, b""
             await self._send(reply)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -173,6 +175,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is sending on this stream")
         self._check_open()
         async with self._turn:
+            await self._send_reply()
             await self._send(self._frames.close())
 
     # ---- receiving -----------------------------------------------------------------------

@@ -25,6 +25,7 @@ from wsproto.events import (
     BytesMessage,
     CloseConnection,
     Ping,
+    Pong,
     RejectConnection,
     Request,
     TextMessage,
@@ -42,7 +43,9 @@ from p2pnet.transports.websocket.heads import (
 
 FRAME_BYTES = 65_536
 """Most payload in one frame of ours (W8)."""
-NORMAL, NO_STATUS, UNSUPPORTED, TOO_BIG = 1000, 1005, 1003, 1009
+MAX_HOLLOW_FRAMES = 10_000
+"""Frames without payload in a row, pings and pongs too (W9): a day of pings to a proxy's taste."""
+NORMAL, NO_STATUS, UNSUPPORTED, POLICY, TOO_BIG = 1000, 1005, 1003, 1008, 1009
 END_OF_STREAM = (NORMAL, NO_STATUS)
 SAYS_MORE = frozenset([ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING])
 
@@ -146,6 +149,7 @@ class Frames:
         self._limits = limits
         self._frame_bytes = 0
         self._message_bytes = 0
+        self._hollow_frames = 0
         self._is_over = False
 
     def frame(self, data: bytes) -> bytes:
@@ -180,7 +184,10 @@ class Frames:
                 case BytesMessage():
                     self._count(event)
                     payload.append(bytes(event.data))
+                case Pong():
+                    self._count_hollow()
                 case Ping():
+                    self._count_hollow()
                     if self.says_more:
                         reply = self._wire.send(event.response())  # W10: the last one will do
                 case CloseConnection():
@@ -200,10 +207,19 @@ class Frames:
             raise self._bad("a frame that is too long", TOO_BIG)
         if self._message_bytes > self._limits.message_bytes:
             raise self._bad("a message that is too long", TOO_BIG)
+        if event.data:
+            self._hollow_frames = 0
+        elif event.frame_finished:
+            self._count_hollow()
         if event.frame_finished:
             self._frame_bytes = 0
         if event.message_finished:
             self._message_bytes = 0
+
+    def _count_hollow(self) -> None:
+        self._hollow_frames += 1
+        if self._hollow_frames > MAX_HOLLOW_FRAMES:  # W9
+            raise self._bad("nothing but frames with nothing in them", POLICY)
 
     def _closed(self, event: CloseConnection) -> bytes:
         if self._wire.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):

@@ -44,7 +44,7 @@ class Refused(ProtocolError):
 
 
 def response(status: int, reason: str, headers: tuple[str, ...]) -> bytes:
-    body = f"{reason}\n"
+    body = f"{reason}\n".encode()
     lines = (
         f"HTTP/1.1 {status} {REASONS[status]}",
         *headers,
@@ -52,7 +52,7 @@ def response(status: int, reason: str, headers: tuple[str, ...]) -> bytes:
         "Content-Type: text/plain; charset=utf-8",
         f"Content-Length: {len(body)}",
     )
-    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+    return "\r\n".join(lines).encode() + END + body
 
 
 def split_head(heard: bytes, maximum: int) -> tuple[bytes, bytes] | None:

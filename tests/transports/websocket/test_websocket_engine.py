@@ -14,6 +14,7 @@ from wsproto import WSConnection
 from p2pnet.errors import ConnectionLost, ProtocolError
 from p2pnet.transports.websocket.engine import (
     FRAME_BYTES,
+    MAX_HOLLOW_FRAMES,
     BadFrame,
     FrameLimits,
     Frames,
@@ -127,6 +128,11 @@ def test_w5_a_bad_request_is_refused_with_the_status_that_says_why(
     assert said.startswith(f"HTTP/1.1 {status} ".encode())
     assert f"Content-Length: {len(body)}".encode() in top
     assert b"Connection: close" in top
+
+
+def test_w5_a_reason_is_as_long_as_it_is_said_to_be_in_bytes() -> None:
+    head, body = Refused(400, "a header «ü»").response.split(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
 
 
 def test_w5_who_comes_with_the_wrong_method_is_told_the_right_one() -> None:
@@ -281,6 +287,18 @@ def test_w9_frames_at_the_limit_are_taken_for_as_long_as_one_likes() -> None:
     for _ in range(10):
         first = masked(2, bytes(1000), fin=False)
         assert len(server.receive(first + masked(0, bytes(500))).data) == 1500
+
+
+@pytest.mark.parametrize("hollow", [masked(2, b""), masked(9, b"ping"), masked(10, b"pong")])
+def test_w9_frames_without_payload_are_numbered_until_some_comes(hollow: bytes) -> None:
+    _, server = pair()
+    for _ in range(2):
+        server.receive(hollow * MAX_HOLLOW_FRAMES)
+        server.receive(masked(2, b"x"))
+    server.receive(hollow * MAX_HOLLOW_FRAMES)
+    with pytest.raises(BadFrame, match="nothing in them") as caught:
+        server.receive(hollow)
+    assert caught.value.farewell == b"\x88\x02\x03\xf0"
 
 
 def test_w10_of_several_pings_the_last_is_answered() -> None:
