@@ -68,7 +68,8 @@ class ProtectedStream(trio.abc.HalfCloseableStream):
     """Encrypts what is sent and decrypts what is received; each direction begins with a nonce.
 
     Receiving raises AnotherNetwork if the remote has no key or another one, and HandshakeCut if
-    it hung up before it said a word. A wait to receive may be cancelled, and nothing is lost.
+    it hung up before it said a word. A wait to receive may be cancelled, and nothing is lost; but
+    who is cancelled in the first one, while the nonce is on its way out, can send nothing any more.
     """
 
     def __init__(self, stream: trio.abc.HalfCloseableStream, protector: Protector) -> None:
