@@ -14,6 +14,8 @@ class Carrier:
         """What the opener waits for here."""
         self.control = bytearray()
         self.next_out = 0
+        self.marked = 0
+        """Up to here we have asked to be told what has come."""
         self.is_fin_out = False
         self.position = 0
         """Where the next data that comes here belongs."""

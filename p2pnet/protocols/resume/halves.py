@@ -14,16 +14,104 @@ The FIN counts as one more byte behind the end, in what is acknowledged and nowh
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
 from p2pnet.errors import ProtocolError
-from p2pnet.protocols.resume.messages import PROTOCOL_ID
+from p2pnet.protocols.resume.messages import PROTOCOL_ID, Data
+
+SMALL_PIECE = 16_384
+"""What is written in pieces smaller than this is put together."""
+Grow: TypeAlias = Callable[[int], int]
+"""Tells by how much a window of so many bytes may grow."""
+GROWTH_WINDOWS = 2
+"""A reader that has kept up with so many windows is given a larger one."""
+
+
+class Kept:
+    """A queue of bytes in pieces, so that neither end of it costs what is in it."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes | bytearray] = deque()
+        self._first = 0
+        """Bytes of the first piece that are gone already."""
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, data: Data, start: int, stop: int) -> None:
+        """Add ``data[start:stop]``: a copy, unless it is all of an object that never changes."""
+        self._size += stop - start
+        if stop - start < SMALL_PIECE:
+            # Many small pieces would take many times their own size.
+            with memoryview(data) as view:
+                self._growing().extend(view[start:stop])
+        elif isinstance(data, bytes):
+            self._pieces.append(data[start:stop])
+        else:
+            with memoryview(data) as view:
+                self._pieces.append(bytes(view[start:stop]))
+
+    def _growing(self) -> bytearray:
+        """Return the last piece if something may be added to it, or a new one."""
+        last = self._pieces[-1] if self._pieces else b""
+        if isinstance(last, bytes) or len(last) >= SMALL_PIECE:
+            last = bytearray()
+            self._pieces.append(last)
+        return last
+
+    def parts(self, start: int, most: int) -> list[Data]:
+        """Return what is here from ``start`` on, ``most`` bytes or a little less; never none.
+
+        The parts never change any more. Large ones are no copies, and are cut only if need be.
+        """
+        found: list[Data] = []
+        at = start + self._first
+        for piece in self._pieces:
+            if at >= len(piece):
+                at -= len(piece)
+                continue
+            left = len(piece) - at
+            if left > most and found:
+                break
+            part = memoryview(piece)[at : at + most] if at or left > most else piece
+            found.append(part if isinstance(piece, bytes) else bytes(part))
+            most -= left
+            at = 0
+            if most <= 0:
+                break
+        return found
+
+    def drop(self, count: int) -> None:
+        """Forget the first ``count`` bytes."""
+        self._size -= count
+        self._first += count
+        while self._pieces and self._first >= len(self._pieces[0]):
+            self._first -= len(self._pieces.popleft())
+
+    def cut(self, size: int) -> None:
+        """Keep the first ``size`` bytes alone."""
+        kept: list[Data] = []
+        while (at := sum(map(len, kept))) < size:
+            kept += self.parts(at, size - at)
+        self.clear()
+        for part in kept:
+            self.add(part, 0, len(part))
+
+    def clear(self) -> None:
+        self._pieces.clear()
+        self._first = self._size = 0
 
 
 class Sending:
     """What the application wrote, kept until the other side has it."""
 
-    def __init__(self, window: int, limit: int) -> None:
-        self._window = window
-        self._kept = bytearray()
+    def __init__(self, window: int, limit: int, grow: Grow) -> None:
+        self.window = window
+        self._grow = grow
+        self._kept = Kept()
         self.base = 0
         self.sent = 0
         """How far was ever sent."""
@@ -41,22 +129,23 @@ class Sending:
 
     @property
     def room(self) -> int:
-        return self._window - len(self._kept)
+        return self.window - len(self._kept)
 
-    def write(self, data: bytes | bytearray | memoryview, start: int) -> int:
+    def write(self, data: Data, start: int) -> int:
         """Take ``data`` from ``start`` as far as there is room; return how far that was."""
+        if len(data) - start > self.room and 2 * (self.sent - self.base) >= self.window:
+            # Most of it is on its way, and what is under way should not slow the writer down.
+            self.window += self._grow(self.window)
         stop = min(len(data), start + self.room)
-        if start == 0 and stop == len(data):
-            self._kept += data
-        else:
-            with memoryview(data) as view:
-                self._kept += view[start:stop]
+        if stop > start:
+            self._kept.add(data, start, stop)
         return stop
 
-    def add_to(self, out: bytearray, start: int, stop: int) -> None:
-        with memoryview(self._kept) as view:
-            out += view[start - self.base : stop - self.base]
-        self.sent = max(self.sent, stop)
+    def take(self, start: int, stop: int) -> list[Data]:
+        """Return what is to be sent from ``start`` on, up to ``stop`` or a little less far."""
+        parts = self._kept.parts(start - self.base, stop - start)
+        self.sent = max(self.sent, start + sum(map(len, parts)))
+        return parts
 
     def acknowledge(self, received: int) -> None:
         """Forget what the other side has; old news change nothing.
@@ -69,7 +158,7 @@ class Sending:
         self.is_done = self.is_done or (self.is_fin_sent and received == self.end + 1)
         count = min(received, self.end) - self.base
         if count > 0:
-            del self._kept[:count]
+            self._kept.drop(count)
             self.base += count
 
     def allow(self, limit: int) -> None:
@@ -79,7 +168,7 @@ class Sending:
         """End with what was sent, as nobody will read more."""
         self.is_stopped = True
         if not self.is_finished:
-            del self._kept[self.sent - self.base :]
+            self._kept.cut(self.sent - self.base)
             self.is_finished = True
 
     def clear(self) -> None:
@@ -89,12 +178,15 @@ class Sending:
 class Receiving:
     """What has come in its order, and waits to be read."""
 
-    def __init__(self, window: int) -> None:
-        self._window = window
+    def __init__(self, window: int, grow: Grow) -> None:
+        self.window = window
+        self._grow = grow
+        self._grows_at = GROWTH_WINDOWS * window
         self._inbox = bytearray()
         self._consumed = 0
-        self._told = (0, window)
+        self._told_limit = window
         self._is_owing = False
+        self._mark: int | None = None
         self.received = 0
         self.final: int | None = None
         """Where the data ends, once that is known."""
@@ -110,7 +202,7 @@ class Receiving:
 
     @property
     def told_limit(self) -> int:
-        return self._told[1]
+        return self._told_limit
 
     def read(self, max_bytes: int | None) -> bytes | bytearray | None:
         """Return what has come, ``b""`` at the end, None if nothing is there yet."""
@@ -122,6 +214,9 @@ class Receiving:
             data = self._inbox[:max_bytes]
             del self._inbox[:max_bytes]
         self._consumed += len(data)
+        if self._consumed == self.received >= self._grows_at:
+            self.window += self._grow(self.window)
+            self._grows_at = self.received + GROWTH_WINDOWS * self.window
         return data
 
     def check(self, position: int) -> None:
@@ -140,6 +235,8 @@ class Receiving:
         self._is_owing = self._is_owing or self.has_ended
         if self.is_discarding:
             self._consumed = self.received
+        elif not self._inbox and isinstance(data, bytearray):
+            self._inbox = data  # Nobody else has it: that saves a copy.
         else:
             self._inbox += data
 
@@ -160,17 +257,24 @@ class Receiving:
         self._inbox.clear()
         self._consumed = self.received
 
+    def mark(self, offset: int) -> None:
+        """Learn up to where the other side waits to hear what has come.
+
+        Raises:
+            ProtocolError: if that is beyond the limit or the end.
+        """
+        self.check(offset)
+        self._mark = offset
+
     # ---- what the other side is told -----------------------------------------------------
 
     @property
     def owes_ack(self) -> bool:
         """Tell if the other side should hear now what has come, and how much more may."""
-        received, limit = self._told
-        quarter = self._window // 4
         return (
             self._is_owing
-            or self.received - received >= quarter
-            or self._consumed + self._window - limit >= quarter
+            or (self._mark is not None and self.received >= self._mark)
+            or self._consumed + self.window - self._told_limit >= self.window // 4
         )
 
     def owe_ack(self) -> None:
@@ -180,8 +284,10 @@ class Receiving:
     def take_ack(self) -> tuple[int, int]:
         """Return how much has come (the FIN counts as one), and up to where more may."""
         self._is_owing = False
-        self._told = (self.received, max(self.told_limit, self._consumed + self._window))
-        return self.received + self.has_ended, self.told_limit
+        if self._mark is not None and self.received >= self._mark:
+            self._mark = None
+        self._told_limit = max(self._told_limit, self._consumed + self.window)
+        return self.received + self.has_ended, self._told_limit
 
     @property
     def is_done(self) -> bool:

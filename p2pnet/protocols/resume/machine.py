@@ -32,17 +32,21 @@ from p2pnet.errors import (
     StreamReset,
 )
 from p2pnet.protocols.resume.carrier import Carrier
+from p2pnet.protocols.resume.flow import flow, has_flow
 from p2pnet.protocols.resume.halves import Receiving, Sending
 from p2pnet.protocols.resume.messages import (
+    MAX_DATA,
     PROTOCOL_ID,
     SMALLEST_WINDOW,
     Accept,
     Ack,
     Again,
+    Data,
     Decoder,
     Fin,
     Frame,
     Leave,
+    Mark,
     Move,
     Moved,
     Open,
@@ -51,13 +55,10 @@ from p2pnet.protocols.resume.messages import (
     Seek,
     Stop,
     Why,
-    data_header,
     encode,
 )
 from p2pnet.protocols.resume.policy import Tokens
 
-CHUNK = 131_072
-"""Most bytes of data in a frame of ours."""
 MAX_CARRIERS = 3
 """The current one, the one before, and one on which a MOVE waits for its answer."""
 
@@ -69,16 +70,22 @@ class StaleMove(Exception):
 class Machine:
     """The state of one stream at one end."""
 
-    def __init__(self, tokens: Tokens, window: int, *, is_opener: bool) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        window: int,
+        *,
+        is_opener: bool,
+        grow: Callable[[int], int] = lambda _: 0,
+    ) -> None:
         self.tokens = tokens
-        self.window = window
         self.is_opener = is_opener
         self.number = 0
         """Of the last MOVE that was sent or seen."""
         self.is_accepted = not is_opener
         self.current: Carrier | None = None
-        self.sending = Sending(window, SMALLEST_WINDOW)
-        self.receiving = Receiving(window)
+        self.sending = Sending(window, SMALLEST_WINDOW, grow)
+        self.receiving = Receiving(window, grow)
         self._carriers: list[Carrier] = []
         self._failure: Callable[[], P2PError] | None = None
         self._is_closed = False
@@ -223,7 +230,7 @@ class Machine:
             old.control += encode(Leave())
             if old.has_ended:
                 self._remove(old)
-        carrier.control += encode(Seek(carrier.next_out))
+        self._begin(carrier)
         # What was said in the old one since may be lost with it.
         self.receiving.owe_ack()
         self._say_stop_again()
@@ -271,23 +278,27 @@ class Machine:
 
     # ---- what comes ----------------------------------------------------------------------
 
-    def receive(self, carrier: Carrier, data: bytes | bytearray) -> None:
-        """Take bytes from a carrier.
+    def receive(self, carrier: Carrier, data: bytes | bytearray) -> bool:
+        """Take bytes from a carrier; tell if there was more in them than data and ACK.
 
         Raises:
             ProtocolError: if the remote broke a rule; the stream is to be given up.
         """
+        is_notable = False
         for item in carrier.decoder.feed(data):
             if self._failure is not None or carrier not in self._carriers:
-                return
-            if isinstance(item, memoryview):
+                return True
+            if isinstance(item, Data):
                 self._take_data(carrier, item)
-            elif carrier.awaits is not None:
+                continue
+            is_notable = is_notable or not isinstance(item, Ack | Mark)
+            if carrier.awaits is not None:
                 self._take_answer(carrier, item)
             elif not self._take_flow(carrier, item):
                 self._take_end(carrier, item)
+        return is_notable
 
-    def _take_data(self, carrier: Carrier, piece: memoryview) -> None:
+    def _take_data(self, carrier: Carrier, piece: Data) -> None:
         if carrier.awaits is not None or carrier.is_left:  # RS5
             raise ProtocolError(PROTOCOL_ID, "data out of turn")
         receiving, start = self.receiving, carrier.position
@@ -297,7 +308,8 @@ class Machine:
             carrier.held += piece
             return
         if carrier.position > receiving.received:
-            receiving.deliver(piece[receiving.received - start :] if start else piece)
+            known = receiving.received - start
+            receiving.deliver(piece[known:] if known else piece)
             self._absorb()
         if self._is_closed and not receiving.has_ended:
             self._say_stop()
@@ -345,6 +357,8 @@ class Machine:
                 carrier.held.clear()
                 carrier.has_asked_again = False
                 self._mend()
+            case Mark(offset):
+                self.receiving.mark(offset)
             case Again(received):
                 self.sending.acknowledge(received)
                 self._send_again(carrier)
@@ -374,7 +388,12 @@ class Machine:
         if carrier is self.current:
             carrier.next_out = self.sending.base
             carrier.is_fin_out = False
-            carrier.control += encode(Seek(carrier.next_out))
+            self._begin(carrier)
+
+    def _begin(self, carrier: Carrier) -> None:
+        """Say where the data begins."""
+        carrier.marked = carrier.next_out
+        carrier.control += encode(Seek(carrier.next_out))
 
     def _take_reset(self, code: int) -> None:
         if not self.receiving.has_ended:
@@ -397,34 +416,28 @@ class Machine:
 
     # ---- what goes -----------------------------------------------------------------------
 
-    def data_to_send(self, carrier: Carrier) -> bytearray:
-        """Return what is to be sent on a carrier now; empty if there is nothing."""
+    @property
+    def has_data_to_send(self) -> bool:
+        """Tell if there is something to be sent on the current carrier."""
+        receiving = self.receiving if self.is_accepted else None
+        return self.current is not None and has_flow(self.current, self.sending, receiving)
+
+    def data_to_send(self, carrier: Carrier, most: int = MAX_DATA) -> list[Data]:
+        """Return what is to be sent on a carrier now, in its order; empty if there is nothing.
+
+        There are ``most`` bytes of the application in it, MAX_DATA at most.
+        """
         out, carrier.control = carrier.control, bytearray()
+        parts: list[Data] = [out]
         if carrier is self.current and self._failure is None and not carrier.is_leaving:
-            self._add_flow(carrier, out)
-        return out
+            receiving = self.receiving if self.is_accepted else None
+            parts += flow(carrier, self.sending, receiving, most=most)
+        return [part for part in parts if part]
 
     def is_silent(self, carrier: Carrier) -> bool:
         """Tell if nothing will be sent on a carrier any more."""
         gone = carrier.is_leaving or self.is_over or carrier not in self._carriers
         return gone and not carrier.control
-
-    def _add_flow(self, carrier: Carrier, out: bytearray) -> None:
-        sending = self.sending
-        if self.receiving.owes_ack and self.is_accepted:
-            out += encode(Ack(*self.receiving.take_ack()))
-        # What the other side has meanwhile needs no sending.
-        if carrier.next_out < sending.base:
-            carrier.next_out = sending.base
-            out += encode(Seek(sending.base))
-        stop = min(sending.end, sending.limit, carrier.next_out + CHUNK)
-        if stop > carrier.next_out:
-            out += data_header(stop - carrier.next_out)
-            sending.add_to(out, carrier.next_out, stop)
-            carrier.next_out = stop
-        if sending.is_finished and carrier.next_out == sending.end and not carrier.is_fin_out:
-            carrier.is_fin_out = sending.is_fin_sent = True
-            out += encode(Fin())
 
     def _say_stop(self) -> None:
         if not self._has_said_stop and not self.receiving.has_ended:

@@ -112,6 +112,13 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Say so by ACK once all before this offset has come."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Nobody reads here any more."""
 
@@ -127,8 +134,25 @@ class Leave:
 
 
 Frame: TypeAlias = (
-    Open | Accept | Refuse | Move | Moved | Ask | Seek | Fin | Ack | Again | Stop | Reset | Leave
+    Open
+    | Accept
+    | Refuse
+    | Move
+    | Moved
+    | Ask
+    | Seek
+    | Fin
+    | Ack
+    | Again
+    | Mark
+    | Stop
+    | Reset
+    | Leave
 )
+
+
+Data: TypeAlias = bytes | bytearray | memoryview
+"""A piece of the application's data."""
 
 
 # ---- writing -----------------------------------------------------------------------------
@@ -159,7 +183,9 @@ def _numbered(frame: Frame) -> tuple[int, bytes]:
 def _numbered_simple(frame: Frame) -> tuple[int, bytes]:
     """Write a frame that has nothing but numbers in it, or not even those."""
     match frame:
-        case Accept(value) | Refuse(value) | Seek(value) | Again(value) | Reset(value):
+        case (
+            Accept(value) | Refuse(value) | Seek(value) | Again(value) | Mark(value) | Reset(value)
+        ):
             return SIMPLE[type(frame)], varint.encode(value)
         case Moved(received, limit) | Ack(received, limit):
             return SIMPLE[type(frame)], _numbers(received, limit)
@@ -182,6 +208,7 @@ SIMPLE: Mapping[type[object], int] = {
     Stop: 12,
     Reset: 13,
     Leave: 14,
+    Mark: 15,
 }
 
 
@@ -260,6 +287,7 @@ READERS: Mapping[int, Callable[[Body], Frame]] = {
     12: lambda _: Stop(),
     13: lambda body: Reset(body.number(MAX_CODE)),
     14: lambda _: Leave(),
+    15: lambda body: Mark(body.number()),
 }
 
 
@@ -292,13 +320,18 @@ class Decoder:
         """Tell how much may be read without reading past the current frame."""
         return 1 if self._left is None else self._left
 
-    def feed(self, data: bytes | bytearray) -> list[Frame | memoryview]:
+    def feed(self, data: bytes | bytearray) -> list[Frame | Data]:
         """Take bytes; return the frames that are complete, and pieces of data, in their order.
+
+        Data that comes by itself is returned as the very object that was given.
 
         Raises:
             ProtocolError: if a frame is malformed or too large.
         """
-        found: list[Frame | memoryview] = []
+        found: list[Frame | Data] = []
+        if self._kind == DATA and self._left is not None and self._left >= len(data):
+            self._left = self._left - len(data) or None
+            return [data]
         view = memoryview(data)
         at = 0
         while at < len(view):
@@ -331,7 +364,7 @@ class Decoder:
         if self._kind == DATA and not self._left:
             raise ProtocolError(PROTOCOL_ID, "DATA without data")
 
-    def _complete(self, found: list[Frame | memoryview]) -> None:
+    def _complete(self, found: list[Frame | Data]) -> None:
         self._left = None
         if self._kind != DATA:
             body, self._body = bytes(self._body), bytearray()

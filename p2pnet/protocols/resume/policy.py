@@ -70,21 +70,32 @@ def rank(connection: Standing) -> tuple[bool, bool]:
 
 
 class Budget:
-    """Bytes that all streams together may hold, and the window that each gets of them."""
+    """Bytes that all streams together may hold, and the windows that each gets of them."""
 
-    def __init__(self, total: int, *, window: int, smallest: int) -> None:
+    def __init__(self, total: int, *, first: int, smallest: int, largest: int) -> None:
         self._left = total
-        self._window = window
+        self._for_new = total // 2
+        """What windows that grow leave for new streams."""
+        self._first = first
         self._smallest = smallest
+        self._largest = largest
 
     def take(self) -> int:
-        """Return the window of a new stream; a small one if there is no more than that."""
-        window = self._window if self._left >= 2 * self._window else self._smallest
+        """Return the windows of a new stream; small ones if there is no more than that."""
+        window = self._first if self._left >= 2 * self._first else self._smallest
         self._left -= 2 * window
         return window
 
-    def give_back(self, window: int) -> None:
-        self._left += 2 * window
+    def grow(self, window: int) -> int:
+        """Return by how much a window may grow."""
+        more = min(window, self._largest - window)
+        if more <= 0 or self._left - more < self._for_new:
+            return 0
+        self._left -= more
+        return more
+
+    def give_back(self, windows: int) -> None:
+        self._left += windows
 
 
 def pause(attempt: int, *, first: float, longest: float) -> float:

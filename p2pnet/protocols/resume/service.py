@@ -31,6 +31,7 @@ from p2pnet.protocols.resume.messages import (
     SMALLEST_WINDOW,
     TOKEN_BYTES,
     Ask,
+    Data,
     Decoder,
     Frame,
     Move,
@@ -44,6 +45,7 @@ from p2pnet.protocols.resume.stream import ResumableStream
 
 logger = logging.getLogger("p2pnet.resume")
 
+FIRST_WINDOW = 262_144
 IDENTIFY = "/ipfs/id/1.0.0"
 Heard = ConnectionOpened | ConnectionClosed | PeerIdentified | IdentifyFailed | NetworkChanged
 KINDS: tuple[type[Heard], ...] = (
@@ -59,10 +61,12 @@ KINDS: tuple[type[Heard], ...] = (
 class Resume:
     """Streams that move to better connections, ``/p2pnet/resume``. Needs ``Identify``."""
 
-    window: int = 1_048_576
-    """Bytes that a stream keeps each way, to send them again or until they are read."""
+    window: int = 16_777_216
+    """Most bytes that a stream keeps each way, to send them again or until they are read. It
+    begins with 256 KiB, and keeps more only while that is what slows it down."""
     max_bytes: int = 268_435_456
-    """Bytes for the windows of all streams; once they are given out, further windows are small."""
+    """Bytes for the windows of all streams; once they are given out, further windows are small,
+    and once half of them are, no window grows."""
     max_streams: int = 2048
     """In all; what is opened beyond is a plain stream, and what comes beyond is refused."""
     max_streams_per_peer: int = 256
@@ -98,7 +102,12 @@ class ResumeService:
     def __init__(self, config: Resume, env: Env) -> None:
         self._config = config
         self._env = env
-        self._budget = Budget(config.max_bytes, window=config.window, smallest=SMALLEST_WINDOW)
+        self._budget = Budget(
+            config.max_bytes,
+            first=min(config.window, FIRST_WINDOW),
+            smallest=SMALLEST_WINDOW,
+            largest=config.window,
+        )
         self._entries: dict[tuple[PeerId, bool, bytes], Entry] = {}
         self._changes = trio.lowlevel.ParkingLot()
         self._leaving = False
@@ -194,7 +203,7 @@ class ResumeService:
         muxed = await connection.open_stream(PROTOCOL_ID)
         secret = self._env.random_bytes(TOKEN_BYTES)
         tokens = Tokens(secret, self._host.peer_id, connection.peer_id)
-        machine = Machine(tokens, self._budget.take(), is_opener=True)
+        machine = self._machine(tokens, is_opener=True)
         carrier = machine.open(spoken)
         entry = self._enter(machine, spoken, connection)
         self._carrying.start_soon(self._keeper.carry, entry, carrier, muxed)
@@ -225,6 +234,10 @@ class ResumeService:
         config = self._config  # RS15
         return of_peer >= config.max_streams_per_peer or len(self._entries) >= config.max_streams
 
+    def _machine(self, tokens: Tokens, *, is_opener: bool) -> Machine:
+        budget = self._budget
+        return Machine(tokens, budget.take(), is_opener=is_opener, grow=budget.grow)
+
     def _enter(self, machine: Machine, protocol_id: str, connection: Connection) -> Entry:
         stream = ResumableStream(machine, protocol_id, connection, self._moved)
         entry = Entry(stream)
@@ -238,7 +251,8 @@ class ResumeService:
             await self._keeper.keep(entry)
         finally:
             del self._entries[key]
-            self._budget.give_back(entry.stream.machine.window)
+            machine = entry.stream.machine
+            self._budget.give_back(machine.sending.window + machine.receiving.window)
             self._changes.unpark_all()
 
     def _moved(self, stream: ResumableStream, before: Connection) -> None:
@@ -272,7 +286,7 @@ class ResumeService:
         if self._is_full(muxed.peer_id, is_opener=False) or self._leaving:
             await refuse(muxed, Why.TOO_MANY)
             return
-        machine = Machine(tokens, self._budget.take(), is_opener=False)
+        machine = self._machine(tokens, is_opener=False)
         carrier = machine.accept(first, decoder)
         entry = self._enter(machine, first.protocol, muxed.connection)
         self._handling.start_soon(self._handle, entry.stream, handler)
@@ -326,7 +340,7 @@ async def read_first(muxed: Stream, decoder: Decoder) -> Frame:
         if not data:
             raise ProtocolError(PROTOCOL_ID, "the stream ended within its first frame")
         for item in decoder.feed(data):
-            if isinstance(item, memoryview):  # RS5
+            if isinstance(item, Data):  # RS5
                 raise ProtocolError(PROTOCOL_ID, "data on a new carrier")
             return item
 

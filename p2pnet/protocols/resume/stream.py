@@ -7,14 +7,21 @@ from collections.abc import Callable
 import trio
 
 from p2pnet.core.tasks import bare_exceptions
+from p2pnet.core.waiter import Waiter
 from p2pnet.errors import ConnectionLost, NegotiationFailed, P2PError, ProtocolError, StreamReset
 from p2pnet.interfaces import Connection, Stream
 from p2pnet.protocols.resume.carrier import Carrier
+from p2pnet.protocols.resume.halves import SMALL_PIECE
 from p2pnet.protocols.resume.machine import Machine
-from p2pnet.protocols.resume.messages import MAX_CODE, PROTOCOL_ID
+from p2pnet.protocols.resume.messages import MAX_CODE, MAX_DATA, PROTOCOL_ID, Data
 
 LINGER = 5.0
 """Seconds that a carrier which is no longer used has to come to its end."""
+MIN_TURN = 65_536
+"""Bytes of the application that are handed to a carrier at once; at most MAX_DATA."""
+SLOW_SECONDS = 0.02
+FAST_SECONDS = 0.002
+"""Seconds a turn takes, above which the next is half of it, and below which it is twice."""
 
 
 class ResumableStream(Stream):
@@ -40,6 +47,10 @@ class ResumableStream(Stream):
         self._connections: dict[Carrier, Connection] = {}
         self._scopes: dict[Carrier, trio.CancelScope] = {}
         self._carried_by: Carrier | None = machine.current
+        self._outlets: dict[Carrier, Waiter] = {}
+        """Where the task waits that sends on a carrier."""
+        self._readable = Waiter()
+        self._writable = Waiter()
         self._changes = trio.lowlevel.ParkingLot()
         self._is_sending = False
         self._is_receiving = False
@@ -72,7 +83,29 @@ class ResumableStream(Stream):
             self._release()
         elif self.machine.is_over:
             self._release()
+        for outlet in self._outlets.values():
+            outlet.wake()
+        self._readable.wake()
+        self._writable.wake()
         self._changes.unpark_all()
+
+    def _stir_flow(self) -> None:
+        """Let those look again whom data and acknowledgements concern."""
+        machine = self.machine
+        if machine.is_over or machine.current is not self._carried_by:
+            self.stir()
+            return
+        if machine.receiving.waiting or machine.receiving.has_ended:
+            self._readable.wake()
+        if machine.sending.room:
+            self._writable.wake()
+        self._stir_outlet()
+
+    def _stir_outlet(self) -> None:
+        """Let the current carrier send what there is."""
+        current = self.machine.current
+        if current in self._outlets and self.machine.has_data_to_send:
+            self._outlets[current].wake()
 
     def _release(self) -> None:
         """See that no carrier that is used no more stays for long."""
@@ -120,7 +153,7 @@ class ResumableStream(Stream):
         self._is_sending = True
         try:
             while sent < len(data):
-                await self._changes.park()
+                await self._writable.wait()
                 sent = self._write(data, sent)
         finally:
             self._is_sending = False
@@ -130,7 +163,7 @@ class ResumableStream(Stream):
             raise trio.ClosedResourceError("the end was sent already")
         sent = self.machine.write(data, start)
         if sent > start:
-            self.stir()
+            self._stir_outlet()
         return sent
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -138,7 +171,8 @@ class ResumableStream(Stream):
         self._is_sending = True
         try:
             await trio.lowlevel.checkpoint()
-            await self.wait_until(lambda: self._is_closed or self._might_send())
+            while not (self._is_closed or self._might_send()):
+                await self._writable.wait()
             if self._is_closed or self._is_finished:
                 raise trio.ClosedResourceError("the end was sent already")
         finally:
@@ -178,7 +212,7 @@ class ResumableStream(Stream):
         self._is_receiving = True
         try:
             while data is None:
-                await self._changes.park()
+                await self._readable.wait()
                 data = self._read(max_bytes)
         finally:
             self._is_receiving = False
@@ -189,7 +223,7 @@ class ResumableStream(Stream):
             raise trio.ClosedResourceError("this stream is closed")
         data = self.machine.read(max_bytes)
         if data and self.machine.receiving.owes_ack:
-            self.stir()
+            self._stir_outlet()
         return data
 
     # ---- closing -------------------------------------------------------------------------
@@ -213,6 +247,7 @@ class ResumableStream(Stream):
     async def carry(self, carrier: Carrier, muxed: Stream) -> None:
         """Move bytes over a carrier until it breaks, or is used no more."""
         self._connections[carrier] = muxed.connection
+        self._outlets[carrier] = Waiter()
         self.stir()
         is_over = False
         try:
@@ -238,27 +273,52 @@ class ResumableStream(Stream):
             if not is_over:
                 muxed.reset()
             self.machine.broke(carrier)
-            del self._connections[carrier]
+            del self._connections[carrier], self._outlets[carrier]
             self._scopes.pop(carrier, None)
             self.stir()
         await muxed.aclose()
 
     async def _receive(self, carrier: Carrier, muxed: Stream) -> None:
         while data := await muxed.receive_some():
-            self.machine.receive(carrier, data)
-            self.stir()
+            if self.machine.receive(carrier, data):
+                self.stir()
+            else:
+                self._stir_flow()
         self.machine.ended(carrier)
         self.stir()
 
     async def _send(self, carrier: Carrier, muxed: Stream) -> None:
+        outlet, turn = self._outlets[carrier], MIN_TURN
         while True:
-            if data := self.machine.data_to_send(carrier):
-                await muxed.send_all(data)
+            if parts := self.machine.data_to_send(carrier, turn):
+                began = trio.current_time()
+                for part in together(parts):
+                    await muxed.send_all(part)
+                turn = next_turn(turn, sum(map(len, parts)), trio.current_time() - began)
             elif self.machine.is_silent(carrier):
                 await muxed.send_eof()
                 return
             else:
-                await self._changes.park()
+                await outlet.wait()
+
+
+def next_turn(turn: int, sent: int, seconds: float) -> int:
+    """Let a turn be as large as goes out in no time, but small on a slow line.
+
+    What was handed to a carrier has to go all the way over it, even if there is a better one.
+    """
+    if seconds > SLOW_SECONDS:
+        return max(turn // 2, MIN_TURN)
+    if 2 * sent >= turn and seconds < FAST_SECONDS:
+        return min(turn * 2, MAX_DATA)
+    return turn
+
+
+def together(parts: list[Data]) -> list[Data]:
+    """Join parts if they are small: to copy them costs less than to send them one by one."""
+    if len(parts) == 1 or sum(map(len, parts)) >= SMALL_PIECE:
+        return parts
+    return [b"".join(parts)]
 
 
 def lost() -> P2PError:

@@ -17,10 +17,12 @@ from p2pnet.protocols.resume.messages import (
     Ack,
     Again,
     Ask,
+    Data,
     Decoder,
     Fin,
     Frame,
     Leave,
+    Mark,
     Move,
     Moved,
     Open,
@@ -48,16 +50,17 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Seek, number),
     st.builds(Ack, number, number),
     st.builds(Again, number),
+    st.builds(Mark, number),
     st.builds(Reset, st.integers(0, MAX_CODE)),
     st.sampled_from((Fin(), Stop(), Leave())),
 )
 
 
-def joined(items: list[Frame | memoryview]) -> list[Frame | bytes]:
+def joined(items: list[Frame | Data]) -> list[Frame | bytes]:
     """Return what was decoded, with pieces of data that follow each other made one."""
     found: list[Frame | bytes] = []
     for item in items:
-        if not isinstance(item, memoryview):
+        if not isinstance(item, Data):
             found.append(item)
         elif found and isinstance(found[-1], bytes):
             found[-1] += bytes(item)
@@ -74,7 +77,7 @@ def test_whatever_the_chunking_the_frames_are_the_same(
         data_header(len(part)) + part if isinstance(part, bytes) else encode(part) for part in parts
     )
     decoder = Decoder()
-    items: list[Frame | memoryview] = []
+    items: list[Frame | Data] = []
     while wire:
         count = data.draw(st.integers(1, len(wire)))
         items += decoder.feed(wire[:count])
@@ -156,11 +159,24 @@ def test_protocols_about_the_connection_do_not_move() -> None:
 
 def test_windows_are_small_once_the_budget_is_given_out() -> None:
     """RS15."""
-    budget = Budget(500, window=100, smallest=10)
+    budget = Budget(500, first=100, smallest=10, largest=400)
     windows = [budget.take() for _ in range(4)]
     assert windows == [100, 100, 10, 10]
-    budget.give_back(windows[0])
+    budget.give_back(2 * windows[0])
     assert budget.take() == 100
+
+
+def test_windows_grow_as_long_as_enough_is_left_for_new_streams() -> None:
+    """RS15."""
+    budget = Budget(1000, first=100, smallest=10, largest=300)
+    window = budget.take()
+    assert budget.grow(window) == 100
+    assert budget.grow(200) == 100
+    assert budget.grow(300) == 0
+    assert budget.grow(200) == 100
+    assert budget.grow(100) == 0
+    budget.give_back(100)
+    assert budget.grow(100) == 100
 
 
 def test_pauses_grow_up_to_the_longest() -> None:

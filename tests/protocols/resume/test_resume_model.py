@@ -18,6 +18,7 @@ from p2pnet.protocols.resume.carrier import Carrier
 from p2pnet.protocols.resume.machine import MAX_CARRIERS, Machine, StaleMove
 from p2pnet.protocols.resume.messages import (
     SMALLEST_WINDOW,
+    Data,
     Decoder,
     Frame,
     Move,
@@ -31,6 +32,7 @@ from tests.protocols.resume.peers import ALICE, BOB
 
 TOKENS = Tokens(bytes(16), ALICE, BOB)
 WINDOW = SMALLEST_WINDOW
+LARGEST = 4 * WINDOW
 
 
 @dataclass(eq=False)
@@ -57,8 +59,8 @@ class Wire:
 class End:
     """A machine, what was written into it, and what was read out of it."""
 
-    def __init__(self, *, is_opener: bool) -> None:
-        self.machine = Machine(TOKENS, WINDOW, is_opener=is_opener)
+    def __init__(self, window: int, *, is_opener: bool) -> None:
+        self.machine = Machine(TOKENS, window, is_opener=is_opener, grow=grow)
         self.written = bytearray()
         self.read = bytearray()
         self.is_finished = False
@@ -92,11 +94,17 @@ class End:
         return bool(data)
 
 
+def grow(window: int) -> int:
+    return window if window < LARGEST else 0
+
+
 class Moves(RuleBasedStateMachine):
+    windows = (WINDOW, WINDOW)
+
     def __init__(self) -> None:
         super().__init__()
-        self.a = End(is_opener=True)
-        self.b = End(is_opener=False)
+        self.a = End(self.windows[0], is_opener=True)
+        self.b = End(self.windows[1], is_opener=False)
         self.is_b_there = False
         self.wires = [Wire(self.a.machine.open("/x"))]
 
@@ -187,7 +195,7 @@ class Moves(RuleBasedStateMachine):
             self._cut(wire)
             return True
         data = machine.data_to_send(carrier)
-        lane.queue += data
+        lane.queue += b"".join(data)
         if not data and machine.is_silent(carrier):
             lane.is_ended = True
             return True
@@ -221,7 +229,7 @@ class Moves(RuleBasedStateMachine):
         while piece and not wire.is_refused and wire.responder is None:
             wanted = wire.decoder.wanted()
             for frame in wire.decoder.feed(piece[:wanted]):
-                assert not isinstance(frame, memoryview)
+                assert not isinstance(frame, Data)
                 self._begin_at_b(wire, frame)
             piece = piece[wanted:]
         if wire.responder is not None and piece:
@@ -270,10 +278,10 @@ class Moves(RuleBasedStateMachine):
     def buffers_are_bounded(self) -> None:
         for end in (self.a, self.b):
             machine = end.machine
-            assert len(machine.sending._kept) <= WINDOW
+            assert len(machine.sending._kept) <= machine.sending.window
             held = sum(len(carrier.held) for carrier in machine._carriers)
-            assert machine.receiving.waiting <= WINDOW
-            assert held <= WINDOW * MAX_CARRIERS
+            assert machine.receiving.waiting <= machine.receiving.window
+            assert held <= machine.receiving.window * MAX_CARRIERS
             assert len(machine._carriers) <= MAX_CARRIERS
 
     @invariant()
@@ -335,12 +343,20 @@ class Moves(RuleBasedStateMachine):
                 end.is_finished = True
 
 
-Moves.TestCase.settings = settings(
+class UnevenMoves(Moves):
+    """One side keeps much less than the other takes, and does not grow as fast."""
+
+    windows = (WINDOW, 8 * WINDOW)
+
+
+SETTINGS = settings(
     max_examples=100,
     stateful_step_count=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
+Moves.TestCase.settings = UnevenMoves.TestCase.settings = SETTINGS
 TestMoves = Moves.TestCase
+TestUnevenMoves = UnevenMoves.TestCase
 """RS6 RS7 RS8 RS9 RS10 RS11 RS12 RS14 under every interleaving of moves."""

@@ -10,10 +10,12 @@ from p2pnet.protocols.resume.messages import (
     Accept,
     Ack,
     Again,
+    Data,
     Decoder,
     Fin,
     Frame,
     Leave,
+    Mark,
     Move,
     Moved,
     Open,
@@ -33,7 +35,7 @@ TOKENS = Tokens(SECRET, OPENER, RESPONDER)
 
 def decode(data: bytes) -> Frame:
     (frame,) = Decoder().feed(data)
-    assert not isinstance(frame, memoryview)
+    assert not isinstance(frame, Data)
     return frame
 
 
@@ -76,8 +78,8 @@ def written(text: str) -> bytes:
             return encode(SIMPLE[name](*map(int, words)))
 
 
-SIMPLE: dict[str, type[Accept | Moved | Seek | Fin | Ack | Again | Reset | Leave]] = {
-    kind.__name__: kind for kind in (Accept, Moved, Seek, Fin, Ack, Again, Reset, Leave)
+SIMPLE: dict[str, type[Accept | Moved | Seek | Fin | Ack | Again | Reset | Leave | Mark]] = {
+    kind.__name__: kind for kind in (Accept, Moved, Seek, Fin, Ack, Again, Reset, Leave, Mark)
 }
 
 
@@ -108,7 +110,7 @@ def play(machine: Machine, carriers: dict[str, Carrier], step: Fields) -> None:
     if "write" in step:
         machine.write(step["write"].encode(), 0)
     if "send" in step:
-        sent = bytes(machine.data_to_send(carriers[name]))
+        sent = b"".join(machine.data_to_send(carriers[name]))
         assert sent == b"".join(map(written, step["send"])), sent.hex()
     if step.get("breaks"):
         machine.broke(carriers[name])

@@ -1,0 +1,50 @@
+"""What goes on the carrier in use: acknowledgements, data and the end. No I/O."""
+
+from __future__ import annotations
+
+from p2pnet.protocols.resume.carrier import Carrier
+from p2pnet.protocols.resume.halves import Receiving, Sending
+from p2pnet.protocols.resume.messages import Ack, Data, Fin, Mark, Seek, data_header, encode
+
+
+def has_flow(carrier: Carrier, sending: Sending, receiving: Receiving | None) -> bool:
+    """Tell if there is something to be sent; nothing is acknowledged without ``receiving``."""
+    return (
+        bool(carrier.control)
+        or carrier.next_out < min(sending.end, sending.limit)
+        or (receiving is not None and receiving.owes_ack)
+        or _may_finish(carrier, sending)
+    )
+
+
+def flow(
+    carrier: Carrier, sending: Sending, receiving: Receiving | None, *, most: int
+) -> list[Data]:
+    """Return what is to be sent now, with ``most`` bytes of the application in it."""
+    head = bytearray()
+    parts: list[Data] = [head]
+    if receiving is not None and receiving.owes_ack:
+        head += encode(Ack(*receiving.take_ack()))
+    # What the other side has meanwhile needs no sending.
+    if carrier.next_out < sending.base:
+        carrier.next_out = sending.base
+        head += encode(Seek(sending.base))
+    stop = min(sending.end, sending.limit, carrier.next_out + most)
+    if stop > carrier.next_out:
+        data = sending.take(carrier.next_out, stop)
+        size = sum(map(len, data))
+        carrier.next_out += size
+        if carrier.next_out - carrier.marked >= sending.window // 4:  # RS6
+            carrier.marked = carrier.next_out
+            head += encode(Mark(carrier.next_out))
+        head += data_header(size)
+        parts += data
+    if _may_finish(carrier, sending):
+        carrier.is_fin_out = sending.is_fin_sent = True
+        parts.append(encode(Fin()))
+    return parts
+
+
+def _may_finish(carrier: Carrier, sending: Sending) -> bool:
+    is_due = sending.is_finished and not carrier.is_fin_out
+    return is_due and carrier.next_out == sending.end
