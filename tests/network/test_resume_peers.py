@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2pnet import presets
+from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import ConnectionLost, StreamReset
 from p2pnet.events import ConnectionClosed, StreamMoved
-from p2pnet.interfaces import Stream
+from p2pnet.interfaces import Kit, Role, Secured, Stream
 from p2pnet.protocols.resume import Resume
 from p2pnet.protocols.resume.messages import PROTOCOL_ID, Ask, Move, Open, encode
 from p2pnet.protocols.resume.policy import Tokens
+from p2pnet.testing.insecure import PLAINTEXT, Insecure, InsecureSecurity
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
 from tests.network.resuming import with_resume
@@ -70,39 +72,87 @@ async def test_to_open_takes_no_round_trip(world: World) -> None:
     await stream.aclose()
 
 
-async def play(seed: int, has_resume: bool) -> tuple[bytes, int]:
-    """Talk to a peer without resume; return what it has seen on its streams, and their number."""
-    seen = hashlib.sha256()
-    streams = 0
+@dataclass(frozen=True)
+class Recorded:
+    """Security that keeps what is said in plain text, both ways."""
 
-    async def serve(stream: Stream) -> None:
-        nonlocal streams
-        streams += 1
-        seen.update(stream.protocol_id.encode())
-        async for chunk in stream:
-            seen.update(chunk)
-            await stream.send_all(chunk)
+    said: tuple[bytearray, bytearray]
 
+    def build(self, kit: Kit) -> RecordedSecurity:
+        return RecordedSecurity(Insecure().build(kit), self.said)
+
+
+class RecordedSecurity:
+    protocol_id = PLAINTEXT
+
+    def __init__(self, inner: InsecureSecurity, said: tuple[bytearray, bytearray]) -> None:
+        self._inner = inner
+        self._said = said
+
+    async def secure(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        *,
+        expected: PeerId | None,
+        muxers: Sequence[str],
+    ) -> Secured:
+        secured = await self._inner.secure(stream, role, expected=expected, muxers=muxers)
+        return replace(secured, stream=RecordedStream(secured.stream, self._said))
+
+
+class RecordedStream(trio.abc.Stream):
+    def __init__(self, stream: trio.abc.Stream, said: tuple[bytearray, bytearray]) -> None:
+        self._stream = stream
+        self._sent, self._received = said
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._sent += data
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._stream.receive_some(max_bytes)
+        self._received += data
+        return data
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def play(seed: int, *, has_resume: bool, does_bob: bool = False) -> tuple[bytes, bytes]:
+    """Return all bytes that a host and its peer said after identify, under the encryption."""
+    said = (bytearray(), bytearray())
     async with World(seed) as world:
-        alice = await put(world, "alice", Resume() if has_resume else None)
-        bob = await put(world, "bob", None)
-        bob.host.unhandle(ECHO)
-        bob.host.handle(ECHO, serve)
+        config = presets.minimal(listen=LISTEN)
+        ours = replace(config, security=[Recorded(said)])
+        theirs = replace(config, security=[Insecure()])
+        alice = await world.host(with_resume(ours) if has_resume else ours, "alice", link=NEAR)
+        bob = await world.host(with_resume(theirs) if does_bob else theirs, "bob", link=NEAR)
+        bob.host.handle(ECHO, echo)
         await alice.host.connect(bob.address)
         await trio.sleep(1)
-        before = world.trace.packets
-        lengths = []
+        for lane in said:
+            lane.clear()
         for _ in range(3):
             await say_on(await open_echo(alice, bob))
-            lengths.append(world.trace.packets - before)
-        return seen.digest() + repr(lengths).encode(), streams
+        stream = await open_echo(alice, bob)
+        await stream.send_all(bytes(100_000))
+        stream.reset()
+        await trio.sleep(1)
+        return bytes(said[0]), bytes(said[1])
 
 
-async def test_with_a_peer_without_resume_nothing_changes_on_the_wire(
+async def test_with_a_peer_without_resume_the_bytes_are_the_same(
     autojump_clock: MockClock,
 ) -> None:
-    """RS1: packet by packet the same, once both have said what they speak."""
-    assert await play(5, True) == await play(5, False)
+    """RS1: every byte of every stream, both ways, once both have said what they speak."""
+    plain = await play(5, has_resume=False)
+    assert len(plain[0]) > 100_000
+    assert await play(5, has_resume=True) == plain
+    assert await play(5, has_resume=True, does_bob=True) != plain
 
 
 async def test_half_close_and_reset_mean_what_they_mean_elsewhere(world: World) -> None:
@@ -233,9 +283,10 @@ async def test_what_comes_beyond_the_bounds_is_refused(world: World) -> None:
     """RS15."""
     alice = await put(world, "alice", Resume())
     bob = await put(world, "bob", Resume(max_streams_per_peer=1))
-    first, second = await open_echo(alice, bob), await open_echo(alice, bob)
+    first = await open_echo(alice, bob)
     await first.send_all(b"hello")
     assert await first.receive_some() == b"hello"
+    second = await open_echo(alice, bob)
     with pytest.raises(StreamReset, match="keeps no more"):
         await second.receive_some()
     await first.aclose()
