@@ -91,15 +91,10 @@ def test_it_works_in_the_first_attempt_even_if_packets_are_late_or_lost(
 
 
 def test_the_time_runs_while_both_have_the_relayed_connection_and_not_both_a_direct_one() -> None:
-    """A plain dial over TCP: identify, the dial, and a handshake of one and a half round trips."""
-    far, near = (
-        measure("open", "port-restricted", seed=SEED, link=plain_link(trip)).cell.virtual_seconds
-        for trip in (0.2, 0.1)
-    )
-    assert far is not None
-    assert near is not None
-    assert far == pytest.approx(2 * near)
-    assert near / 0.1 == pytest.approx(round(near / 0.1 * 2) / 2), "halves of a round trip"
+    """A plain dial over TCP: to identify takes 1 round trip, the dial 1, its handshake 1.5."""
+    for trip in (0.2, 0.1):
+        cell = measure("open", "port-restricted", seed=SEED, link=plain_link(trip)).cell
+        assert cell.virtual_seconds == pytest.approx(3.5 * trip)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
