@@ -19,10 +19,9 @@ from p2pnet.errors import (
 )
 from p2pnet.interfaces import Kit, Role, Secured
 from p2pnet.security.tls.certificate import KeyKind, judge, make_certificate
-from p2pnet.security.tls.engine import Engine, Engines
+from p2pnet.security.tls.engine import TLS_ID, Engine, Engines
 from p2pnet.security.tls.stream import TLSStream, say_last
 
-TLS_ID = "/tls/1.0.0"
 MIN_HANDSHAKE_BYTES = 4096
 CHUNK_BYTES = 16_384
 

@@ -16,11 +16,17 @@ from collections.abc import Callable, Sequence
 from OpenSSL import SSL, crypto
 
 from p2pnet.core.keys import PublicKey
-from p2pnet.errors import ConnectionLost, ProofRefused, SecurityError, StreamTampered
+from p2pnet.errors import BothDialed, ConnectionLost, ProofRefused, SecurityError, StreamTampered
 from p2pnet.interfaces import Role
 from p2pnet.security.tls.certificate import OwnCertificate
-from p2pnet.security.tls.records import RECORD_BYTES, RecordHeaders
+from p2pnet.security.tls.records import (
+    HEADER_BYTES,
+    RECORD_BYTES,
+    RecordHeaders,
+    begins_with_client_hello,
+)
 
+TLS_ID = "/tls/1.0.0"
 ALPN = b"libp2p"
 MAX_ALPN_BYTES = 255
 MAX_RECORD_OVERHEAD_BYTES = 64
@@ -93,6 +99,7 @@ class Engine:
         self._key: PublicKey | None = None
         self._refusal: SecurityError | None = None
         self._headers: RecordHeaders | None = RecordHeaders()
+        self._opening = b""
         self._unsent = b""
         self._ended = False
         self._confirmed = role is Role.LISTENER
@@ -171,10 +178,22 @@ class Engine:
 
         Raises:
             SecurityError: in the handshake, if they are no TLS that a sender may write.
+            BothDialed: if they are a dialer's, and so are we.
         """
         if self._headers is not None:
             self._headers.check(bytes(data))
+            self._check_opening(bytes(data))
         self._tls.bio_write(data)
+
+    def _check_opening(self, data: bytes) -> None:
+        if self.is_dialer and len(self._opening) <= HEADER_BYTES:
+            self._opening += data[: HEADER_BYTES + 1 - len(self._opening)]
+            if begins_with_client_hello(self._opening):  # T16
+                raise BothDialed(
+                    TLS_ID,
+                    "a ClientHello where a ServerHello was due: both ends took the part of the "
+                    "dialer, as after an accidental simultaneous open",
+                )
 
     def data_to_send(self, expected: int = OUTPUT_BYTES) -> bytes:
         """Take what must be sent now; empty if nothing. Fastest if at most as expected."""

@@ -17,6 +17,14 @@ FIRST_VERSION = b"\x03\x01"
 """What a ClientHello may have, for old machines on the way."""
 
 
+CLIENT_HELLO = 1
+
+
+def begins_with_client_hello(opening: bytes) -> bool:
+    """Tell if a remote begins as a dialer does; False while that is not known yet."""
+    return opening[:1] == bytes([HANDSHAKE]) and opening[HEADER_BYTES:][:1] == bytes([CLIENT_HELLO])
+
+
 class RecordHeaders:
     """Looks at each header that comes by, whatever the chunking."""
 

@@ -15,6 +15,7 @@ from OpenSSL import SSL
 
 from p2pnet.core.env import Env
 from p2pnet.errors import (
+    BothDialed,
     ConnectionLost,
     HandshakeCut,
     PeerIdMismatch,
@@ -42,6 +43,7 @@ from tests.security.tls.strangers import (
 )
 
 OURS = security_of(BOB)
+Pipe = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 
 
 async def meet(
@@ -316,6 +318,35 @@ async def test_a_dialer_that_is_refused_with_an_alert_is_told_when_it_reads() ->
             results.append(caught.value)
     assert isinstance(results[0], SecurityError)
     assert isinstance(results[0], trio.BrokenResourceError)
+
+
+@pytest.mark.parametrize("chunk", [1, 6, 100_000])
+async def test_two_dialers_are_told_that_both_dialed(chunk: int) -> None:
+    """T16: whatever the chunks. And nothing is left open (T15)."""
+    ends = trio.testing.memory_stream_pair()
+    told: list[str] = []
+
+    async def dial(end: Pipe) -> None:
+        sending = end.send_stream
+
+        async def in_chunks() -> None:
+            data = sending.get_data_nowait()
+            far = ends[1 - ends.index(end)].receive_stream
+            for at in range(0, len(data), chunk):
+                far.put_data(data[at : at + chunk])
+                await trio.testing.wait_all_tasks_blocked()
+
+        sending.send_all_hook = in_chunks
+        with pytest.raises(BothDialed, match="both ends") as caught:
+            await OURS.secure(end, Role.DIALER, expected=None, muxers=())
+        told.append(str(caught.value))
+        with pytest.raises(trio.ClosedResourceError):
+            await end.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        for end in ends:
+            nursery.start_soon(dial, end)
+    assert len(told) == 2
 
 
 async def test_a_dialer_whose_connection_ends_or_breaks_first_is_told_when_it_reads() -> None:
