@@ -45,12 +45,16 @@ RELAYS: Final = {"relay-1": "11.0.0.1", "relay-2": "11.0.200.1"}
 """In networks of their own, so that a peer can tell how its NAT maps."""
 STEP: Final = 3
 """In the sample each kind calls the third behind it; neighbours are much alike."""
-AT_ONCE: Final = 4
+AT_ONCE: Final = 6
 PUNCH_SECONDS: Final = 3.0
 KNOWS_NAT_SECONDS: Final = 4.0
 """After a reservation, for a NAT whose ports are to be predicted; they move before."""
 CELL_SECONDS: Final = 60.0
 READY_SECONDS: Final = 20.0
+
+
+Place = tuple[tuple[Kind, Kind], Punched]
+"""Two kinds of homes, and what is spoken between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ class Row:
     def agrees(self) -> bool:
         named = self.outcome != "relayed" or bool(self.reason)
         return self.outcome == self.expected and named
+
+
+Report = Callable[[Row], None]
 
 
 def pairs_of(kinds: Sequence[Kind] | None, *, sample: bool) -> list[tuple[Kind, Kind]]:
@@ -115,26 +122,29 @@ def in_words(row: Row) -> str:
     return f"{row.transport:5}{row.a:27}{row.b:27}{row.outcome}{seconds}{reason}{verdict}"
 
 
-async def measure_all(
-    laboratory: Laboratory,
-    cells: Sequence[tuple[tuple[Kind, Kind], Punched]],
-    report: Callable[[Row], None],
-) -> None:
+async def measure_all(laboratory: Laboratory, cells: Sequence[Place], report: Report) -> None:
     """Measure a few at once; never two in one home."""
-    homes = {host: trio.Lock() for (a, b), _ in cells for host in hosts_of(a, b)}
-    slots = trio.CapacityLimiter(AT_ONCE)
+    waiting, busy, freed = list(cells), set[str](), [trio.Event()]
 
-    async def measure(a: Kind, b: Kind, transport: Punched, relays: Sequence[str]) -> None:
-        caller, called = hosts_of(a, b)
-        async with homes[caller], homes[called], slots:
-            configs = edge(a, transport, relays), edge(b, transport, relays)
-            meeting = Meeting(laboratory, (caller, called), configs)
-            report(await meeting.row(a, b, transport))
+    async def measure(cell: Place, relays: Sequence[str]) -> None:
+        (a, b), transport = cell
+        configs = edge(a, transport, relays), edge(b, transport, relays)
+        meeting = Meeting(laboratory, hosts_of(a, b), configs)
+        report(await meeting.row(a, b, transport))
+        busy.difference_update(hosts_of(a, b))
+        freed[0].set()
 
     with relaying(laboratory) as relays:
         async with trio.open_nursery() as nursery:
-            for (a, b), transport in cells:
-                nursery.start_soon(measure, a, b, transport, relays)
+            while waiting:
+                free = [cell for cell in waiting if busy.isdisjoint(hosts_of(*cell[0]))]
+                if not free or len(busy) >= 2 * AT_ONCE:
+                    await freed[0].wait()
+                    freed[0] = trio.Event()
+                    continue
+                waiting.remove(free[0])
+                busy.update(hosts_of(*free[0][0]))
+                nursery.start_soon(measure, free[0], relays)
 
 
 def hosts_of(a: Kind, b: Kind) -> tuple[str, str]:
