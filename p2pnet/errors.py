@@ -23,6 +23,7 @@ P2PError
 ├── PunchFailed            no attempt ended direct; .causes says why, one by one
 ├── LimitedConnection      only a relayed connection is there and the caller refused one
 ├── LimitExceeded          our own limit; .limit names it
+├── ExtraMissing           a part needs a package that is not installed; also an ImportError
 ├── EventsMissed           a subscriber was too slow; .count are gone
 ├── ConnectionLost         also a trio.BrokenResourceError
 │   └── PeerSilent         the peer answers no more
@@ -216,6 +217,14 @@ class LimitExceeded(P2PError):
         super().__init__(f"{limit} = {maximum} reached" + (f": {detail}" if detail else ""))
         self.limit = limit
         self.maximum = maximum
+
+
+class ExtraMissing(P2PError, ImportError):
+    """A part needs a package that is not installed; ``extra`` of p2pnet brings it along."""
+
+    def __init__(self, need: str, extra: str) -> None:
+        super().__init__(f"{need}: pip install 'p2pnet[{extra}]'")
+        self.extra = extra
 
 
 class EventsMissed(P2PError):

@@ -20,7 +20,7 @@ def protector_for(config: HostConfig, env: Env) -> Protector | None:
     """Return what protects the streams of a host; None in the public network.
 
     Raises:
-        ImportError: if the extra is not installed.
+        ExtraMissing: if the extra is not installed.
         PrivateNetworkForced: if the environment wants a private network.
     """
     if config.private_network is not None:

@@ -21,6 +21,7 @@ from p2pnet.errors import (
     ConnectionLost,
     DialError,
     EventsMissed,
+    ExtraMissing,
     FailedAttempt,
     HandshakeCut,
     LeftOut,
@@ -91,6 +92,7 @@ EXAMPLES: list[tuple[BaseException, Cause]] = [
     (OSError("no number"), Cause.SYSTEM),
     (P2PError("some reason"), Cause.UNKNOWN),
     (EventsMissed(3), Cause.UNKNOWN),
+    (ExtraMissing("QUIC needs aioquic", "quic"), Cause.UNKNOWN),
 ]
 
 

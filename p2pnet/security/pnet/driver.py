@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from p2pnet.errors import AnotherNetwork, HandshakeCut
+from p2pnet.errors import AnotherNetwork, ExtraMissing, HandshakeCut
 from p2pnet.security.pnet.key import PreSharedKey
 
 if TYPE_CHECKING:  # Needs an extra; whoever has no private network can do without.
@@ -54,13 +54,12 @@ def import_cipher() -> type[XSalsa20]:
     """Import the cipher.
 
     Raises:
-        ImportError: if the extra is not installed.
+        ExtraMissing: if the extra is not installed.
     """
     try:
         from p2pnet.security.pnet.cipher import XSalsa20  # noqa: PLC0415 -- see above
     except ImportError as error:
-        reason = "a private network needs pycryptodome: pip install 'p2pnet[psk]'"
-        raise ImportError(reason, name=error.name) from error
+        raise ExtraMissing("a private network needs pycryptodome", "psk") from error
     return XSalsa20
 
 

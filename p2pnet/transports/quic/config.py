@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from p2pnet.errors import ExtraMissing
 from p2pnet.interfaces import Kit
 from p2pnet.security.tls.certificate import make_certificate
 from p2pnet.transports.quic.connection import Terms
@@ -13,8 +14,6 @@ from p2pnet.transports.quic.listening import Admission
 from p2pnet.transports.quic.packets import Secrets
 from p2pnet.transports.quic.transport import QuicTransport
 
-NEEDED = "QUIC needs aioquic: pip install 'p2pnet[quic]'"
-NEEDED_FAST = "QUIC(core='qh3') needs qh3: pip install 'p2pnet[quic-fast]'"
 MIN_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES = 1200, 1452
 
 
@@ -83,7 +82,7 @@ class QUIC:
         """Make the transport.
 
         Raises:
-            ImportError: if the extra ``p2pnet[quic]`` (or ``p2pnet[quic-fast]``) is missing.
+            ExtraMissing: if the extra ``p2pnet[quic]`` (or ``p2pnet[quic-fast]``) is missing.
             NoSecretNetwork: if the host has a pre-shared key.
         """
         if kit.is_private:
@@ -126,6 +125,6 @@ class QUIC:
                 return Aioquic(settings)
             from p2pnet.transports.quic.qh3_core import Qh3  # noqa: PLC0415
         except ImportError as error:
-            needed = NEEDED if self.core == "aioquic" else NEEDED_FAST
-            raise ImportError(needed, name=self.core) from error
+            extra = "quic" if self.core == "aioquic" else "quic-fast"
+            raise ExtraMissing(f"QUIC(core={self.core!r}) needs {self.core}", extra) from error
         return Qh3(settings)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from p2pnet.errors import ExtraMissing
 from p2pnet.interfaces import Kit
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 Pem = bytes | str | os.PathLike[str]
 """The content of a PEM file as bytes, or its path."""
-NEEDED = "WebSocket needs wsproto: pip install 'p2pnet[ws]'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class WebSocket:
         """Build it.
 
         Raises:
-            ImportError: if the extra ``p2pnet[ws]`` is not installed.
+            ExtraMissing: if the extra ``p2pnet[ws]`` is not installed.
             OSError, ValueError: if ``authorities`` are none; ``certificate`` is read when there
                 is somewhere to listen with it.
         """
@@ -66,5 +66,5 @@ class WebSocket:
         except ModuleNotFoundError as error:
             if error.name != "wsproto":
                 raise
-            raise ImportError(NEEDED, name="wsproto") from None
+            raise ExtraMissing("WebSocket needs wsproto", "ws") from None
         return WebSocketTransport(self, kit)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, check_half_closeable_stream, memory_stream_pair
 
 from p2pnet.core.env import Env
-from p2pnet.errors import AnotherNetwork, HandshakeCut
+from p2pnet.errors import AnotherNetwork, ExtraMissing, HandshakeCut
 from p2pnet.interfaces import Role
 from p2pnet.negotiation.first_word import role_left
 from p2pnet.negotiation.machine import HEADER_LINE, encode_line
@@ -310,5 +310,5 @@ def without_pycryptodome(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_pycryptodome")
 def test_without_the_extra_it_is_told_how_to_get_it() -> None:
-    with pytest.raises(ImportError, match=r"pip install 'p2pnet\[psk\]'"):
+    with pytest.raises(ExtraMissing, match=r"pip install 'p2pnet\[psk\]'"):
         import_cipher()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from p2pnet.core.env import Env
+from p2pnet.errors import ExtraMissing
 from p2pnet.interfaces import Role
 from p2pnet.testing.conformance.identities import kit_of
 from p2pnet.testing.world import World
@@ -28,7 +29,7 @@ def test_a_missing_library_is_an_error_that_names_the_extra(
 ) -> None:
     monkeypatch.delitem(sys.modules, f"p2pnet.transports.quic.{package}_core", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=extra):
+    with pytest.raises(ExtraMissing, match=extra):
         part.build(kit_of(Role.DIALER, Env.system()))
 
 

@@ -21,7 +21,7 @@ from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import bare_exceptions
-from p2pnet.errors import AddressUnsupported, P2PError, SecurityError
+from p2pnet.errors import AddressUnsupported, ExtraMissing, P2PError, SecurityError
 from p2pnet.interfaces import Kit
 from p2pnet.negotiation.upgrader import LayeredUpgrader
 from p2pnet.security.tls import TLSStream
@@ -86,7 +86,7 @@ async def test_a_missing_extra_is_named(world: World, monkeypatch: pytest.Monkey
     for name in [name for name in sys.modules if name.startswith("p2pnet.transports.websocket.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "wsproto", None)
-    with pytest.raises(ImportError, match=r"p2pnet\[ws\]"):
+    with pytest.raises(ExtraMissing, match=r"p2pnet\[ws\]"):
         WebSocket().build(kit_of(world.machine().env))
 
 
