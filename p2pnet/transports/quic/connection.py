@@ -18,6 +18,7 @@ import trio
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.progress import answered
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.errors import ConnectionLost, StreamReset
 from p2pnet.interfaces import CircuitLimit, MuxedStream
@@ -110,7 +111,7 @@ class QuicConnection:
         self._changed = trio.lowlevel.ParkingLot()
         self._ping_at = math.inf
         self._drivers = 0
-        self.on_established: Callable[[], None] | None = None
+        self.on_settled: Callable[[], None] = lambda: None  # The handshake is over, either way.
         way.socket.enter(self, self._ids)
 
     @property
@@ -194,8 +195,7 @@ class QuicConnection:
             self._has_refused = True
             self._end(refused.error)
             return
-        if self.on_established is not None:
-            self.on_established()
+        self.on_settled()
 
     def _feed(self, row: Sequence[StreamData]) -> None:
         number, is_last = row[0].stream, row[-1].is_last
@@ -294,6 +294,8 @@ class QuicConnection:
             while not self._is_over:
                 self._is_kicked = False
                 await self._send()
+                if self._core.is_begun:
+                    answered()  # DI10: to whoever dials in this task
                 if is_done():
                     return
                 await self._wait()
@@ -417,6 +419,7 @@ class QuicConnection:
             return
         self._is_over = True
         self._error = error
+        self.on_settled()
         why = StreamReset("the connection is closed" if error is None else f"{error}")
         for stream in list(self._streams.values()):
             stream.lose(why)

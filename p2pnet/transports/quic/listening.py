@@ -69,7 +69,6 @@ class QuicListener:
         if len(header.target) < MIN_ORIGINAL_ID_BYTES:
             return
         admission = self._admission
-        self._handshakes = {one for one in self._handshakes if not one.is_over}
         original = b""
         if header.token:
             original = admission.secrets.original_of(
@@ -105,7 +104,7 @@ class QuicListener:
         way = Way(self.socket, local, arrival.remote, is_dialed=False, ids=(header.target,))
         connection = QuicConnection(core, way, admission.terms, expected=None)
         self._handshakes.add(connection)
-        connection.on_established = lambda: self._handshakes.discard(connection)
+        connection.on_settled = lambda: self._handshakes.discard(connection)
         connection.begin(now)
         expectation = self._expectation_of(arrival.remote)
         if expectation is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
+from typing import Literal
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address, quic_endpoi
 from p2pnet.core.env import DatagramSocket
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.progress import hearing
 from p2pnet.errors import NegotiationFailed, P2PError, PeerIdMismatch, PeerSilent, SecurityError
 from p2pnet.interfaces import Listener
 from p2pnet.security.tls.certificate import make_certificate
@@ -271,7 +273,7 @@ async def flooded(
         answers = await flood(scene, door, make(scene))
         begun = len(door._handshakes)
         await trio.sleep(60)
-        assert not [one for one in door._handshakes if not one.is_over]
+        assert not door._handshakes
         assert not door.socket._routes
         await honest(scene, door.address)
         nursery.cancel_scope.cancel()
@@ -478,3 +480,21 @@ def test_the_part_refuses_what_makes_no_sense() -> None:
     ):
         with pytest.raises(ValueError, match=r"must|is between|at least"):
             replace(QUIC(), **bad)
+
+
+@pytest.mark.parametrize("core", ["aioquic", "qh3"])
+async def test_a_dial_tells_that_the_remote_has_answered(
+    core: Literal["aioquic", "qh3"], world: World
+) -> None:
+    """DI10: once something of it has come, and not as long as it is silent."""
+    one, two = (Peer(world.machine().env, QUIC(core=core)) for _ in range(2))
+    host = next(ip for ip in two.env.network.interface_addresses() if ip.startswith("11."))
+    async with meeting(one, two, host) as made:
+        heard: list[float] = []
+        with hearing(lambda: heard.append(trio.current_time())):
+            silent = quic_address(Endpoint("11.99.0.1", 4001))
+            with pytest.raises(trio.TooSlowError), trio.fail_after(5):
+                await one.dial(silent, two)
+            assert not heard
+            await made.connect()
+        assert heard
