@@ -123,6 +123,7 @@ class RelayServerService:
         self._per_peer = Allowances(config.requests_per_minute_per_peer)
         self._per_prefix = Allowances(config.requests_per_minute_per_prefix)
         self._pending = Pending(config.max_pending_per_peer)
+        self._refusing = Pending(config.max_pending_per_peer)
         self._came_by: dict[PeerId, Connection] = {}
         self._next_expiry = Watch(math.inf)
 
@@ -164,7 +165,7 @@ class RelayServerService:
         if refusal is None and not self._pending.begin(source):  # R24
             refusal = exceeded("max_pending_per_peer", self._config.max_pending_per_peer)
         if refusal is not None:
-            await self._refuse(host, channel, source, "request", refusal)
+            await self._refuse_unread(host, stream, channel, refusal)
             return
         try:
             joined = await self._answer(host, stream, channel)
@@ -172,6 +173,21 @@ class RelayServerService:
             self._pending.end(source)
         if joined is not None:
             await self._carry(host, stream, joined)
+
+    async def _refuse_unread(
+        self, host: ServiceHost, stream: Stream, channel: MessageChannel[HopMessage], why: Refusal
+    ) -> None:
+        """Refuse a request that was not read; reset it if too many take no refusal (R24)."""
+        source = stream.peer_id
+        if not self._refusing.begin(source):
+            self._tally.refused[Refused("request", why.status.name, why.limit)] += 1
+            stream.reset()
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            await self._refuse(host, channel, source, "request", why)
+        finally:
+            self._refusing.end(source)
 
     def _check_pace(self, stream: Stream) -> Refusal | None:
         """Count a request that has not been read yet; refuse it if there were too many (R29)."""

@@ -341,6 +341,29 @@ async def test_r24_a_client_that_does_not_read_its_answer_is_let_go(
     await relay.reserve(link)
 
 
+async def test_r24_refusals_that_nobody_takes_are_not_heaped_up(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await relay_with(net, max_pending_per_peer=2, request_timeout=15)
+    relay.host.window = 4
+    link = relay.peer(1)
+    link.owner.window = 4
+    stalled = [await link.open_stream(HOP) for _ in range(2)]
+    for stream in stalled:
+        await stream.send_all(b"\x02\x08")
+    await settle()
+    flood = [await link.open_stream(HOP) for _ in range(5)]
+    await settle()
+    began = trio.current_time()
+    for stream in flood[2:]:
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+    assert trio.current_time() == began
+    link.owner.window = relay.host.window = 65_536
+    await trio.sleep(16)
+    await relay.reserve(link)
+
+
 # ---- circuits ----------------------------------------------------------------------------
 
 
