@@ -101,8 +101,9 @@ async def reach_relay(
     return connection
 
 
-PLACE_SECONDS = 600.0
-"""How long the addresses of a relay are remembered, from each dial on."""
+PLACE_SECONDS = 30.0
+"""How long the addresses of a relay are remembered that nobody has proved yet: for the dial.
+The one that worked is remembered with the connection."""
 
 
 async def open_circuit(
