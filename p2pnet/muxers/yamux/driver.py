@@ -10,6 +10,7 @@ from typing import assert_never
 import trio
 
 from p2pnet.core.tasks import bare_exceptions
+from p2pnet.core.waiter import Waiter
 from p2pnet.errors import ConnectionLost, P2PError, PeerSilent, ProtocolError, SecurityError
 from p2pnet.interfaces import Kit, MuxedStream, Role
 from p2pnet.muxers.yamux.limits import Limits
@@ -30,7 +31,7 @@ from p2pnet.muxers.yamux.messages import (
 )
 from p2pnet.muxers.yamux.stream import YamuxStream
 from p2pnet.muxers.yamux.stream_state import StreamState
-from p2pnet.muxers.yamux.writer import BROKEN, Waiter, Writer
+from p2pnet.muxers.yamux.writer import BROKEN, Writer
 
 FRAMES_PER_CHECKPOINT = 256
 """After so many frames the reader lets other tasks run, however many more are there."""

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import trio
 
+from p2pnet.core.waiter import Waiter
 from p2pnet.interfaces import MuxedStream
 from p2pnet.muxers.yamux.machine import Session
 from p2pnet.muxers.yamux.messages import MAX_UINT32
 from p2pnet.muxers.yamux.stream_state import StreamState
-from p2pnet.muxers.yamux.writer import Waiter, Writer
+from p2pnet.muxers.yamux.writer import Writer
 
 
 class YamuxStream(MuxedStream):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import trio
 
+from p2pnet.core.waiter import Waiter
 from p2pnet.errors import P2PError
 from p2pnet.muxers.yamux.machine import Session
 from p2pnet.muxers.yamux.outgoing import MAX_TURN, MIN_TURN
@@ -24,30 +25,6 @@ WAITED_SECONDS = 0.05
 SLOW_SECONDS = 0.02
 FAST_SECONDS = 0.002
 """Seconds a turn takes, above which the next is half of it, and below which it is twice."""
-
-
-class Waiter:
-    """A place for one task to wait in; waking nobody is fine. Cheaper than a ParkingLot."""
-
-    __slots__ = ("_task",)
-
-    def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = None
-
-    async def wait(self) -> None:
-        """Wait until woken, which may be for no reason."""
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
-
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def wake(self) -> None:
-        task = self._task
-        if task is not None:
-            self._task = None
-            trio.lowlevel.reschedule(task)
 
 
 class Writer:
