@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final, Literal, get_args
 
 import trio
@@ -19,6 +20,8 @@ logger = logging.getLogger("p2pnet.dcutr")
 
 
 FRESH_SECONDS = 5.0
+REUSE_SECONDS = 1.0
+"""A crowd of peers is met with what was seen for the first of them."""
 
 
 class Lookout:
@@ -52,6 +55,8 @@ class Sampler:
         self._host = host
         self._timeout = timeout
         self._turn = trio.Lock()
+        self._last: tuple[Forecast, ...] = ()
+        self._next = -math.inf
 
     @property
     def is_of_use(self) -> bool:
@@ -60,13 +65,21 @@ class Sampler:
 
     async def look(self) -> tuple[Forecast, ...]:
         """Return how the NAT will go on, for each transport of which that can be told (D16)."""
-        found: list[Forecast] = []
         if self.is_of_use:
             with trio.move_on_after(self._timeout):
-                async with self._turn, trio.open_nursery() as nursery:
-                    for transport in TRANSPORTS:
-                        if self._host.ports_move(transport):
-                            nursery.start_soon(self._look_at, transport, found)
+                async with self._turn:
+                    if trio.current_time() >= self._next:
+                        self._last = await self._look_anew()
+                        self._next = trio.current_time() + REUSE_SECONDS
+                    return self._last
+        return ()
+
+    async def _look_anew(self) -> tuple[Forecast, ...]:
+        found: list[Forecast] = []
+        async with trio.open_nursery() as nursery:
+            for transport in TRANSPORTS:
+                if self._host.ports_move(transport):
+                    nursery.start_soon(self._look_at, transport, found)
         return tuple(sorted(found, key=lambda forecast: forecast.transport))
 
     async def _look_at(self, transport: Transport, found: list[Forecast]) -> None:

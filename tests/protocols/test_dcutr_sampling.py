@@ -1,0 +1,108 @@
+"""How ports are opened to be looked at: not without a reason, and not for every peer of a crowd."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pnet.core.addresses import Multiaddr, parse
+from p2pnet.core.peer_id import PeerId
+from p2pnet.interfaces import Apart, Connection
+from p2pnet.protocols.dcutr.prediction import Forecast
+from p2pnet.protocols.dcutr.sampling import Sampler
+from tests.protocols.memory_world import MemoryHost, MemoryWorld
+
+SECONDS = 0.2
+"""What a look takes."""
+
+
+class Moving(MemoryHost):
+    """A host whose NAT gives one port after the other, as a relay tells."""
+
+    def __init__(self, world: MemoryWorld) -> None:
+        super().__init__(world, 1, "/ip4/192.168.1.2/tcp/4001")
+        self.relay = world.host(2, "/ip4/11.0.0.2/tcp/2")
+        self.punchable = (parse("/ip4/11.0.0.1/tcp/5000"),)
+        self.moving["tcp"] = True
+        self.next_port = 5001
+        self.silent = False
+
+    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
+        assert stranger
+
+        @asynccontextmanager
+        async def made() -> AsyncGenerator[Apart]:
+            yield Samples(self)
+
+        return made()
+
+    async def observe(self, connection: Connection) -> Multiaddr | None:
+        await trio.sleep(SECONDS)
+        if self.silent:
+            await trio.sleep_forever()
+        self.next_port += 1
+        return parse(f"/ip4/11.0.0.1/tcp/{self.next_port - 1}")
+
+
+class Samples(Apart):
+    """The fresh ports of such a host."""
+
+    def __init__(self, host: Moving) -> None:
+        self._host = host
+
+    async def listen(self, address: Multiaddr) -> Multiaddr:
+        raise NotImplementedError
+
+    async def dial(self, peer_id: PeerId, address: Multiaddr) -> Connection:
+        assert peer_id == self._host.relay.peer_id
+        await trio.lowlevel.checkpoint()
+        return self._host.world.connect(self._host, self._host.relay)
+
+
+@pytest.fixture
+async def moving(world: MemoryWorld) -> Moving:
+    return Moving(world)
+
+
+async def test_a_crowd_is_met_with_one_look(autojump_clock: MockClock, moving: Moving) -> None:
+    """D16."""
+    moving.world.connect(moving, moving.relay)
+    sampler = Sampler(moving, 2.0)
+    found: list[tuple[Forecast, ...]] = []
+
+    async def look() -> None:
+        found.append(await sampler.look())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(look)
+    assert found == [(Forecast("tcp", "11.0.0.1", 5003, 1),)] * 10
+    await trio.sleep(1)
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
+
+
+async def test_a_nat_that_leaves_ports_alone_is_not_looked_at(moving: Moving) -> None:
+    """D16."""
+    moving.world.connect(moving, moving.relay)
+    moving.moving.clear()
+    assert await Sampler(moving, 2.0).look() == ()
+    assert moving.next_port == 5001
+
+
+async def test_who_called_is_not_dialled_for_a_look(moving: Moving) -> None:
+    """D16: Perhaps it cannot be dialled."""
+    moving.world.connect(moving.relay, moving)
+    assert await Sampler(moving, 2.0).look() == ()
+
+
+async def test_a_look_does_not_wait_for_ever(autojump_clock: MockClock, moving: Moving) -> None:
+    """D16."""
+    moving.world.connect(moving, moving.relay)
+    moving.silent = True
+    began = trio.current_time()
+    assert await Sampler(moving, 2.0).look() == ()
+    assert trio.current_time() - began == pytest.approx(2.0)
