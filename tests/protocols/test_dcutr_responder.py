@@ -182,9 +182,9 @@ async def test_the_responder_waits_for_an_address_too(
         await trio.sleep(2)
         assert pair.alice.dials == []
         pair.alice.punchable = (pair.alice.place,)
-    await trio.sleep(1)
+    await trio.sleep(0.8)
     assert pair.alice.dials == []  # Half of what it took to answer has to pass.
-    await trio.sleep(0.5)
+    await trio.sleep(0.6)
     assert len(pair.alice.dials) == 1
 
 

@@ -218,12 +218,23 @@ async def test_a_dial_that_is_refused_is_repeated_after_a_random_pause(
 ) -> None:
     """D10."""
     await pair.start(DCUtR(attempts=1))
-    pair.alice.on_dial = refuse
+    direct = 0.04
+
+    async def refused(address: Multiaddr, role: Role) -> Connection:
+        await trio.sleep(direct)
+        return await refuse(address, role)
+
+    pair.alice.on_dial = refused
     began = trio.current_time()
     pair.call()
-    await trio.sleep(0.95)
-    # The jitter of this world takes the middle: half a round trip over the relay.
-    assert pair.dialled_at(pair.alice, began) == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    await trio.sleep(1.15)
+    # The jitter of this world takes the middle; so the pauses begin with the direct round trip,
+    # grow by a tenth each, and end at half of the one over the relay.
+    times, pause = [0.3], direct
+    for _ in range(8):
+        times.append(times[-1] + direct + min(pause, LATENCY))
+        pause *= 1.1
+    assert pair.dialled_at(pair.alice, began) == pytest.approx(times, abs=0.001)
     pair.let_through()
     await trio.sleep(1)
     assert pair.punched(pair.alice) == [1]

@@ -32,6 +32,8 @@ SWAPPED_ATTEMPT = 3
 BIRTHDAY_ATTEMPT = 2
 """In the first, the filter of the easy side may turn out to let any port in."""
 MAX_PAUSE = 5.0
+SHORTEST_PAUSE = 0.004
+PAUSE_GROWTH = 1.1
 SHORTEST_PATIENCE = 0.1
 LONGEST_PATIENCE = 1.0
 ASSUMED_ROUND_TRIP = 0.5
@@ -134,6 +136,16 @@ def role_of(attempt: int, *, initiator: bool) -> Role:
 def longest_pause(round_trip: float, shortest: float) -> float:
     """Bound the random pause before a refused dial is repeated: a round trip (D10)."""
     return min(max(round_trip, shortest), MAX_PAUSE)
+
+
+def redial_pause(number: int, took: float, longest: float) -> float:
+    """Bound the random pause before a dial is repeated that was refused after ``took`` seconds.
+
+    A SYN gets through only while the other side's is on its way: the pauses have to suit the
+    direct way, which may be far shorter than that over the relay, as who refused has shown
+    (D10). They grow, so that all of them together last until a late peer begins.
+    """
+    return min(max(2 * took, SHORTEST_PAUSE) * PAUSE_GROWTH**number, longest)
 
 
 def patience(round_trip: float) -> float:

@@ -47,6 +47,7 @@ from p2pnet.protocols.dcutr.policy import (
     offered,
     patience,
     private,
+    redial_pause,
     role_of,
     share_outside,
     targets,
@@ -268,7 +269,8 @@ class Puncher:
         the other side's SYN has to meet.
         """
         await trio.sleep_until(effort.at + wait)
-        for _ in range(1 + self._bounds.max_redials):
+        for number in range(1 + self._bounds.max_redials):
+            began = trio.current_time()
             if effort.is_over or not self._may_dial(place, effort):
                 return
             try:
@@ -279,7 +281,8 @@ class Puncher:
             if isinstance(effort.failed[place], AddressUnsupported):
                 return
             # With fixed pauses, two NATs that refuse lock both sides into step.
-            await trio.sleep(self._jitter(0.0, effort.pause))
+            pause = redial_pause(number, trio.current_time() - began, effort.pause)
+            await trio.sleep(self._jitter(0.0, pause))
 
 
 def cause_of(place: Multiaddr, effort: Effort) -> BaseException:
