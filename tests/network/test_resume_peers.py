@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pnet import presets
+from p2pnet.core.addresses import parse, without_peer
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import ConnectionLost, StreamReset
 from p2pnet.events import ConnectionClosed, StreamMoved
@@ -353,6 +354,64 @@ async def test_the_proof_of_one_peer_is_worth_nothing_in_the_hands_of_another(
     assert await thief.receive_some() == b"\x03\x01\x03"
     await thief.aclose()
     carrier.reset()
+
+
+async def ask(responder: Machine, opener: Machine, frame: Ask) -> bytes:
+    """Ask over the newest connection; return the answer, all of it."""
+    peer_id = opener.host.peer_id
+    newest = max(responder.host.connections(peer_id), key=lambda c: c.ref.number)
+    muxed = await newest.open_stream(PROTOCOL_ID)
+    await muxed.send_all(encode(frame))
+    await muxed.send_eof()
+    return b"".join([bytes(chunk) async for chunk in muxed])
+
+
+async def test_to_ask_for_an_unknown_stream_is_refused(world: World) -> None:
+    """RS13 RS14."""
+    alice, bob = await put_both(world)
+    await bob.host.connect(alice.address)
+    assert await ask(bob, alice, Ask(bytes(16), 0, bytes(16))) == b"\x03\x01\x03"
+
+
+async def test_to_ask_takes_a_proof(world: World) -> None:
+    """RS3 RS13: that of a move is none."""
+    alice, bob = await put_both(world)
+    stream = await open_echo(alice, bob)
+    await stream.send_all(b"a")
+    await stream.receive_some()
+    tokens = tokens_of(alice)
+    with pytest.raises(StreamReset):
+        await ask(bob, alice, Ask(tokens.name, 0, tokens.proof("move", 0)))
+    await stream.aclose()
+
+
+async def test_the_opener_moves_where_it_is_asked_to_but_not_by_an_old_request(
+    world: World,
+) -> None:
+    """RS13."""
+    alice, bob = await put_both(world)
+    stream = await open_echo(alice, bob)
+    await stream.send_all(b"a")
+    await stream.receive_some()
+    first, tokens = stream.connection, tokens_of(alice)
+    request = Ask(tokens.name, 0, tokens.proof("ask", 0))
+    second = await alice.host.dial(bob.host.peer_id, [without_peer(parse(bob.address))])
+    await trio.sleep(1)
+    assert await ask(bob, alice, request) == b""
+    await trio.sleep(1)
+    assert stream.connection is second
+    third = await alice.host.dial(bob.host.peer_id, [without_peer(parse(bob.address))])
+    await trio.sleep(1)
+    assert await ask(bob, alice, request) == b""
+    await trio.sleep(1)
+    assert stream.connection is second
+    assert len({first, second, third}) == 3
+    await stream.aclose()
+
+
+def tokens_of(machine: Machine) -> Tokens:
+    (entry,) = machine.host.service(Resume)._entries.values()
+    return entry.stream.machine.tokens
 
 
 @pytest.mark.parametrize("protocol_id", ["/ipfs/ping/1.0.0", "/nobody/serves/it"])
