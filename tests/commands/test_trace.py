@@ -11,8 +11,8 @@ import trio
 
 from p2pnet import open_host, presets
 from p2pnet.commands import asking
-from p2pnet.commands.arguments import spelled_out
 from p2pnet.commands.output import Output
+from p2pnet.commands.parser import spelled_out
 from p2pnet.commands.trace import SECOND_RELAY, trace
 from p2pnet.connectivity.causes import Cause
 from p2pnet.core.addresses import is_relayed

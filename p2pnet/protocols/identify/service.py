@@ -17,6 +17,7 @@ from p2pnet.core.bus import Subscription
 from p2pnet.core.channel import read_frame
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, boundary
+from p2pnet.core.version import AGENT
 from p2pnet.core.watch import Watch
 from p2pnet.errors import ConnectionLost, EventsMissed, LimitExceeded, P2PError, describe
 from p2pnet.events import (
@@ -61,7 +62,7 @@ KINDS: tuple[type[Heard], ...] = (ConnectionOpened, ConnectionClosed)
 class Identify:
     """Identify and push, ``/ipfs/id/1.0.0`` and ``/ipfs/id/push/1.0.0``."""
 
-    agent_version: str = "p2pnet/0.1.0"
+    agent_version: str = AGENT
     protocol_version: str = "ipfs/0.1.0"
     exchange_timeout: float = 5.0
     """Seconds for one exchange."""
