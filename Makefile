@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check interop bench bench-quick bench-guard bench-relay bench-sim protos clean
+.PHONY: help demo test check interop bench bench-quick bench-guard bench-relay bench-sim bench-matrix bench-growth protos clean
 
 help:
 	@echo "make demo         two peers behind NATs meet by peer id and end up direct"
@@ -15,6 +15,8 @@ help:
 	@echo "make bench-guard  fails if p2pnet is far slower than usual, beside raw sockets"
 	@echo "make bench-relay  memory of a relay for each of 1,000 reservations and 200 circuits"
 	@echo "make bench-sim    benchmarks of the simulated internet: a day of churn, a crowd of 1,000"
+	@echo "make bench-matrix  each pair of 17 kinds of NATs a hundred times: hours; can be continued"
+	@echo "make bench-growth how time and memory grow with connections, streams, sizes, delay"
 	@echo "make protos       generate p2pnet/pb anew"
 
 $(VENV)/installed: pyproject.toml
@@ -58,6 +60,12 @@ bench-relay: $(VENV)/installed
 
 bench-sim: $(VENV)/installed
 	$(BIN)/python -m benchmarks.simulated
+
+bench-matrix: $(VENV)/installed
+	$(BIN)/python -m benchmarks.matrix --page
+
+bench-growth: $(VENV)/installed
+	$(BIN)/python -m benchmarks.growth
 
 protos: $(VENV)/developing
 	$(BIN)/python protos/generate.py
