@@ -1,0 +1,190 @@
+"""The page docs/nat-matrix.md: what it says is drawn from docs/nat-matrix.csv alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement
+
+from benchmarks.matrix_verdict import Summary, misses
+from p2pnet.testing.kinds import MATRIX
+
+TRANSPORTS = ("tcp", "quic")
+SHOWN = 40
+"""Pairs that miss something, by name; others are counted."""
+
+HEAD = """\
+# Who gets through to whom
+
+> From the relayed to the direct connection, for each pair of NATs, over TCP and QUIC.
+
+Two peers meet over a relay in the simulated internet and try to become direct over one transport.
+Which pairs can is derived in [specs/nat.md](../specs/nat.md). What is asked of each pair that can:
+direct in 99 of 100 runs, in 97 at the first attempt, and within 3 round trips + 100 ms (median).
+A pair that cannot has to stay relayed and usable, and to name a cause.
+
+{runs}
+
+{verdict}
+
+Made by `make bench-matrix` (`python -m benchmarks.matrix --page`), which continues where it was
+stopped; the figures of each cell are in [nat-matrix.csv](nat-matrix.csv). One run of each pair in
+a moment: `python -m p2pnet.testing matrix`.
+
+**How it is measured.** The round trip is that between the two peers, and as long over the relay:
+that lies on the way. Links have jitter (10 % of their delay) and lose 1 % of what goes from peer to
+peer. The hosts are those of `presets.edge()`, have two relays, and have been up for 30 s, so that
+AutoNAT has judged. The time runs from the moment at which *both* peers have the relayed connection
+until *both* have a direct one, through its handshake. An attempt is a conversation of DCUtR with
+its punch; a plain dial, without a punch, belongs to the first. Of 100 seeds of a pair, half let the
+one call and half the other; 20 at a time have the same past, in which the homes were built.
+
+**Where the time goes**, in round trips, where both are behind NATs: the called identifies the
+caller (1), CONNECT there and back (1), half of one after SYNC (0.5), then TCP (1) and its security
+(1.5), or QUIC with both (1.5): 5 over TCP, 4 over QUIC. To look which ports a NAT gives (D16) takes
+longer. If SYNs do not meet and both ends listen (D15, Q20), TCP waits for one more round trip, and
+QUIC for a second.
+
+**py-libp2p** is not in the tables: it opens sockets of the system and reads its clock by itself, so
+it cannot run in the simulated internet.
+
+**In network namespaces** `python -m interop.natlab matrix` lets p2pnet meet in homes of each pair
+of kinds, whose NATs are the kernel's; `make interop` runs two pairs of each kind.
+"""
+
+
+def page(cells: Sequence[Summary]) -> str:
+    """Draw all of it."""
+    found = {(c.a, c.b, c.transport, c.round_trip): c for c in cells}
+    trips = sorted({cell.round_trip for cell in cells}, key=lambda trip: (trip != 0.08, trip))
+    head = HEAD.format(runs=told(cells, trips), verdict=verdict(found, trips))
+    return "\n".join([head, *(section(found, trip) for trip in trips)])
+
+
+def told(cells: Sequence[Summary], trips: Sequence[float]) -> str:
+    """Say what was run."""
+    words = []
+    for trip in trips:
+        here = [cell for cell in cells if cell.round_trip == trip]
+        counts = sorted(
+            {
+                sum(cell.runs for cell in pair)
+                for pair in pairs_of({(c.a, c.b, c.transport): c for c in here})
+                if pair[0].is_direct
+            }
+        )
+        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        total = sum(cell.runs for cell in here)
+        words.append(f"{span} runs of each pair that can meet at {trip * 1000:.0f} ms ({total:,})")
+    codes = Counter(cell.code for cell in cells)
+    states = ", ".join(f"`{code}` ({count:,} cells)" for code, count in codes.most_common())
+    return (
+        "**Run so far:** " + "; ".join(words) + f". Hash of the code that was measured: {states}."
+    )
+
+
+def pairs_of(
+    found: dict[tuple[str, str, str], Summary],
+) -> Iterator[tuple[Summary, ...]]:
+    """Give both directions of each pair that was measured."""
+    for transport in TRANSPORTS:
+        for a, b in combinations_with_replacement(MATRIX, 2):
+            keys = dict.fromkeys([(a, b, transport), (b, a, transport)])
+            pair = tuple(found[key] for key in keys if key in found)
+            if pair:
+                yield pair
+
+
+def verdict(found: dict[tuple[str, str, str, float], Summary], trips: Sequence[float]) -> str:
+    """Count the pairs that have what is asked for."""
+    lines = [
+        "| round trip | transport | pairs that can meet | direct, 99 % | first attempt, 97 % "
+        "| median in time | pairs that cannot | relayed, cause named |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for trip in trips:
+        for transport in TRANSPORTS:
+            here = {
+                (a, b, used): cell
+                for (a, b, used, distance), cell in found.items()
+                if distance == trip and used == transport
+            }
+            counts = count(list(pairs_of(here)))
+            row = (
+                f"{counts['direct']}",
+                f"{counts['direct'] - counts['missed direct']}",
+                f"{counts['direct'] - counts['missed first']}",
+                f"{counts['direct'] - counts['missed median']}",
+                f"{counts['relayed']}",
+                f"{counts['relayed'] - counts['missed relayed']}",
+            )
+            lines.append(
+                f"| {trip * 1000:.0f} ms | {transport.upper()} | " + " | ".join(row) + " |"
+            )
+    return "\n".join(lines)
+
+
+def count(pairs: Sequence[tuple[Summary, ...]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for pair in pairs:
+        counts[pair[0].expected] += 1
+        for missed in misses(*pair):
+            counts[f"missed {word_of(missed)}"] += 1
+    return counts
+
+
+def word_of(missed: str) -> str:
+    word = missed.split()[0]
+    return "first" if word == "at" else word
+
+
+def section(found: dict[tuple[str, str, str, float], Summary], trip: float) -> str:
+    """Draw the table of one round trip, and name what misses something."""
+    bound = 3 * trip * 1000 + 100
+    names = [
+        name for name in MATRIX if any((c.a, c.round_trip) == (name, trip) for c in found.values())
+    ]
+    lines = [
+        f"## {trip * 1000:.0f} ms",
+        "",
+        f"Median milliseconds from relayed to direct, TCP / QUIC; at most {bound:.0f} are asked",
+        "for, and what takes longer is **bold**. Rows call, columns are called; `-` stays relayed.",
+        "",
+        "| |" + "".join(f" {name} |" for name in names),
+        "|---|" + "---|" * len(names),
+    ]
+    for a in names:
+        row = "".join(f" {entry(found, a, b, trip)} |" for b in names)
+        lines.append(f"| **{a}** |{row}")
+    return "\n".join([*lines, "", *named(found, trip)]) + "\n"
+
+
+def entry(found: dict[tuple[str, str, str, float], Summary], a: str, b: str, trip: float) -> str:
+    marks = []
+    for transport in TRANSPORTS:
+        cell = found.get((a, b, transport, trip))
+        if cell is None:
+            marks.append("?")
+        elif not cell.is_direct or cell.median is None:
+            marks.append("-")
+        else:
+            text = f"{cell.median * 1000:.0f}"
+            marks.append(f"**{text}**" if cell.median > cell.bound else text)
+    return " / ".join(marks)
+
+
+def named(found: dict[tuple[str, str, str, float], Summary], trip: float) -> list[str]:
+    """Name the pairs that miss more than time."""
+    here = {
+        (a, b, used): cell for (a, b, used, distance), cell in found.items() if distance == trip
+    }
+    lines = []
+    for pair in pairs_of(here):
+        missed = [text for text in misses(*pair) if not text.startswith("median")]
+        if missed:
+            one = pair[0]
+            lines.append(f"- {one.a} and {one.b}, {one.transport.upper()}: {', '.join(missed)}")
+    if not lines:
+        return ["Each pair has the shares that are asked for."]
+    more = [f"- and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return ["These pairs miss a share:", "", *lines[:SHOWN], *more]
