@@ -26,6 +26,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from p2pnet.core.addresses import Multiaddr, Scope, components, is_relayed, scope
+from p2pnet.core.peer_id import PeerId
+
+ACCUSERS = 10
+"""It takes so many peers at least to have a class blocked: addresses may be invented (DI27)."""
 
 
 class Class(Enum):
@@ -69,6 +73,8 @@ class Counter:
 
     def __init__(self, window: int, minimum: int) -> None:
         self._results: deque[bool] = deque(maxlen=window)
+        self._accusers: deque[PeerId | None] = deque(maxlen=window)
+        """Beside each result: at which peer the class was swallowed."""
         self._window = window
         self._minimum = minimum
         self._left_out = 0
@@ -79,10 +85,15 @@ class Counter:
             return State.PROBING
         return State.ALLOWED if sum(self._results) >= self._minimum else State.BLOCKED
 
-    def learn(self, *, worked: bool) -> None:
+    def learn(self, *, worked: bool, peer: PeerId | None = None) -> None:
         if worked and self.state is State.BLOCKED:
             self.forget()  # DI21: a hole is there or not; all anew rather than bit by bit
+        accuser = None if worked else peer
+        share = max(1, self._window // ACCUSERS)
+        if accuser is not None and self._accusers.count(accuser) >= share:  # DI27
+            return
         self._results.append(worked)
+        self._accusers.append(accuser)
 
     def take_turn(self) -> bool:
         """Tell if this dial is the one in ``window`` that is let through."""
@@ -91,6 +102,7 @@ class Counter:
 
     def forget(self) -> None:
         self._results.clear()
+        self._accusers.clear()
         self._left_out = 0
 
 
@@ -122,14 +134,14 @@ class BlackHoles:
         # DI23: without an alternative there is nothing to lose.
         return left_out if any(is_public(a) and a not in left_out for a in addresses) else {}
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: Outcome, peer: PeerId | None = None) -> None:
         """Take in what a dial of a peer has shown (DI20)."""
         lively = [*outcome.answered, *([outcome.winner] if outcome.winner else [])]
         worked = union(map(classes_of, lively))
         for each in worked:
             self._counters[each].learn(worked=True)
         for each in swallowed(outcome) - worked:
-            self._counters[each].learn(worked=False)
+            self._counters[each].learn(worked=False, peer=peer)
 
     def forget(self) -> None:
         """Begin anew: this machine is in another network (DI24)."""

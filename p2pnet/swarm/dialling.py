@@ -108,7 +108,7 @@ class Dialling:
         try:
             return await self._race(peer_id, attempts, how, failed=failed, result=result)
         finally:
-            self.black_holes.learn(shown_by(result, trio.current_time()))
+            self.black_holes.learn(shown_by(result, trio.current_time()), peer_id)
 
     async def at_once(
         self, peer_id: PeerId, addresses: Sequence[Multiaddr], how: How

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pnet.core.addresses import Multiaddr, components, parse
+from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import LeftOut, NotDialled
 from p2pnet.events import NetworkChanged
@@ -154,9 +155,13 @@ NO_IPV6 = {TCP6: (99.0, None), QUIC6: (99.0, None)}
 Answers = dict[Multiaddr, tuple[float, Exception | None]]
 
 
+MANY = [PeerId.from_public_key(PrivateKey.from_seed(bytes([n]) * 32).public_key) for n in range(20)]
+
+
 async def dial_often(swarm: Swarm, times: int, *addresses: Multiaddr) -> None:
-    for _ in range(times):
-        connection = await dial(swarm, *addresses)
+    """Dial twenty peers in turn: one alone has little to say (DI27)."""
+    for each in range(times):
+        connection = await swarm.dial_ranked(MANY[each % len(MANY)], addresses, insist=NONE)
         await connection.aclose()
         await wait_all_tasks_blocked()
 
@@ -190,6 +195,23 @@ async def test_di20_what_loses_a_hundred_times_in_silence_is_left_out(
         # DI22: one in a hundred dials tries it.
         await dial_often(swarm, 1, *all_of_them)
         assert set(wires.dialled[-3:]) & set(answers)
+
+
+async def test_di27_one_peer_alone_blocks_nothing_however_often_it_is_dialled(
+    autojump_clock: MockClock,
+) -> None:
+    wires = Wires({**NO_UDP, A: (0.1, None)}, udp=True)
+    async with running(wires) as swarm:
+        holes = swarm._dialling.black_holes
+        for _ in range(300):
+            connection = await swarm.dial_ranked(PEER, [QUIC4, A], insist=NONE)
+            await connection.aclose()
+            await wait_all_tasks_blocked()
+        assert holes.state(Class.UDP) is State.PROBING
+        await dial_often(swarm, 89, QUIC4, A)
+        assert holes.state(Class.UDP) is State.PROBING
+        await dial_often(swarm, 1, QUIC4, A)
+        assert holes.state(Class.UDP) is State.BLOCKED
 
 
 async def test_di14_what_a_black_hole_left_out_is_told(autojump_clock: MockClock) -> None:
