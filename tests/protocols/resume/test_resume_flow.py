@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from p2pnet.protocols.resume.carrier import Carrier
 from p2pnet.protocols.resume.halves import SMALL_PIECE, Kept
 from p2pnet.protocols.resume.machine import Machine
-from p2pnet.protocols.resume.messages import SMALLEST_WINDOW, Decoder, Open
+from p2pnet.protocols.resume.messages import MAX_DATA, SMALLEST_WINDOW, Decoder, Open
 from p2pnet.protocols.resume.policy import Tokens
+from p2pnet.protocols.resume.stream import MIN_TURN, next_turn
 from tests.protocols.resume.peers import ALICE, BOB
 
 TOKENS = Tokens(bytes(16), ALICE, BOB)
@@ -153,3 +154,14 @@ def test_small_pieces_are_put_together() -> None:
     for _ in range(SMALL_PIECE):
         kept.add(b"ab", 0, 2)
     assert len(kept._pieces) == 2
+
+
+def test_a_turn_is_large_on_a_fast_carrier_and_small_on_a_slow_one() -> None:
+    turn = MIN_TURN
+    for _ in range(10):
+        turn = next_turn(turn, turn, 0.0001)
+    assert turn == MAX_DATA
+    assert next_turn(turn, turn // 4, 0.0001) == turn
+    assert next_turn(turn, turn, 0.01) == turn
+    assert next_turn(turn, 1, 0.1) == turn // 2
+    assert next_turn(MIN_TURN, 1, 0.1) == MIN_TURN
