@@ -15,9 +15,9 @@ import trio
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.env import ByteStream, Network
 from p2pnet.core.tasks import boundary, close_at_once
+from p2pnet.core.version import AGENT
 from p2pnet.errors import ProtocolError
 from p2pnet.host.host import Host
-from p2pnet.protocols.identify import Identify
 from p2pnet.protocols.relay import RelayServer
 
 logger = logging.getLogger("p2pnet.metrics")
@@ -74,7 +74,7 @@ def exposition(host: Host) -> str:
 
 
 def of_host(host: Host) -> Iterable[Metric]:
-    version = {"version": Identify().agent_version, "peer_id": str(host.peer_id)}
+    version = {"version": AGENT, "peer_id": str(host.peer_id)}
     yield Metric("p2pnet_info", "Which program this is, and which peer.", [(version, 1)])
     yield Metric("p2pnet_connections", "Live connections.", alone(len(host.connections())))
 
