@@ -18,9 +18,9 @@ from ipaddress import ip_address
 import trio
 
 from interop.redis_client import open_redis
+from interop.runner import UnfitSettings, exit_code, latency, need
 from p2pnet import TCP, TLS, HostConfig, Noise, Ping, WebSocket, open_host, presets
 from p2pnet.core.addresses import Multiaddr, components
-from p2pnet.errors import describe
 from p2pnet.interfaces import Part, Security, Transport
 from p2pnet.transports.quic import QUIC
 
@@ -37,10 +37,6 @@ NOT_SPOKEN = {
     "webrtc": "it is for browsers",
     "webrtc-direct": "it is for browsers",
 }
-
-
-class UnfitSettings(Exception):
-    """The environment asks for what this program does not do, or does not say enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +85,6 @@ def read_settings(env: Mapping[str, str]) -> Settings:
         ),
         env.get("muxer"),
     )
-
-
-def need(env: Mapping[str, str], name: str) -> str:
-    if not env.get(name):
-        raise UnfitSettings(f"{name} is not set")
-    return env[name]
 
 
 def check(settings: Settings, muxer: str | None) -> Settings:
@@ -151,23 +141,16 @@ def report(settings: Settings, handshake_ms: float, ping_ms: float) -> str:
     if not settings.is_unified:
         # Three l's, as the contract has it.
         return json.dumps({"handshakePlusOneRTTMillis": handshake_ms, "pingRTTMilllis": ping_ms})
-    return (
-        "latency:\n"
-        f"  handshake_plus_one_rtt: {handshake_ms:.3f}\n"
-        f"  ping_rtt: {ping_ms:.3f}\n"
-        "  unit: ms"
-    )
+    return latency(handshake_ms, ping_ms)
 
 
 async def run(env: Mapping[str, str]) -> int:
-    try:
+    async def act() -> None:
         settings = read_settings(env)
         with trio.fail_after(settings.seconds):
             await (dial if settings.is_dialer else listen)(settings)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the runner gets it as an exit code
-        print(f"failed: {describe(error)}", file=sys.stderr)
-        return 1
-    return 0
+
+    return await exit_code(act)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -49,13 +51,20 @@ async def punch(
             )
 
 
-def main(relay: str, listener: str, dialer: str, transport: str = "tcp") -> None:
+@contextmanager
+def two_homes() -> Iterator[Laboratory]:
+    """Have a relay in public, and a listener and a dialer, each in a home behind a NAT."""
     with Laboratory(delay=0.02) as laboratory:
         laboratory.add_public("relay", "11.0.0.1")
         laboratory.add_home("home of the listener", outside="11.0.1.1")
         laboratory.add_home("home of the dialer", outside="11.0.2.1")
         laboratory.add_host("home of the listener", "listener")
         laboratory.add_host("home of the dialer", "dialer")
+        yield laboratory
+
+
+def main(relay: str, listener: str, dialer: str, transport: str = "tcp") -> None:
+    with two_homes() as laboratory:
         punching = partial(punch, laboratory, relay, listener, dialer, transport=transport)
         print(json.dumps(trio.run(punching)), flush=True)
 
