@@ -23,6 +23,7 @@ LETTERS = {
     "dialing": "DI",
     "framing": "F",
     "identify": "I",
+    "keepalive": "KA",
     "multistream": "M",
     "nat": "NT",
     "noise": "N",

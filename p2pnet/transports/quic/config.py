@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from p2pnet.core.keepalive import LONGEST_SILENCE
 from p2pnet.errors import ExtraMissing
 from p2pnet.interfaces import Kit
 from p2pnet.security.tls.certificate import make_certificate
@@ -31,8 +32,9 @@ class QUIC:
     """Seconds until a dial that nobody answers is given up."""
     idle_timeout: float = 30.0
     """Seconds of silence after which a peer counts as gone; the smaller of both ends' holds."""
-    keep_alive: float = 5.0
-    """Seconds of silence after which a peer is pinged, at most a third of the idle timeout."""
+    keep_alive: float = LONGEST_SILENCE
+    """Seconds of silence after which a peer is pinged, or up to 15 % earlier; at most half of the
+    idle timeout. More than 15 loses mappings of NATs that forget after 20."""
     linger: float = 1.0
     """Seconds a closed connection waits at most for what was sent before to arrive."""
     max_streams: int = 256

@@ -17,6 +17,7 @@ import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address
 from p2pnet.core.env import Env
+from p2pnet.core.keepalive import silence
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.progress import answered
 from p2pnet.core.tasks import bare_exceptions
@@ -110,6 +111,7 @@ class QuicConnection:
         self._kicked = trio.lowlevel.ParkingLot()
         self._changed = trio.lowlevel.ParkingLot()
         self._ping_at = math.inf
+        self._drawn = terms.env.jitter(0.0, 1.0)
         self._drivers = 0
         self.on_settled: Callable[[], None] = lambda: None  # The handshake is over, either way.
         way.socket.enter(self, self._ids)
@@ -338,7 +340,7 @@ class QuicConnection:
 
     @property
     def _keep_alive(self) -> float:
-        return min(self._terms.keep_alive, self._core.idle_timeout / 3)  # Q11
+        return silence(self._terms.keep_alive, self._core.idle_timeout, self._drawn)  # Q11
 
     def _wake_senders(self) -> None:
         self._changed.unpark_all()
