@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from p2pnet import presets
-from p2pnet.core.addresses import ip_of
+from p2pnet.core.addresses import Scope, ip_of, scope
 from p2pnet.errors import DialError
 from p2pnet.events import PunchGivenUp, ReservationFailed
 from p2pnet.interfaces import Connection
@@ -69,11 +69,9 @@ async def test_two_peers_in_one_home_whose_router_turns_packets_around(world: Wo
     await gets_direct(*await put_two(world, world.home(ALL_KINDS["hairpinning"])))
 
 
-async def test_two_peers_in_one_home_without_hairpinning_stay_relayed(world: World) -> None:
-    # Private addresses are not punched at, as those of strangers would lead anywhere (D7). It
-    # is for a discovery within the LAN to tell the peers of each other.
-    alice, bob = await put_two(world, world.home("port-restricted"))
-    assert "no answer" in await stays_relayed(alice, bob)
+async def test_two_peers_in_one_home_whose_router_turns_nothing_around(world: World) -> None:
+    connection = await gets_direct(*await put_two(world, world.home("port-restricted")))
+    assert scope(connection.remote_address) is Scope.PRIVATE  # D20
 
 
 async def test_two_peers_in_one_home_who_know_their_addresses_need_no_relay(world: World) -> None:
