@@ -54,6 +54,7 @@ from p2pnet.protocols.dcutr.policy import (
 )
 from p2pnet.protocols.dcutr.prediction import Offering, with_predicted
 from p2pnet.protocols.dcutr.sampling import Lookout, Sampler
+from p2pnet.protocols.dcutr.witness import be_seen
 
 STAGGER = 0.001
 """Seconds between two dials: each may move the port of the next one."""
@@ -137,11 +138,20 @@ class Puncher:
 
     async def _wait_candidates(self) -> tuple[Multiaddr, ...]:
         await trio.lowlevel.checkpoint()
+        if found := self.candidates():
+            return found
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(be_seen, self._host)
+            found = await self._await_candidates()
+            nursery.cancel_scope.cancel()
+        if found:
+            return found
+        raise NoPunchAddress("no peer has told this host a public address of its own")
+
+    async def _await_candidates(self) -> tuple[Multiaddr, ...]:
         deadline = trio.current_time() + self._bounds.address_timeout
         with self._host.subscribe(AddressObserved, AddressesChanged) as news:
-            while not (found := self.candidates()):
-                if trio.current_time() >= deadline:
-                    raise NoPunchAddress("no peer has told this host a public address of its own")
+            while not (found := self.candidates()) and trio.current_time() < deadline:
                 with trio.move_on_after(RECHECK_INTERVAL):
                     try:
                         await anext(news)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Final, Literal, get_args
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, Scope, place_of, scope, without_peer
+from p2pnet.core.addresses import place_of, without_peer
 from p2pnet.core.tasks import boundary
 from p2pnet.interfaces import Apart, Connection, ServiceHost
 from p2pnet.protocols.dcutr.prediction import SAMPLES, Forecast, Sample, foresee
+from p2pnet.protocols.dcutr.witness import TRANSPORTS, Transport, witnesses
 
-Transport = Literal["tcp", "udp"]
-
-TRANSPORTS: Final[tuple[Transport, ...]] = get_args(Transport)
 logger = logging.getLogger("p2pnet.dcutr")
 
 
@@ -106,17 +103,8 @@ class Sampler:
                 samples.append(Sample(place.protocol, local.endpoint.port, place.endpoint))
 
     def _witness(self, transport: str) -> Connection | None:
-        """Return a connection to a public peer that was dialled, so it can be dialled again."""
-        for connection in self._host.connections():
-            if connection.is_relayed or connection.is_inbound or connection.is_closed:
-                continue
-            if is_public_ipv4(connection.remote_address, transport):
+        for connection in witnesses(self._host):
+            place = place_of(connection.remote_address)
+            if place is not None and place.protocol == transport and not place.endpoint.is_ipv6:
                 return connection
         return None
-
-
-def is_public_ipv4(address: Multiaddr, transport: str) -> bool:
-    place = place_of(address)
-    if place is None or place.protocol != transport or place.endpoint.is_ipv6:
-        return False
-    return scope(address) is Scope.PUBLIC
