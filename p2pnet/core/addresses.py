@@ -50,6 +50,8 @@ __all__ = [
 NAME = "multiaddr"
 MAX_ADDRESS_BYTES = 1024
 MAX_COMPONENTS = 16
+KEPT = 1024
+"""Answers remembered of one question: of most addresses the same is asked again and again."""
 DNS_KINDS = frozenset({"dns", "dns4", "dns6", "dnsaddr"})
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -100,6 +102,7 @@ class Scope(Enum):
     UNROUTABLE = "unroutable"
 
 
+@lru_cache(maxsize=KEPT)
 def parse(text: str) -> Multiaddr:
     """Read an address from text.
 
@@ -130,12 +133,17 @@ def decode_untrusted(data: bytes) -> Multiaddr:
     if not 0 < len(data) <= MAX_ADDRESS_BYTES:  # A1
         raise ProtocolError(NAME, f"address of {len(data)} bytes")
     try:
-        address = rebuilt(Multiaddr(bytes(data)))
+        address = rebuilt_of(bytes(data))
     except (ValueError, LookupError, TypeError, ArithmeticError):
         raise ProtocolError(NAME, "malformed address") from None
     if address.to_bytes() != data:  # A2: a truncated value is read as zeros
         raise ProtocolError(NAME, "malformed address")
     return address
+
+
+@lru_cache(maxsize=KEPT)
+def rebuilt_of(data: bytes) -> Multiaddr:
+    return rebuilt(Multiaddr(data))
 
 
 def decode_many_untrusted(addresses: Iterable[bytes]) -> tuple[Multiaddr, ...]:
@@ -168,23 +176,30 @@ def encode(address: Multiaddr) -> bytes:
     return address.to_bytes()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4 * KEPT)
 def components(address: Multiaddr) -> tuple[tuple[str, str], ...]:
     """Take an address apart into (protocol name, value or empty text)."""
     return tuple((protocol.name, value or "") for protocol, value in address.items())
 
 
 def join(parts: Iterable[tuple[str, str]]) -> Multiaddr:
+    return _joined(tuple(parts))
+
+
+@lru_cache(maxsize=KEPT)
+def _joined(parts: tuple[tuple[str, str], ...]) -> Multiaddr:
     text = "".join(f"/{name}/{value.lstrip('/')}" if value else f"/{name}" for name, value in parts)
     return Multiaddr(text)
 
 
+@lru_cache(maxsize=KEPT)
 def peer_id_of(address: Multiaddr) -> PeerId | None:
     """Return the peer an address ends at: its last component, if that is ``/p2p``."""
     name, value = components(address)[-1]
     return PeerId.parse(value) if name == "p2p" else None
 
 
+@lru_cache(maxsize=KEPT)
 def with_peer(address: Multiaddr, peer_id: PeerId) -> Multiaddr:
     """Put ``/p2p/<peer_id>`` at the end, unless it is there already."""
     if peer_id_of(address) == peer_id:
@@ -200,6 +215,7 @@ def without_peer(address: Multiaddr) -> Multiaddr:
     return join(parts[:-1])
 
 
+@lru_cache(maxsize=KEPT)
 def is_relayed(address: Multiaddr) -> bool:
     return any(name == "p2p-circuit" for name, _ in components(address))
 
@@ -227,17 +243,20 @@ def circuit_of(address: Multiaddr) -> Circuit:
     )
 
 
+@lru_cache(maxsize=KEPT)
 def circuit_address(relay_address: Multiaddr, target: PeerId | None = None) -> Multiaddr:
     """Make a relayed address from the full address of a relay, ``/p2p/<relay>`` included."""
     tail = "/p2p-circuit" + (f"/p2p/{target}" if target else "")
     return relay_address.encapsulate(Multiaddr(tail))
 
 
+@lru_cache(maxsize=KEPT)
 def from_endpoint(endpoint: Endpoint) -> Multiaddr:
     kind = "ip6" if endpoint.is_ipv6 else "ip4"
     return Multiaddr(f"/{kind}/{endpoint.host}/tcp/{endpoint.port}")
 
 
+@lru_cache(maxsize=KEPT)
 def tcp_endpoint(address: Multiaddr) -> Endpoint | None:
     """Return the endpoint of a plain TCP address with an IP; None for every other kind."""
     parts = components(address)
@@ -248,6 +267,7 @@ def tcp_endpoint(address: Multiaddr) -> Endpoint | None:
             return None
 
 
+@lru_cache(maxsize=KEPT)
 def place_of(address: Multiaddr) -> Place | None:
     """Return where a direct address with an IP leads; None for names, and for relayed ones."""
     match components(address):
@@ -259,6 +279,7 @@ def place_of(address: Multiaddr) -> Place | None:
             return None
 
 
+@lru_cache(maxsize=KEPT)
 def quic_endpoint(address: Multiaddr) -> Endpoint | None:
     """Return the endpoint of an address of QUIC with an IP; None for every other kind."""
     parts = components(address)
@@ -269,6 +290,7 @@ def quic_endpoint(address: Multiaddr) -> Endpoint | None:
             return None
 
 
+@lru_cache(maxsize=KEPT)
 def quic_address(endpoint: Endpoint) -> Multiaddr:
     kind = "ip6" if endpoint.is_ipv6 else "ip4"
     return Multiaddr(f"/{kind}/{endpoint.host}/udp/{endpoint.port}/quic-v1")
@@ -286,7 +308,7 @@ def with_host(address: Multiaddr, ip: str) -> Multiaddr:
     return join([(kind, ip), *components(address)[1:]])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4 * KEPT)
 def at_endpoint(address: Multiaddr, endpoint: Endpoint) -> Multiaddr:
     """Put another IP and port into a direct address with an IP; what is behind them stays."""
     (transport, _), *behind = components(address)[1:]
@@ -294,11 +316,13 @@ def at_endpoint(address: Multiaddr, endpoint: Endpoint) -> Multiaddr:
     return join([(kind, endpoint.host), (transport, str(endpoint.port)), *behind])
 
 
+@lru_cache(maxsize=KEPT)
 def ip_of(address: Multiaddr) -> IpAddress | None:
     kind, value = components(address)[0]
     return ipaddress.ip_address(value) if kind in ("ip4", "ip6") else None
 
 
+@lru_cache(maxsize=KEPT)
 def scope(address: Multiaddr) -> Scope:
     """Tell from where the first hop of an address can be dialled."""
     kind, value = components(address)[0]
