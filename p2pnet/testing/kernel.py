@@ -9,7 +9,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from random import Random
 
@@ -25,6 +25,8 @@ from p2pnet.testing.timeline import Timer
 FIRST_EPHEMERAL_PORT, LAST_EPHEMERAL_PORT = 32_768, 60_999
 MAX_BACKLOG = 1024
 MAX_WAITING_DATAGRAMS = 256
+KEPT = 4096
+"""Hosts of which is known what they are: it is asked for each packet, and takes long to tell."""
 HEADERS = 40
 """Bytes of a packet that are no data of a segment: without options, and IPv4."""
 
@@ -202,7 +204,7 @@ class Kernel:
     # ---- addresses and ports -------------------------------------------------------------
 
     def owns(self, host: str) -> bool:
-        return host in self.addresses or ip_address(host).is_loopback
+        return host in self.addresses or is_loopback(host)
 
     def source_for(self, remote: Endpoint) -> str:
         """Return the address from which this machine reaches another.
@@ -210,7 +212,7 @@ class Kernel:
         Raises:
             OSError: if it has none of that family.
         """
-        if ip_address(remote.host).is_loopback:
+        if is_loopback(remote.host):
             return remote.host
         for own in self.addresses:
             if (":" in own) == remote.is_ipv6:
@@ -313,6 +315,12 @@ def overlap(one: Endpoint, other: Endpoint) -> bool:
     return one.host == other.host or one.is_unspecified or other.is_unspecified
 
 
+@lru_cache(maxsize=KEPT)
+def is_loopback(host: str) -> bool:
+    return ip_address(host).is_loopback
+
+
+@lru_cache(maxsize=KEPT)
 def is_multicast(host: str) -> bool:
     return ip_address(host).is_multicast
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import cache
 from typing import Literal
 
 from p2pnet.core.addresses import Endpoint
@@ -20,6 +21,7 @@ class Flags(Flag):
     FIN = auto()
     RST = auto()
 
+    @cache
     def __str__(self) -> str:
         return "+".join(flag.name or "" for flag in self) or "-"
 
