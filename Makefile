@@ -44,7 +44,7 @@ check: $(VENV)/developing
 	$(BIN)/lint-imports --no-cache
 
 interop: $(VENV)/developing
-	$(BIN)/python -m pytest -rs interop
+	$(BIN)/python -m pytest -rs -o faulthandler_timeout=1800 interop # the first tests build peers
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
