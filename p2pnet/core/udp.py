@@ -23,14 +23,16 @@ MAX_TRAIN_BYTES = 64_000
 MAX_TRAIN_DATAGRAMS = 64
 MAX_RECEIVED_AT_ONCE = 16
 """System calls until other tasks have their turn; each may bring a whole train."""
+ALWAYS_CARRIED_BYTES = 1232
+"""In one datagram, by each interface that has IPv6."""
 WANTED_BUFFER_BYTES = 2 * 1024 * 1024
 ANCILLARY_BYTES = 256
 
 IS_LINUX = sys.platform == "linux"
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
-IP_PKTINFO, IP_MTU_DISCOVER, IP_PMTUDISC_DO = 8, 10, 2
+IP_PKTINFO, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 8, 10, 3
 IPV6_RECVPKTINFO, IPV6_PKTINFO = 49, 50
-IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO = 23, 2
+IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE = 23, 3
 LOST = (errno.EMSGSIZE, errno.ECONNREFUSED, errno.EPERM)
 """What becomes of a datagram, not of a socket: as if it had been lost on its way."""
 NO_OFFLOAD = (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOPROTOOPT)
@@ -142,10 +144,10 @@ class Batches:
         self._try_option(SOL_UDP, UDP_GRO, 1)
         if self._is_ipv6:
             self._try_option(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-            self._try_option(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO)
+            self._try_option(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE)
         else:
             self._try_option(socket.IPPROTO_IP, IP_PKTINFO, 1)
-            self._try_option(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+            self._try_option(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
 
     def _try_option(self, level: int, option: int, value: int) -> None:
         try:
@@ -184,7 +186,10 @@ class Batches:
             raise
         except OSError as error:
             if len(train) > 1 and error.errno in NO_OFFLOAD:
-                self._can_send_trains = False
+                # An older kernel says EINVAL of segments larger than the interface takes, too.
+                self._can_send_trains = (
+                    error.errno == errno.EINVAL and len(train[0]) > ALWAYS_CARRIED_BYTES
+                )
                 for datagram in train:
                     self.send([datagram], remote, source)
             elif error.errno not in LOST:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from aioquic import tls
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection, QuicConnectionAdapter, QuicConnectionState
+from aioquic.quic.connection import QuicConnectionAdapter, QuicConnectionState
 from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion, encode_quic_retry
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
@@ -22,6 +22,7 @@ from aioquic.quic.stream import QuicStream
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.security.tls.steady import SteadyKey
+from p2pnet.transports.quic.aioquic_probing import ProbingConnection
 from p2pnet.transports.quic.core import (
     ALPN,
     FAULTS,
@@ -93,7 +94,7 @@ class Aioquic:
         )
 
 
-class Connection(QuicConnection):
+class Connection(ProbingConnection):
     """aioquic's connection, bent to libp2p's rules."""
 
     def __init__(
@@ -105,8 +106,9 @@ class Connection(QuicConnection):
     ) -> None:
         super().__init__(
             configuration=configuration,
-            original_destination_connection_id=original_id,
-            retry_source_connection_id=retry_id,
+            most=settings.max_datagram_bytes,
+            original_id=original_id,
+            retry_id=retry_id,
         )
         self._reset_token = settings.reset_token
         self.violation: tuple[int, str] | None = None

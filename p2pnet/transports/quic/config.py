@@ -50,7 +50,10 @@ class QUIC:
     max_unsent_bytes: int = 1_048_576
     """Bytes that a connection keeps to be sent; beyond that each stream may keep 16 KiB."""
     datagram_bytes: int = 1232
-    """Largest datagram: what every IPv6 network carries. 1200 to 1452."""
+    """Largest datagram in the beginning: what every IPv6 network carries. 1200 to 1452."""
+    max_datagram_bytes: int = MAX_DATAGRAM_BYTES
+    """So large a datagram a path is probed for, once there is much to send; 1452 at most, what
+    Ethernet carries. The same as ``datagram_bytes``: no probes."""
     retry_above: int = 64
     """So many handshakes under way on a listener, and who comes must show its address first."""
     max_handshakes: int = 1024
@@ -66,9 +69,11 @@ class QUIC:
             raise ValueError("core is 'aioquic' or 'qh3'")
         if not 1 <= self.max_streams <= 2**16:
             raise ValueError("max_streams is between 1 and 65536")
-        if not MIN_DATAGRAM_BYTES <= self.datagram_bytes <= MAX_DATAGRAM_BYTES:
+        sizes = (MIN_DATAGRAM_BYTES, self.datagram_bytes, self.max_datagram_bytes)
+        if list(sizes) != sorted(sizes) or self.max_datagram_bytes > MAX_DATAGRAM_BYTES:
             raise ValueError(
-                f"datagram_bytes is between {MIN_DATAGRAM_BYTES} and {MAX_DATAGRAM_BYTES}"
+                f"datagram_bytes is between {MIN_DATAGRAM_BYTES} and max_datagram_bytes, "
+                f"and that no more than {MAX_DATAGRAM_BYTES}"
             )
         if not 0 <= self.retry_above <= self.max_handshakes:
             raise ValueError("retry_above is between 0 and max_handshakes")
@@ -97,6 +102,7 @@ class QUIC:
             reset_token=secrets.reset_token,
             idle_timeout=self.idle_timeout,
             datagram_bytes=self.datagram_bytes,
+            max_datagram_bytes=self.max_datagram_bytes,
             max_streams=self.max_streams,
             stream_window=self.stream_window,
             max_stream_window=self.max_stream_window,

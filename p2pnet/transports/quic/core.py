@@ -209,6 +209,7 @@ class CoreSettings:
     """Makes the token by which we disown a connection ID."""
     idle_timeout: float
     datagram_bytes: int
+    max_datagram_bytes: int
     max_streams: int
     stream_window: int
     max_stream_window: int

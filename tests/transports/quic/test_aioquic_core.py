@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.packet import QuicPreferredAddress
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.keys import PrivateKey
 from p2pnet.security.tls.certificate import make_certificate
 from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore, Connection
+from p2pnet.transports.quic.aioquic_probing import Reno
 from p2pnet.transports.quic.core import Core, CoreSettings, HandshakeDone, Library, StreamData
 from p2pnet.transports.quic.qh3_core import Qh3
 
@@ -26,6 +28,7 @@ def settings() -> CoreSettings:
         reset_token=lambda id_: id_ * 2,
         idle_timeout=30.0,
         datagram_bytes=1232,
+        max_datagram_bytes=1452,
         max_streams=7,
         stream_window=WINDOW,
         max_stream_window=WINDOW,
@@ -146,14 +149,20 @@ def test_the_private_names_of_aioquic_are_there() -> None:
     connection.connect((SERVER.host, SERVER.port), 0.0)
     for name in (
         "_close_event",
+        "_cryptos",
         "_find_network_path",
+        "_flush_builder",
+        "_handshake_confirmed",
         "_host_cids",
         "_local_max_data",
         "_local_max_streams_bidi",
         "_local_max_streams_uni",
         "_local_next_stream_id_bidi",
         "_loss",
+        "_max_datagram_size",
         "_network_paths",
+        "_packet_number",
+        "_parse_transport_parameters",
         "_peer_cid",
         "_peer_cid_available",
         "_probe_preferred_address",
@@ -161,8 +170,11 @@ def test_the_private_names_of_aioquic_are_there() -> None:
         "_remote_max_streams_bidi",
         "_remote_preferred_address",
         "_replenish_connection_ids",
+        "_serialize_transport_parameters",
+        "_spin_bit",
         "_state",
         "_streams",
+        "_version",
         "_write_connection_limits",
         "_write_stream_limits",
     ):
@@ -180,6 +192,9 @@ def test_the_private_names_of_aioquic_are_there() -> None:
     assert connection.tls._x448_private_key is None, "keys are made that nobody uses"
     assert len(connection.tls._ec_private_keys) == 1
     assert connection.round_trip == connection._loss._rtt_smoothed
+    assert connection._loss._pacer._max_datagram_size == 1232
+    assert type(connection._loss._cc) is Reno, "probes need to hear what becomes of packets"
+    assert RenoCongestionControl(max_datagram_size=1)._max_datagram_size == 1
     assert not connection.violation
     connection.close(10, 0, "as the library does")
     assert connection.violation == (10, "as the library does")
