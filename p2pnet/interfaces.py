@@ -376,8 +376,11 @@ class Connection(Protocol):
         """How many streams are open on it, both ways."""
         ...
 
-    async def open_stream(self, protocol_id: str, *alternatives: str) -> Stream:
+    async def open_stream(self, protocol_id: str, *alternatives: str, lazy: bool = False) -> Stream:
         """Open a stream on this very connection, limited or not.
+
+        ``lazy``, with one protocol: do not wait to hear if the remote speaks it, even if it has
+        not said so. A refusal shows when something is to be received.
 
         Raises:
             NegotiationFailed: if the remote speaks none of the protocols.

@@ -152,24 +152,26 @@ class LiveConnection:
             finally:
                 self._inbound.discard(muxed)
 
-    async def open_stream(self, protocol_id: str, *alternatives: str) -> Stream:
+    async def open_stream(self, protocol_id: str, *alternatives: str, lazy: bool = False) -> Stream:
         if self.is_closed:
             raise ConnectionLost(f"the connection to {self.peer_id} has ended")
         if len(self._outbound) + self._opening >= self._config.max_outbound_streams:
             raise LimitExceeded("max_outbound_streams", self._config.max_outbound_streams)
         self._opening += 1
         try:
-            return await self._open(protocol_id, *alternatives)
+            return await self._open(protocol_id, *alternatives, lazy=lazy)
         finally:
             self._opening -= 1
 
-    async def _open(self, protocol_id: str, *alternatives: str) -> Stream:
+    async def _open(self, protocol_id: str, *alternatives: str, lazy: bool) -> Stream:
         proposals = (protocol_id, *alternatives)
         known = self._peers.protocols(self.peer_id) or frozenset()
         muxed = await self._capable.open_stream()
         spoken = next((proposal for proposal in proposals if proposal in known), None)
+        if lazy and not alternatives:
+            spoken = protocol_id
         if spoken is not None:
-            # M6: the peer said that it serves the protocol, so there is no need to wait.
+            # M6: the peer said that it serves the protocol, or the caller bears a refusal.
             return self._opened(muxed, spoken, lazy=True)
         try:
             with trio.fail_after(self._config.negotiation_timeout):

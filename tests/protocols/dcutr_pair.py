@@ -48,10 +48,14 @@ class Pair:
             await host.start((config or DCUtR()).build(host.kit))
 
     def call(self) -> MemoryConnection:
-        """Let Alice call Bob; return Alice's end."""
-        relayed = self.world.connect(self.alice, self.bob, relay=RELAY, latency=LATENCY)
+        """Let Alice call Bob; return Alice's end. Bob knows at once who she is."""
+        relayed = self.arrive()
         self.identify(relayed.other_end)
         return relayed
+
+    def arrive(self) -> MemoryConnection:
+        """Let Alice call Bob; return Alice's end. She has not identified herself yet."""
+        return self.world.connect(self.alice, self.bob, relay=RELAY, latency=LATENCY)
 
     def identify(self, connection: MemoryConnection, *protocols: str, pushed: bool = False) -> None:
         """Let the host of this end learn which protocols the other has."""

@@ -124,6 +124,14 @@ class MemoryStream(Stream):
         self.inward.reset()
 
 
+class RefusedStream(MemoryStream):
+    """A lazy stream of a protocol that the remote does not speak."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.sleep(2 * self.outward.latency)
+        raise NegotiationFailed([self.protocol_id])
+
+
 @dataclass(eq=False)
 class MemoryConnection:
     """One end of a connection."""
@@ -173,12 +181,17 @@ class MemoryConnection:
     def other_end(self) -> MemoryConnection:
         return self.remote.ends[self.ref.number]
 
-    async def open_stream(self, protocol_id: str, *alternatives: str) -> MemoryStream:
+    async def open_stream(
+        self, protocol_id: str, *alternatives: str, lazy: bool = False
+    ) -> MemoryStream:
         await trio.sleep(self.open_seconds)
         if self.is_closed:
             raise ConnectionLost("the connection has ended")
         self.opened.append(protocol_id)
         handler = self.remote.handlers.get(protocol_id)
+        if handler is None and lazy:
+            pipe = Pipe(self.latency)
+            return RefusedStream(pipe, pipe, self, protocol_id)
         if handler is None:
             raise NegotiationFailed([protocol_id, *alternatives])
         near, far = self.stream_pair(protocol_id)

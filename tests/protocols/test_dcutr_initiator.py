@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from p2pnet.core.addresses import parse, with_peer
 from p2pnet.events import AddressObserved, PunchStarted
+from p2pnet.interfaces import Stream
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
 from tests.protocols.dcutr_pair import BOB, LATENCY, Pair
@@ -56,16 +57,94 @@ async def test_a_peer_that_does_not_speak_it_is_left_alone_until_it_does(
     assert pair.punched(pair.bob) == [1]
 
 
-async def test_a_peer_that_did_not_identify_is_tried(autojump_clock: MockClock, pair: Pair) -> None:
-    """D2."""
+async def test_connect_does_not_wait_until_the_peer_has_identified_itself(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D2: Both answers are here after a round trip."""
     await pair.start()
+    began = trio.current_time()
+    relayed = pair.arrive()
+    await trio.sleep(2 * LATENCY)
+    pair.identify(relayed.other_end)
+    await trio.sleep(1)
+    assert pair.dialled_at(pair.alice, began) == [pytest.approx(3 * LATENCY)]
+    assert pair.dialled_at(pair.bob, began) == [pytest.approx(3 * LATENCY)]
+
+
+@pytest.mark.parametrize("fails_after", [0.5, 20.0])
+async def test_a_peer_that_does_not_identify_itself_is_waited_for_a_second_and_punched(
+    autojump_clock: MockClock, pair: Pair, fails_after: float
+) -> None:
+    """D2 D3."""
+    await pair.start(DCUtR(head_start=1.0))
     pair.let_through()
-    relayed = pair.world.connect(pair.alice, pair.bob, relay="/ip4/11.9.9.9/tcp/1/p2p-circuit")
-    await trio.sleep(10)
-    assert relayed.other_end.opened == []
+    began = trio.current_time()
+    relayed = pair.arrive()
+    await trio.sleep(fails_after)
     pair.fail_to_identify(relayed.other_end)
+    await trio.sleep(2)
+    assert pair.punched(pair.bob) == [1]
+    sync = min(fails_after, 2 * LATENCY + 1.0)
+    assert pair.dialled_at(pair.alice, began) == [pytest.approx(sync + LATENCY)]
+
+
+async def reset(stream: Stream) -> None:
+    stream.reset()
+
+
+@pytest.mark.parametrize("resets", [False, True])
+async def test_who_refused_and_then_says_that_it_speaks_something_else_has_not_failed(
+    autojump_clock: MockClock, pair: Pair, resets: bool
+) -> None:
+    """D2: What comes of a refusal may be a reset, as CONNECT is right behind the proposal."""
+    await pair.bob.start(DCUtR().build(pair.bob.kit))
+    if resets:
+        pair.alice.handle(PROTOCOL_ID, reset)
+    relayed = pair.arrive()
+    await trio.sleep(0.5)
+    pair.identify(relayed.other_end, "/ipfs/ping/1.0.0")
+    await trio.sleep(100)
+    assert relayed.other_end.opened == [PROTOCOL_ID]
+    assert pair.failures(pair.bob) == []
+    assert pair.given_up(pair.bob) == []
+    await pair.alice.start(DCUtR().build(pair.alice.kit))
+    pair.let_through()
+    pair.identify(relayed.other_end, pushed=True)
     await trio.sleep(1)
     assert pair.punched(pair.bob) == [1]
+
+
+async def test_who_refused_and_then_says_that_it_speaks_it_is_asked_again(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D2: go-libp2p begins to serve it when it has a public address of its own."""
+    await pair.bob.start(DCUtR().build(pair.bob.kit))
+    pair.let_through()
+    relayed = pair.arrive()
+    await trio.sleep(0.5)
+    await pair.alice.start(DCUtR().build(pair.alice.kit))
+    pair.identify(relayed.other_end)
+    await trio.sleep(1)
+    assert relayed.other_end.opened == [PROTOCOL_ID] * 2
+    assert pair.punched(pair.bob) == [1]
+    assert pair.failures(pair.bob) == []
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_who_refused_and_does_not_say_what_it_speaks_has_failed(
+    autojump_clock: MockClock, pair: Pair, tells: bool
+) -> None:
+    """D2."""
+    await pair.bob.start(DCUtR(head_start=1.0).build(pair.bob.kit))
+    relayed = pair.arrive()
+    await trio.sleep(2 * LATENCY + 0.5)
+    if tells:
+        pair.fail_to_identify(relayed.other_end)
+        await trio.sleep(0.1)
+        assert len(pair.given_up(pair.bob)) == 1
+    await trio.sleep(10)
+    assert relayed.other_end.opened == [PROTOCOL_ID]
+    assert len(pair.given_up(pair.bob)) == 1
 
 
 async def test_a_peer_that_turns_out_not_to_speak_it_is_asked_once(

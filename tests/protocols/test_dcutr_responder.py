@@ -262,6 +262,8 @@ async def both_call(
     one = world.connect(pair.alice, pair.bob, relay=RELAY, latency=0.1).other_end
     other = world.connect(pair.bob, pair.alice, relay=RELAY, latency=0.1).other_end
     one.open_seconds = other.open_seconds = open_seconds
+    for end in (one, other):
+        pair.identify(end)
     small, great = sorted((one, other), key=lambda end: end.owner.peer_id)
     return pair, small, great
 
@@ -271,8 +273,6 @@ async def test_when_both_initiate_the_one_with_the_greater_name_gives_way(
 ) -> None:
     """D13."""
     pair, small, great = await both_call(world, open_seconds=0.1)
-    pair.identify(small)
-    pair.identify(great)
     await trio.sleep(1)
     assert small.opened == great.opened == [PROTOCOL_ID]
     assert pair.roles(small.owner) == [Role.LISTENER]
@@ -289,9 +289,9 @@ async def test_who_answers_already_does_not_begin(
     """D13."""
     pair, small, great = await both_call(world, open_seconds=0.0)
     first, second = (small, great) if small_is_first else (great, small)
-    pair.identify(first)
+    second.owner.punchable = ()
     await trio.sleep(0.05)
-    pair.identify(second)
+    second.owner.punchable = (second.owner.place,)
     await trio.sleep(1)
     assert (first.opened, second.opened) == ([PROTOCOL_ID], [])
     assert pair.roles(first.owner) == [Role.LISTENER]
@@ -303,10 +303,9 @@ async def test_who_began_first_answers_if_nothing_was_said_yet(
 ) -> None:
     """D13: The one with the smaller name still waits for somebody to see it."""
     pair, small, great = await both_call(world, open_seconds=0.0)
-    small.owner.punchable = ()
-    pair.identify(small)
+    small.owner.punchable = great.owner.punchable = ()
     await trio.sleep(1)
-    pair.identify(great)
+    great.owner.punchable = (great.owner.place,)
     await trio.sleep(1)
     small.owner.punchable = (small.owner.place,)
     await trio.sleep(1)
@@ -319,7 +318,7 @@ async def test_the_other_is_refused_while_our_own_attempts_go_on(
 ) -> None:
     """D13."""
     pair, small, great = await both_call(world, open_seconds=0.0)
-    pair.identify(small)
+    great.owner.punchable = ()
     await trio.sleep(1)
     with pytest.raises(StreamReset):
         await pair.converse_on(great)
@@ -331,9 +330,9 @@ async def test_who_gave_way_begins_later_if_it_was_in_vain(
 ) -> None:
     """D13."""
     pair, small, great = await both_call(world, open_seconds=0.0)
-    pair.identify(small)
+    great.owner.punchable = ()
     await trio.sleep(0.05)
-    pair.identify(great)
+    great.owner.punchable = (great.owner.place,)
     await trio.sleep(59)
     assert small.opened == [PROTOCOL_ID] * 3
     assert great.opened == []

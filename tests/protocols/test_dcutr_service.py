@@ -51,23 +51,31 @@ async def test_a_relayed_connection_becomes_direct(autojump_clock: MockClock, pa
     assert event.seconds == pytest.approx(3 * LATENCY + 0.05, abs=2 * LATENCY)
 
 
-async def test_a_peer_that_can_be_dialled_is_dialled_and_that_is_all(
-    autojump_clock: MockClock, pair: Pair
+@pytest.mark.parametrize("identified_after", [0.0, 2 * LATENCY, 1.1])
+async def test_a_peer_that_can_be_dialled_is_dialled_and_nobody_punches(
+    autojump_clock: MockClock, pair: Pair, identified_after: float
 ) -> None:
-    """D3."""
+    """D3 D11: SYNC waits for identify, and for the dial."""
     await pair.start()
     pair.bob.peers.add_addresses(pair.alice.peer_id, [pair.alice.place], seconds=60)
 
     async def works(address: Multiaddr, role: Role) -> Connection:
+        await trio.sleep(2 * LATENCY)
         return pair.world.connect(pair.bob, pair.alice)
 
     pair.bob.on_dial = works
-    relayed = pair.call()
+    relayed = pair.arrive()
+    await trio.sleep(identified_after)
+    pair.identify(relayed.other_end)
     await trio.sleep(1)
     (dial,) = pair.bob.dials
     assert (dial.addresses, dial.role, dial.any_port) == ((ALICE,), Role.DIALER, True)
-    assert pair.punched(pair.bob) == [0]
-    assert relayed.other_end.opened == []
+    assert dial.at == pytest.approx(identified_after)
+    assert pair.alice.dials == []
+    assert (pair.punched(pair.alice), pair.punched(pair.bob)) == ([0], [0])
+    assert relayed.other_end.opened == [PROTOCOL_ID]
+    assert pair.failures(pair.alice) == pair.failures(pair.bob) == []
+    assert pair.alice.of_kind(PunchStarted) == pair.bob.of_kind(PunchStarted) == []
 
 
 @pytest.mark.parametrize("nat", [drop, refuse])
@@ -82,8 +90,8 @@ async def test_a_plain_dial_that_fails_is_followed_by_a_punch(
     pair.let_through()
     pair.call()
     await pair.bob.wait_direct(pair.alice.peer_id)
-    expected = 1.0 if nat is drop else 0.0
-    assert trio.current_time() - began == pytest.approx(expected + 3 * LATENCY)
+    expected = 1.0 + LATENCY if nat is drop else 3 * LATENCY
+    assert trio.current_time() - began == pytest.approx(expected)
     await trio.sleep(1)
     assert pair.punched(pair.bob) == [1]
 

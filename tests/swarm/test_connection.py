@@ -179,6 +179,15 @@ async def test_a_protocol_that_the_peer_is_known_to_serve_is_not_waited_for() ->
         assert await far.receive_some() == b"hello"
 
 
+async def test_an_unknown_protocol_is_not_waited_for_if_so_wanted() -> None:
+    async with serving() as served:
+        stream = await served.connection.open_stream("/b", lazy=True)
+        await stream.send_all(b"hello")
+        far = served.line.opened[0].far
+        assert await handle_one(far, {"/b": None}) == "/b"
+        assert await far.receive_some() == b"hello"
+
+
 async def test_a_refused_stream_is_reset() -> None:
     async def open_stream() -> None:
         with pytest.raises(NegotiationFailed, match="/a"):

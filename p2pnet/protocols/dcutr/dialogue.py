@@ -5,7 +5,7 @@
     initiator (was called over the relay)      responder (called)
         | -- CONNECT, my addresses ------------> |
         | <------------ CONNECT, my addresses -- |   the initiator knows the round trip
-        | -- SYNC -----------------------------> |   the responder knows it, too
+        | -- SYNC, when a plain dial failed ---> |   the responder knows it, too
         |  waits for half a round trip           |   dials at once, or waits for half of the
         |                                        |   time that it took itself to answer
         |  dials                                 |
@@ -48,8 +48,16 @@ class Punch:
     """What this host does in birthday punching, if both are willing and their NATs fit (D21)."""
 
 
-async def initiate(channel: Channel, ours: Connect, now: Callable[[], float]) -> Punch:
+async def initiate(
+    channel: Channel,
+    ours: Connect,
+    now: Callable[[], float],
+    *,
+    ready: Callable[[], Awaitable[None]] | None = None,
+) -> Punch:
     """Play the side that was called over the relay (D4).
+
+    ``ready`` is waited for before SYNC: until then, nobody punches (D3).
 
     Raises:
         ProtocolError: if the remote breaks a rule.
@@ -58,6 +66,8 @@ async def initiate(channel: Channel, ours: Connect, now: Callable[[], float]) ->
     await channel.send(ours)
     theirs = await receive_connect(channel)
     round_trip = now() - sent
+    if ready is not None:
+        await ready()
     await channel.send(Sync())
     at = now() + min(round_trip / 2, MAX_WAIT)
     return Punch(theirs.addresses, at, round_trip, side_taken(ours, theirs))

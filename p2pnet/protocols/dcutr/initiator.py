@@ -4,27 +4,31 @@ Rules: specs/dcutr.md (D2, D3, D12 to D14).
 
 ::
 
-    called, identified --> plain dial --> attempt 1, 2, 3 --> resting --+
-                               |  (goes on)   |                  ^      |  while the relayed
-                               v              v                  |      |  connection lives
-                             direct         direct               +------+
+    called --+--> identified --> plain dial --> direct
+             |                       |  (head start before SYNC)
+             |                       v
+             +--> attempt 1: CONNECT, SYNC; 2, 3 --> resting --+
+                                 |                      ^      |  while the relayed
+                                 v                      |      |  connection lives
+                               direct                   +------+
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, bare_exceptions, boundary
-from p2pnet.errors import ConnectionLost, NegotiationFailed, PunchFailed, describe
+from p2pnet.errors import ConnectionLost, NegotiationFailed, P2PError, PunchFailed, describe
 from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
 from p2pnet.interfaces import Connection, ServiceHost
-from p2pnet.protocols.dcutr.dialogue import initiate
-from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
+from p2pnet.protocols.dcutr.dialogue import Punch, initiate
+from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
 from p2pnet.protocols.dcutr.policy import CoolDown, gives_way
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
 from p2pnet.protocols.dcutr.sampling import Lookout
@@ -45,23 +49,32 @@ class Persistence:
 
 
 @dataclass(slots=True)
+class PlainDial:
+    """A dial that needs no hole, if it works."""
+
+    identified: trio.Event
+    """It waits until the peer has said where it can be dialled, or will not."""
+    began: trio.Event = field(default_factory=trio.Event)
+    began_at: float = 0.0
+    ended: trio.Event = field(default_factory=trio.Event)
+    connection: Connection | None = None
+
+
+@dataclass(slots=True)
 class Upgrade:
     """A procedure under way with one peer."""
 
     scope: trio.CancelScope
     lookout: Lookout
+    plain: PlainDial
     is_conversing: bool = False
     """True from the first attempt on: the peer knows, or will in a moment."""
     theirs: tuple[Multiaddr, ...] = ()
     """What the peer offered in the attempt before."""
 
 
-@dataclass(slots=True)
-class PlainDial:
-    """A dial that needs no hole, if it works."""
-
-    ended: trio.Event = field(default_factory=trio.Event)
-    connection: Connection | None = None
+class NotSpoken(P2PError):
+    """The peer refused the protocol before it had said what it speaks; now it has."""
 
 
 class Initiator:
@@ -76,13 +89,22 @@ class Initiator:
         self._cool_down = cool_down
         self._slots = trio.CapacityLimiter(persistence.max_parallel)
         self._busy: set[PeerId] = set()
+        self._strangers: dict[PeerId, trio.Event] = {}
+        """Of those: who has not identified itself yet."""
         self._resting: dict[PeerId, trio.CancelScope] = {}
         self._under_way: dict[PeerId, Upgrade] = {}
 
-    def begin(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
-        """Upgrade the relayed connection of a peer, unless that is under way (D13)."""
+    def begin(self, peer_id: PeerId, nursery: trio.Nursery, *, identified: bool) -> None:
+        """Upgrade the relayed connection of a peer, unless that is under way (D2, D13).
+
+        ``identified`` tells if the peer has said what it speaks and where it is, or will not.
+        """
+        if identified and peer_id in self._strangers:
+            self._strangers.pop(peer_id).set()
         if peer_id not in self._busy:
             self._busy.add(peer_id)
+            if not identified:
+                self._strangers[peer_id] = trio.Event()
             nursery.start_soon(self._keep_upgrading, peer_id, nursery)
 
     def connection_closed(self, peer_id: PeerId) -> None:
@@ -116,8 +138,11 @@ class Initiator:
                     continue
                 async with self._slots:
                     with boundary(logger, f"hole punch with {peer_id}"):
-                        if await self._upgrade(peer_id, nursery):
-                            return
+                        try:
+                            if await self._upgrade(peer_id, nursery):
+                                return
+                        except NotSpoken:  # D2: at that time; it may be wanted now
+                            continue
                 # Unless it made way: then the peer has its time.
                 now = trio.current_time()
                 if not self._cool_down.remaining(peer_id, now):
@@ -125,12 +150,18 @@ class Initiator:
         finally:
             self._busy.discard(peer_id)
             self._resting.pop(peer_id, None)
+            self._strangers.pop(peer_id, None)
 
     def _is_wanted(self, peer_id: PeerId) -> bool:
-        protocols = self._host.peers.protocols(peer_id)
-        if protocols is not None and PROTOCOL_ID not in protocols:
+        if self._speaks(peer_id) is False:
             return False  # D2: should it speak it later, it will say so
         return self._relayed(peer_id) is not None and has_direct(self._host, peer_id) is None
+
+    def _identified(self, peer_id: PeerId) -> trio.Event:
+        """Return what is set as soon as the peer has identified itself, or failed to."""
+        known = trio.Event()
+        known.set()
+        return self._strangers.get(peer_id, known)
 
     def _relayed(self, peer_id: PeerId) -> Connection | None:
         """Return a relayed connection that the peer opened, as others we may not initiate on."""
@@ -144,11 +175,13 @@ class Initiator:
 
         Raises:
             PunchFailed: if all attempts failed.
+            NotSpoken: see there.
         """
         began = trio.current_time()
         relayed = self._relayed(peer_id)
+        plain = PlainDial(self._identified(peer_id))
         with trio.CancelScope() as scope:
-            upgrade = self._under_way[peer_id] = Upgrade(scope, self._puncher.lookout())
+            upgrade = self._under_way[peer_id] = Upgrade(scope, self._puncher.lookout(), plain)
             try:
                 attempt, direct = await self._try_all(peer_id, upgrade)
             except PunchFailed as error:
@@ -170,19 +203,15 @@ class Initiator:
         Raises:
             PunchFailed: with the cause of each failure.
         """
-        plain = PlainDial()
+        plain = upgrade.plain
         with bare_exceptions():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._dial_plainly, peer_id, plain)
-                with trio.move_on_after(self._persistence.head_start):
-                    await plain.ended.wait()
                 try:
-                    if plain.connection is None:
-                        found = await self._punch_repeatedly(peer_id, upgrade)
-                    else:
-                        found = 0, plain.connection
+                    found = await self._punch_repeatedly(peer_id, upgrade)
                 except PunchFailed:
-                    await plain.ended.wait()
+                    if plain.began.is_set():
+                        await plain.ended.wait()
                     if plain.connection is None:
                         raise
                     found = 0, plain.connection
@@ -190,11 +219,23 @@ class Initiator:
         return found
 
     async def _dial_plainly(self, peer_id: PeerId, plain: PlainDial) -> None:
-        """Dial the peer where it says that it can be dialled, beside the first punches (D3)."""
+        """Dial the peer where it says that it can be dialled, beside the punches (D3)."""
+        await plain.identified.wait()
+        plain.began_at = trio.current_time()
+        plain.began.set()
         try:
             plain.connection = await self._puncher.dial_directly(peer_id)
         finally:
             plain.ended.set()
+
+    async def _give_head_start(self, plain: PlainDial) -> None:
+        """Wait for the plain dial, or the word that there is none, but not for long (D3)."""
+        seconds = self._persistence.head_start
+        with trio.move_on_after(seconds):
+            await plain.began.wait()
+        if plain.began.is_set():
+            with trio.move_on_at(plain.began_at + seconds):
+                await plain.ended.wait()
 
     async def _punch_repeatedly(self, peer_id: PeerId, upgrade: Upgrade) -> tuple[int, Connection]:
         causes: list[BaseException] = []
@@ -205,30 +246,69 @@ class Initiator:
             if direct is not None:
                 return attempt - 1, direct
             try:
-                return attempt, await self._attempt(peer_id, attempt, upgrade)
+                return await self._attempt(peer_id, attempt, upgrade)
+            except NotSpoken:
+                raise
             except EXPECTED as error:
+                direct = has_direct(self._host, peer_id)
+                if direct is not None:
+                    return attempt - 1, direct
                 causes.append(error)
                 self._host.publish(PunchAttemptFailed(peer_id, attempt, describe(error), error))
             if isinstance(causes[-1], NegotiationFailed) or self._relayed(peer_id) is None:
                 break
         raise PunchFailed(peer_id, causes)
 
-    async def _attempt(self, peer_id: PeerId, attempt: int, upgrade: Upgrade) -> Connection:
+    async def _attempt(
+        self, peer_id: PeerId, attempt: int, upgrade: Upgrade
+    ) -> tuple[int, Connection]:
         ours = await self._puncher.offer(upgrade.lookout, attempt, upgrade.theirs)
         upgrade.is_conversing = True
         relayed = self._relayed(peer_id)
         if relayed is None:
             raise ConnectionLost("the relayed connection ended")
+        plain, is_told = upgrade.plain, self._speaks(peer_id)
+        try:
+            punch = await self._converse(relayed, ours, plain)
+        except EXPECTED as error:
+            told_since = is_told is None and await self._will_tell(peer_id, plain)
+            # A refusal may arrive as a reset: CONNECT behind the proposal made no sense there.
+            refused = isinstance(error, NegotiationFailed) or not self._speaks(peer_id)
+            if told_since and refused:
+                raise NotSpoken(describe(error)) from None
+            raise
+        upgrade.theirs = punch.addresses
+        direct = has_direct(self._host, peer_id)
+        if direct is not None:  # D11
+            return attempt - 1, direct
+        return attempt, await self._puncher.punch(peer_id, punch, attempt, initiator=True)
+
+    async def _converse(self, relayed: Connection, ours: Connect, plain: PlainDial) -> Punch:
         with trio.fail_after(self._persistence.exchange_timeout):
-            stream = await relayed.open_stream(PROTOCOL_ID)
+            stream = await relayed.open_stream(PROTOCOL_ID, lazy=True)
             try:
-                punch = await initiate(channel_on(stream), ours, trio.current_time)
-                upgrade.theirs = punch.addresses
+                punch = await initiate(
+                    channel_on(stream),
+                    ours,
+                    trio.current_time,
+                    ready=partial(self._give_head_start, plain),
+                )
                 await stream.aclose()
             except BaseException:
                 stream.reset()
                 raise
-        return await self._puncher.punch(peer_id, punch, attempt, initiator=True)
+            return punch
+
+    def _speaks(self, peer_id: PeerId) -> bool | None:
+        """Tell if the peer speaks the protocol; None if it has not said so or otherwise."""
+        protocols = self._host.peers.protocols(peer_id)
+        return None if protocols is None else PROTOCOL_ID in protocols
+
+    async def _will_tell(self, peer_id: PeerId, plain: PlainDial) -> bool:
+        """Wait, but not for long, for the peer to say whether it speaks the protocol (D2)."""
+        with trio.move_on_after(self._persistence.head_start):
+            await plain.identified.wait()
+        return self._speaks(peer_id) is not None
 
     async def _retire(self, relayed: Connection, seconds: float) -> None:
         """Close a relayed connection that is not needed any more, once nothing uses it (D14)."""

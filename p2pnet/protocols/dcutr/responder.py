@@ -17,12 +17,12 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, boundary
 from p2pnet.errors import LimitExceeded, P2PError, ProtocolError, describe
 from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
-from p2pnet.interfaces import ServiceHost, Stream
+from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.dcutr.dialogue import Punch, respond
 from p2pnet.protocols.dcutr.initiator import Initiator
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
 from p2pnet.protocols.dcutr.policy import ASSUMED_ROUND_TRIP, Conversations, role_of
-from p2pnet.protocols.dcutr.puncher import Puncher, channel_on
+from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
 from p2pnet.protocols.dcutr.sampling import Lookout
 
 logger = logging.getLogger("p2pnet.dcutr")
@@ -140,6 +140,10 @@ class Responder:
 
     async def _punch(self, answer: Answer, punch: Punch) -> None:
         peer_id = answer.peer_id
+        there = has_direct(self._host, peer_id)
+        if there is not None:  # D11: the initiator's plain dial worked
+            self._worked(answer, there, answer.attempt - 1)
+            return
         self._supersede(peer_id)
         with boundary(logger, f"hole punch with {peer_id}"), trio.CancelScope() as scope:
             self._punching[peer_id] = scope
@@ -151,11 +155,15 @@ class Responder:
             finally:
                 if self._punching.get(peer_id) is scope:
                     del self._punching[peer_id]
-            seconds = trio.current_time() - answer.began
-            self._host.publish(HolePunched(peer_id, direct.remote_address, answer.attempt, seconds))
+            self._worked(answer, direct, answer.attempt)
             return
         if scope.cancelled_caught:
             self._failed(answer, "the peer began another attempt")
+
+    def _worked(self, answer: Answer, direct: Connection, attempt: int) -> None:
+        seconds = trio.current_time() - answer.began
+        event = HolePunched(answer.peer_id, direct.remote_address, attempt, seconds)
+        self._host.publish(event)
 
     def _failed(self, answer: Answer, reason: str, error: BaseException | None = None) -> None:
         reasons = answer.conversations.reasons

@@ -48,7 +48,7 @@ class DCUtR:
     direct_timeout: float = 5.0
     """Seconds for the plain dial to a peer that says it can be dialled ..."""
     head_start: float = 1.0
-    """... and how long it is waited for before the punches begin beside it."""
+    """... and for how long the punches wait for it, and it for identify."""
     address_timeout: float = 5.0
     """Seconds to wait until somebody has told at which address he sees this host."""
     exchange_timeout: float = 10.0
@@ -173,12 +173,14 @@ async def hear(
         case ConnectionOpened(ref):
             if ref.is_relayed and not ref.is_inbound:
                 responder.prepare(ref.number, nursery)
+            elif is_ours_to_upgrade(ref):
+                initiator.begin(ref.peer_id, nursery, identified=False)
         case ConnectionClosed(ref):
             responder.connection_closed(ref.number)
             initiator.connection_closed(ref.peer_id)
         case PeerIdentified(ref) | IdentifyFailed(ref):
             if is_ours_to_upgrade(ref):
-                initiator.begin(ref.peer_id, nursery)
+                initiator.begin(ref.peer_id, nursery, identified=True)
 
 
 def is_ours_to_upgrade(ref: ConnectionRef) -> bool:
@@ -187,8 +189,8 @@ def is_ours_to_upgrade(ref: ConnectionRef) -> bool:
 
 
 def begin_with_all(host: ServiceHost, initiator: Initiator, nursery: trio.Nursery) -> None:
-    """Begin with the relayed connections that are there already, of peers that are known."""
+    """Begin with the relayed connections that are there already."""
     for connection in host.connections():
-        known = host.peers.protocols(connection.peer_id) is not None
-        if known and is_ours_to_upgrade(connection.ref):
-            initiator.begin(connection.peer_id, nursery)
+        if is_ours_to_upgrade(connection.ref):
+            known = host.peers.protocols(connection.peer_id) is not None
+            initiator.begin(connection.peer_id, nursery, identified=known)

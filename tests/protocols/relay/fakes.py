@@ -202,7 +202,9 @@ class FakeConnection:
     def streams(self) -> int:
         return len(self.live)
 
-    async def open_stream(self, protocol_id: str, *alternatives: str) -> FakeStream:
+    async def open_stream(
+        self, protocol_id: str, *alternatives: str, lazy: bool = False
+    ) -> FakeStream:
         await trio.lowlevel.checkpoint()
         if self.is_closed:
             raise ConnectionLost("the connection has ended")
