@@ -6,7 +6,8 @@ Rules: specs/quic.md.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 
 import trio
 
@@ -26,8 +27,10 @@ from p2pnet.transports.tcp_ports import source_endpoint
 PUNCH_BYTES = 64
 PUNCH_INTERVAL = (0.010, 0.200)
 """Seconds between two packets that open the NAT on our side."""
-PUNCH_PATIENCE = 1.0
-"""Seconds after which who was to be dialled dials, too."""
+PUNCH_PATIENCE = 0.1
+"""Seconds after which who was to be dialled dials, too, if nobody comes from there ..."""
+MEETING_SECONDS = 1.0
+"""... or if somebody does, but shakes hands for so long."""
 
 
 class QuicTransport:
@@ -157,13 +160,15 @@ class QuicTransport:
         expectation = listener.expect(remote)
         listener.socket.hold()
         found: list[QuicConnection] = []
+        alone = trio.CancelScope()
         try:
             with bare_exceptions():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(listener.socket.attend)
                     nursery.start_soon(self._knock, listener.socket, remote)
-                    nursery.start_soon(self._dial_too, remote, peer_id, found, nursery.cancel_scope)
-                    found.append(await self._meet(listener, expectation, peer_id))
+                    dial = partial(self._dial_too, remote, peer_id, found, alone=alone)
+                    nursery.start_soon(dial, nursery.cancel_scope)
+                    found.append(await self._meet(listener, expectation, peer_id, alone))
                     nursery.cancel_scope.cancel()
             first, *others = found
         except BaseException:
@@ -183,15 +188,21 @@ class QuicTransport:
         peer_id: PeerId,
         found: list[QuicConnection],
         scope: trio.CancelScope,
+        *,
+        alone: trio.CancelScope,
     ) -> None:
         """Dial the remote if it does not get in: our NAT may have given us another port for it.
 
-        Then only we can reach the remote, if its own NAT lets everybody in (Q20).
+        Then only we can reach the remote, if its own NAT lets everybody in (Q20). ``alone`` is
+        cancelled as soon as somebody comes from there: that will be the remote.
         """
-        await trio.sleep(PUNCH_PATIENCE)
-        with suppress(P2PError, OSError):
-            found.append(await self._dial(remote, peer_id, any_port=False))
-            scope.cancel()
+        for patience, while_alone in ((PUNCH_PATIENCE, alone), (MEETING_SECONDS, nullcontext())):
+            with while_alone, suppress(P2PError, OSError):
+                await trio.sleep(patience)
+                found.append(await self._dial(remote, peer_id, any_port=False))
+                scope.cancel()
+            if not alone.cancelled_caught:
+                return
 
     async def _knock(self, socket: QuicSocket, remote: Endpoint) -> None:
         while True:
@@ -200,11 +211,16 @@ class QuicTransport:
             await trio.sleep(self._env.jitter(*PUNCH_INTERVAL))
 
     async def _meet(
-        self, listener: QuicListener, expectation: Expectation, peer_id: PeerId
+        self,
+        listener: QuicListener,
+        expectation: Expectation,
+        peer_id: PeerId,
+        alone: trio.CancelScope,
     ) -> QuicConnection:
         while True:
             while not expectation.arrived:
                 await expectation.changed.park()
+            alone.cancel()
             connection = expectation.arrived.popleft()
             try:
                 await connection.handshake()

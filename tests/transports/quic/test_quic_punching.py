@@ -9,6 +9,7 @@ from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address, quic_endpoi
 from p2pnet.errors import AddressUnsupported, P2PError
 from p2pnet.interfaces import CapableConnection, Listener, PendingConnection, Role
 from p2pnet.testing.conformance.running import converse, stream_between
+from p2pnet.testing.links import Quality
 from p2pnet.testing.world import World
 from p2pnet.transports.quic.endings import no_answer
 from tests.transports.quic.quic_scene import End, Peer
@@ -19,9 +20,10 @@ NO_ANSWER = type(no_answer())
 class Home:
     """A peer behind a NAT that listens, and where its NAT shows it to a peer outside."""
 
-    def __init__(self, world: World, kind: str, name: str) -> None:
+    def __init__(self, world: World, kind: str, name: str, *, link: Quality | None = None) -> None:
         self.world = world
-        self.peer = Peer(world.machine(name, at=world.home(kind, f"home of {name}")).env)
+        site = world.home(kind, f"home of {name}", link=link)
+        self.peer = Peer(world.machine(name, at=site).env)
         self.door: Listener | None = None
         self.accepted: list[CapableConnection] = []
 
@@ -150,6 +152,54 @@ async def test_random_packets_let_the_dial_of_the_other_side_in(
         return
     assert len(punched) == 1
     assert not bob.accepted
+
+
+async def one_punches(
+    world: World, kinds: tuple[str, str], *, round_trip: float
+) -> tuple[float, Home, list[CapableConnection], list[CapableConnection]]:
+    """Punch from Bob, whom Alice dials; return how long that took, and what each dial made."""
+    link = Quality(latency=round_trip / 4)
+    alice, bob = (
+        Home(world, kind, name, link=link)
+        for kind, name in zip(kinds, ("alice", "bob"), strict=True)
+    )
+    mirror = Mirror(world)
+    dialled: list[CapableConnection] = []
+    punched: list[CapableConnection] = []
+    async with trio.open_nursery() as nursery:
+        for home in (alice, bob):
+            await home.open(nursery)
+        where_alice, where_bob = await mirror.shows(alice), await mirror.shows(bob)
+        began = trio.current_time()
+        nursery.start_soon(try_dial, alice, where_bob, bob, Role.DIALER, dialled)
+        await try_dial(bob, where_alice, alice, Role.LISTENER, punched)
+        seconds = trio.current_time() - began
+        await trio.sleep(1)
+        for connection in (*dialled, *punched):
+            await connection.aclose()
+        await alice.close()
+        await bob.close()
+        nursery.cancel_scope.cancel()
+    return seconds, alice, dialled, punched
+
+
+async def test_who_cannot_be_found_dials_after_a_tenth_of_a_second(world: World) -> None:
+    """Q20: behind a symmetric NAT, at one that lets everybody in."""
+    seconds, alice, dialled, punched = await one_punches(
+        world, ("full-cone", "symmetric"), round_trip=0.2
+    )
+    assert seconds == pytest.approx(0.1 + 0.2, abs=0.04)
+    assert not dialled
+    assert len(punched) == len(alice.accepted) == 1
+
+
+async def test_who_is_found_later_than_that_is_not_connected_twice(world: World) -> None:
+    """Q20: its own dial is under way when the remote's comes in."""
+    kinds = ("port-restricted", "port-restricted")
+    seconds, alice, dialled, punched = await one_punches(world, kinds, round_trip=0.5)
+    assert seconds == pytest.approx(1.5 * 0.5, abs=0.04)
+    assert len(dialled) == len(punched) == 1
+    assert not alice.accepted
 
 
 async def test_two_symmetric_nats_cannot_be_punched(world: World) -> None:
