@@ -55,7 +55,7 @@ UNSENT_SHARE = 16_384
 GOODBYES = 3
 """Copies of a goodbye: nobody acknowledges it, and the socket may be closed when it is missed."""
 GOODBYE_SECONDS = 1.0
-"""How long a full socket may keep a goodbye waiting."""
+"""How long a full socket may keep a goodbye waiting, and a dial whoever is to get one at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +104,8 @@ class QuicConnection:
         self._accept: Callable[[MuxedStream], None] = self._early.append
         self._unread = 0
         self._is_kicked = False
-        self._is_over = False
-        self._is_buried = False
-        self._has_refused = False
+        self._is_over = self._is_buried = self._has_refused = False
+        self._began_at = trio.current_time()
         self._error: Exception | None = None
         self._kicked = trio.lowlevel.ParkingLot()
         self._changed = trio.lowlevel.ParkingLot()
@@ -438,7 +437,9 @@ class QuicConnection:
         if self._is_buried:
             return
         self._is_buried = True
-        datagrams = [data for data, _ in self._core.transmit(trio.current_time())]
+        now = trio.current_time()
+        is_in_vain = not self._core.is_begun and now > self._began_at + GOODBYE_SECONDS  # Q15
+        datagrams = [] if is_in_vain else [data for data, _ in self._core.transmit(now)]
         last_words = datagrams[-1] if datagrams and self._has_refused else b""
         self._socket.bury(self, self._ids, last_words)
         with trio.move_on_after(GOODBYE_SECONDS, shield=True):
