@@ -24,31 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ap2pnet/pb/autonat_v2.proto\x12\x11p2pnet.autonat_v2\"\x86\x02\n\x07Message\x12\x36\n\x0c\x64ial_request\x18\x01 \x01(\x0b\x32\x1e.p2pnet.autonat_v2.DialRequestH\x00\x12\x38\n\rdial_response\x18\x02 \x01(\x0b\x32\x1f.p2pnet.autonat_v2.DialResponseH\x00\x12?\n\x11\x64ial_data_request\x18\x03 \x01(\x0b\x32\".p2pnet.autonat_v2.DialDataRequestH\x00\x12\x41\n\x12\x64ial_data_response\x18\x04 \x01(\x0b\x32#.p2pnet.autonat_v2.DialDataResponseH\x00\x42\x05\n\x03msg\":\n\x0b\x44ialRequest\x12\r\n\x05\x61\x64\x64rs\x18\x01 \x03(\x0c\x12\x12\n\x05nonce\x18\x02 \x01(\x06H\x00\x88\x01\x01\x42\x08\n\x06_nonce\"[\n\x0f\x44ialDataRequest\x12\x15\n\x08\x61\x64\x64r_idx\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tnum_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x0b\n\t_addr_idxB\x0c\n\n_num_bytes\".\n\x10\x44ialDataResponse\x12\x11\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x07\n\x05_data\"\xa8\x02\n\x0c\x44ialResponse\x12\x43\n\x06status\x18\x01 \x01(\x0e\x32..p2pnet.autonat_v2.DialResponse.ResponseStatusH\x00\x88\x01\x01\x12\x15\n\x08\x61\x64\x64r_idx\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x37\n\x0b\x64ial_status\x18\x03 \x01(\x0e\x32\x1d.p2pnet.autonat_v2.DialStatusH\x02\x88\x01\x01\"[\n\x0eResponseStatus\x12\x14\n\x10\x45_INTERNAL_ERROR\x10\x00\x12\x16\n\x12\x45_REQUEST_REJECTED\x10\x64\x12\x12\n\x0e\x45_DIAL_REFUSED\x10\x65\x12\x07\n\x02OK\x10\xc8\x01\x42\t\n\x07_statusB\x0b\n\t_addr_idxB\x0e\n\x0c_dial_status\"(\n\x08\x44ialBack\x12\x12\n\x05nonce\x18\x01 \x01(\x06H\x00\x88\x01\x01\x42\x08\n\x06_nonce\"\x80\x01\n\x10\x44ialBackResponse\x12G\n\x06status\x18\x01 \x01(\x0e\x32\x32.p2pnet.autonat_v2.DialBackResponse.DialBackStatusH\x00\x88\x01\x01\"\x18\n\x0e\x44ialBackStatus\x12\x06\n\x02OK\x10\x00\x42\t\n\x07_status*J\n\nDialStatus\x12\n\n\x06UNUSED\x10\x00\x12\x10\n\x0c\x45_DIAL_ERROR\x10\x64\x12\x15\n\x11\x45_DIAL_BACK_ERROR\x10\x65\x12\x07\n\x02OK\x10\xc8\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ap2pnet/pb/autonat_v2.proto\x12\x11p2pnet.autonat_v2\"\x86\x02\n\x07Message\x12\x36\n\x0c\x64ial_request\x18\x01 \x01(\x0b\x32\x1e.p2pnet.autonat_v2.DialRequestH\x00\x12\x38\n\rdial_response\x18\x02 \x01(\x0b\x32\x1f.p2pnet.autonat_v2.DialResponseH\x00\x12?\n\x11\x64ial_data_request\x18\x03 \x01(\x0b\x32\".p2pnet.autonat_v2.DialDataRequestH\x00\x12\x41\n\x12\x64ial_data_response\x18\x04 \x01(\x0b\x32#.p2pnet.autonat_v2.DialDataResponseH\x00\x42\x05\n\x03msg\"\\\n\x0b\x44ialRequest\x12\r\n\x05\x61\x64\x64rs\x18\x01 \x03(\x0c\x12\x12\n\x05nonce\x18\x02 \x01(\x06H\x00\x88\x01\x01\x12\x14\n\x07padding\x18\x64 \x01(\x0cH\x01\x88\x01\x01\x42\x08\n\x06_nonceB\n\n\x08_padding\"[\n\x0f\x44ialDataRequest\x12\x15\n\x08\x61\x64\x64r_idx\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tnum_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\x0b\n\t_addr_idxB\x0c\n\n_num_bytes\".\n\x10\x44ialDataResponse\x12\x11\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x42\x07\n\x05_data\"\xa8\x02\n\x0c\x44ialResponse\x12\x43\n\x06status\x18\x01 \x01(\x0e\x32..p2pnet.autonat_v2.DialResponse.ResponseStatusH\x00\x88\x01\x01\x12\x15\n\x08\x61\x64\x64r_idx\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x37\n\x0b\x64ial_status\x18\x03 \x01(\x0e\x32\x1d.p2pnet.autonat_v2.DialStatusH\x02\x88\x01\x01\"[\n\x0eResponseStatus\x12\x14\n\x10\x45_INTERNAL_ERROR\x10\x00\x12\x16\n\x12\x45_REQUEST_REJECTED\x10\x64\x12\x12\n\x0e\x45_DIAL_REFUSED\x10\x65\x12\x07\n\x02OK\x10\xc8\x01\x42\t\n\x07_statusB\x0b\n\t_addr_idxB\x0e\n\x0c_dial_status\"(\n\x08\x44ialBack\x12\x12\n\x05nonce\x18\x01 \x01(\x06H\x00\x88\x01\x01\x42\x08\n\x06_nonce\"\x80\x01\n\x10\x44ialBackResponse\x12G\n\x06status\x18\x01 \x01(\x0e\x32\x32.p2pnet.autonat_v2.DialBackResponse.DialBackStatusH\x00\x88\x01\x01\"\x18\n\x0e\x44ialBackStatus\x12\x06\n\x02OK\x10\x00\x42\t\n\x07_status*J\n\nDialStatus\x12\n\n\x06UNUSED\x10\x00\x12\x10\n\x0c\x45_DIAL_ERROR\x10\x64\x12\x15\n\x11\x45_DIAL_BACK_ERROR\x10\x65\x12\x07\n\x02OK\x10\xc8\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'p2pnet.pb.autonat_v2_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DIALSTATUS']._serialized_start=987
-  _globals['_DIALSTATUS']._serialized_end=1061
+  _globals['_DIALSTATUS']._serialized_start=1021
+  _globals['_DIALSTATUS']._serialized_end=1095
   _globals['_MESSAGE']._serialized_start=50
   _globals['_MESSAGE']._serialized_end=312
   _globals['_DIALREQUEST']._serialized_start=314
-  _globals['_DIALREQUEST']._serialized_end=372
-  _globals['_DIALDATAREQUEST']._serialized_start=374
-  _globals['_DIALDATAREQUEST']._serialized_end=465
-  _globals['_DIALDATARESPONSE']._serialized_start=467
-  _globals['_DIALDATARESPONSE']._serialized_end=513
-  _globals['_DIALRESPONSE']._serialized_start=516
-  _globals['_DIALRESPONSE']._serialized_end=812
-  _globals['_DIALRESPONSE_RESPONSESTATUS']._serialized_start=681
-  _globals['_DIALRESPONSE_RESPONSESTATUS']._serialized_end=772
-  _globals['_DIALBACK']._serialized_start=814
-  _globals['_DIALBACK']._serialized_end=854
-  _globals['_DIALBACKRESPONSE']._serialized_start=857
-  _globals['_DIALBACKRESPONSE']._serialized_end=985
-  _globals['_DIALBACKRESPONSE_DIALBACKSTATUS']._serialized_start=950
-  _globals['_DIALBACKRESPONSE_DIALBACKSTATUS']._serialized_end=974
+  _globals['_DIALREQUEST']._serialized_end=406
+  _globals['_DIALDATAREQUEST']._serialized_start=408
+  _globals['_DIALDATAREQUEST']._serialized_end=499
+  _globals['_DIALDATARESPONSE']._serialized_start=501
+  _globals['_DIALDATARESPONSE']._serialized_end=547
+  _globals['_DIALRESPONSE']._serialized_start=550
+  _globals['_DIALRESPONSE']._serialized_end=846
+  _globals['_DIALRESPONSE_RESPONSESTATUS']._serialized_start=715
+  _globals['_DIALRESPONSE_RESPONSESTATUS']._serialized_end=806
+  _globals['_DIALBACK']._serialized_start=848
+  _globals['_DIALBACK']._serialized_end=888
+  _globals['_DIALBACKRESPONSE']._serialized_start=891
+  _globals['_DIALBACKRESPONSE']._serialized_end=1019
+  _globals['_DIALBACKRESPONSE_DIALBACKSTATUS']._serialized_start=984
+  _globals['_DIALBACKRESPONSE_DIALBACKSTATUS']._serialized_end=1008
 # @@protoc_insertion_point(module_scope)

@@ -31,12 +31,14 @@ class Message(_message.Message):
     def __init__(self, dial_request: _Optional[_Union[DialRequest, _Mapping]] = ..., dial_response: _Optional[_Union[DialResponse, _Mapping]] = ..., dial_data_request: _Optional[_Union[DialDataRequest, _Mapping]] = ..., dial_data_response: _Optional[_Union[DialDataResponse, _Mapping]] = ...) -> None: ...
 
 class DialRequest(_message.Message):
-    __slots__ = ("addrs", "nonce")
+    __slots__ = ("addrs", "nonce", "padding")
     ADDRS_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
     addrs: _containers.RepeatedScalarFieldContainer[bytes]
     nonce: int
-    def __init__(self, addrs: _Optional[_Iterable[bytes]] = ..., nonce: _Optional[int] = ...) -> None: ...
+    padding: bytes
+    def __init__(self, addrs: _Optional[_Iterable[bytes]] = ..., nonce: _Optional[int] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class DialDataRequest(_message.Message):
     __slots__ = ("addr_idx", "num_bytes")

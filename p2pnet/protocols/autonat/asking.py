@@ -17,12 +17,13 @@ from p2pnet.protocols.autonat.channels import Conversation, dial_back_channel
 from p2pnet.protocols.autonat.dialogue import ask, take_dial_back
 from p2pnet.protocols.autonat.messages import (
     DIAL_REQUEST,
+    PADDING,
     DialRequest,
     DialResponse,
     DialStatus,
     Status,
 )
-from p2pnet.protocols.autonat.policy import Outcome, Purse, is_consistent, judge
+from p2pnet.protocols.autonat.policy import Outcome, Purse, is_consistent, judge, port_of
 
 logger = logging.getLogger("p2pnet.autonat")
 
@@ -71,7 +72,11 @@ class Asker:
         awaited = Awaited(address, self._host.connections())
         self._awaited[nonce] = awaited
         try:
-            response = await self._ask(connection, DialRequest((address,), nonce), pays=pays)
+            # AN20: what a dial over UDP costs is paid at once, as most servers want nothing else.
+            port = port_of(address)
+            padding = PADDING if port is not None and port[0] == "udp" else 0
+            request = DialRequest((address,), nonce, padding)
+            response = await self._ask(connection, request, pays=pays)
             if (response.status, response.dial_status) == (Status.OK, DialStatus.OK):
                 with trio.move_on_after(self._patience.nonce):
                     await awaited.came.wait()

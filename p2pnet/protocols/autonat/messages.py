@@ -24,6 +24,8 @@ MAX_INSPECTED = 50
 MAX_DATA_BYTES = 4000
 """Data in one message of ours."""
 MAX_NONCE = 2**64 - 1
+PADDING = 3900
+"""Bytes of padding that pay for a dial over UDP, which then takes no more (AN18)."""
 
 
 class Status(IntEnum):
@@ -51,6 +53,8 @@ class DialRequest:
     addresses: tuple[Multiaddr | None, ...]
     """None stands where one could not be read, so that the others keep their index."""
     nonce: int
+    padding: int = 0
+    """So many bytes that mean nothing pay for a dial beforehand (AN18)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +109,11 @@ DialBackMessage = DialBack | DialBackResponse
 def encode_message(message: Message) -> bytes:
     # AN2: zeros are left out, as everybody leaves them out.
     match message:
-        case DialRequest(addresses, nonce):
+        case DialRequest(addresses, nonce, padding):
             request = pb.DialRequest(
                 addrs=[b"" if address is None else encode(address) for address in addresses],
                 nonce=nonce or None,
+                padding=bytes(padding) or None,
             )
             encoded = pb.Message(dial_request=request)
         case DialDataRequest(index, num_bytes):
@@ -159,7 +164,7 @@ def read_request(request: pb.DialRequest) -> DialRequest:
     if not request.nonce:  # AN3
         raise ProtocolError(DIAL_REQUEST, "request without nonce")
     addresses = tuple(map(read_address, request.addrs[:MAX_INSPECTED]))  # AN4
-    return DialRequest(addresses, request.nonce)
+    return DialRequest(addresses, request.nonce, len(request.padding))
 
 
 def read_address(data: bytes) -> Multiaddr | None:

@@ -22,7 +22,7 @@ from p2pnet.core.addresses import (
 )
 from p2pnet.core.addresses import place_of as direct_place
 from p2pnet.core.peer_id import PeerId
-from p2pnet.protocols.autonat.messages import DialResponse, DialStatus, Status
+from p2pnet.protocols.autonat.messages import PADDING, DialResponse, DialStatus, Status
 
 IPV6_PREFIX = 56
 MINUTE = 60.0
@@ -122,6 +122,28 @@ def is_foreign(address: Multiaddr, seen_at: Multiaddr) -> bool:
     """Tell if an address is at another IP than that at which the client is seen (AN13)."""
     target, client = ip_of(address), ip_of(seen_at)
     return target is None or client is None or unwrapped(target) != unwrapped(client)
+
+
+class Toll(Enum):
+    """What a dial at the client's own IP address costs."""
+
+    FREE = "nothing"
+    PADDED = "paid by padding, so it is to be short"
+    DATA = "data"
+
+
+def toll(address: Multiaddr, *, padding: int, connected_from: Iterable[Multiaddr]) -> Toll:
+    """Tell what has to be paid for a dial at the client's own IP address (AN18).
+
+    The first datagrams of QUIC are large, and a neighbour of the client has the same address.
+    """
+    port = port_of(address)
+    if port is not None and port[0] == "tcp":
+        return Toll.FREE
+    place = direct_place(address)
+    if any(direct_place(remote) == place for remote in connected_from):
+        return Toll.FREE
+    return Toll.PADDED if padding >= PADDING else Toll.DATA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """AutoNATServer: dials peers that want to know if they can be dialled.
 
-Rules: specs/autonat.md (AN10 to AN17). What it sends to whom it dials is less than what the
+Rules: specs/autonat.md (AN10 to AN18). What it sends to whom it dials is less than what the
 client has sent before, if that may be a third party; and it comes from a swarm apart: another
 key, another port, and nothing of what this host serves.
 """
@@ -8,6 +8,7 @@ key, another port, and nothing of what this host serves.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -31,10 +32,12 @@ from p2pnet.protocols.autonat.policy import (
     Limits,
     Others,
     Place,
+    Toll,
     choose,
     is_foreign,
     network_of,
     place_of,
+    toll,
 )
 
 logger = logging.getLogger("p2pnet.autonat")
@@ -67,6 +70,8 @@ class AutoNATServer:
     """Seconds for the dial."""
     foreign_dial_timeout: float = 5.0
     """... of a foreign IP address; if it fails, the answer waits for just as long."""
+    padded_dial_timeout: float = 1.25
+    """... over UDP, if only padding has paid for it: three datagrams that nobody answers."""
     dial_back_timeout: float = 5.0
     """Seconds to say the nonce and have it acknowledged."""
     max_others: int = 1024
@@ -149,16 +154,23 @@ class AutoNATServerService:
                 return DialResponse(Status.E_INTERNAL_ERROR)
             if choice is None:
                 return DialResponse(Status.E_DIAL_REFUSED)
-            if not self._must_pay(choice.address, stream.connection):
-                dial = self._dial
+            dial = Dial(stream.peer_id, choice, request.nonce)
+            if not self._is_others(choice.address, stream.connection):
+                price = toll(
+                    choice.address,
+                    padding=request.padding,
+                    connected_from=places(host.connections(stream.peer_id)),
+                )
+                make = self._dial_briefly if price is Toll.PADDED else self._dial
             elif limit := self._charge(choice):
                 logger.debug("rejected a request of %s: %s", stream.peer_id, limit)
                 return DialResponse(Status.E_REQUEST_REJECTED)
             else:
+                price, make = Toll.DATA, self._dial_foreign
+            if price is Toll.DATA:
                 num_bytes = round(self._env.jitter(LEAST_PAYMENT, MAX_PAYMENT))
                 await collect(channel, DialDataRequest(choice.index, num_bytes))
-                dial = self._dial_foreign
-        return await dial(host, Dial(stream.peer_id, choice, request.nonce))
+        return await make(host, dial)
 
     def _place(self, host: ServiceHost) -> Place:
         known = [
@@ -174,7 +186,7 @@ class AutoNATServerService:
             dials=host.can_dial,
         )
 
-    def _must_pay(self, address: Multiaddr, connection: Connection) -> bool:
+    def _is_others(self, address: Multiaddr, connection: Connection) -> bool:
         """Tell if a third party may be at an address, or is known to be (AN13)."""
         return is_foreign(address, connection.remote_address) or self._others.includes(
             address, trio.current_time()
@@ -188,6 +200,9 @@ class AutoNATServerService:
 
     async def _dial(self, host: ServiceHost, dial: Dial) -> DialResponse:
         return await self._dial_within(host, dial, self._config.dial_timeout)
+
+    async def _dial_briefly(self, host: ServiceHost, dial: Dial) -> DialResponse:
+        return await self._dial_within(host, dial, self._config.padded_dial_timeout)
 
     async def _dial_foreign(self, host: ServiceHost, dial: Dial) -> DialResponse:
         """Dial an IP address that may be a third party's.
@@ -211,3 +226,8 @@ class AutoNATServerService:
         elif dialled.response.dial_status == DialStatus.OK:
             self._others.forget(dial.choice.address)
         return dialled.response
+
+
+def places(connections: Iterable[Connection]) -> list[Multiaddr]:
+    """Return where a client is, as its own packets say: whom it speaks to, it does not harm."""
+    return [c.remote_address for c in connections if not c.is_relayed and not c.is_closed]

@@ -173,8 +173,11 @@ class Player:
     async def open(self, server: Machine) -> Stream:
         return await self.machine.host.open_stream(server.address, DIAL_REQUEST)
 
-    async def ask(self, server: Machine, *addresses: str, nonce: int = 7) -> DialResponse:
-        request = DialRequest(tuple(parse(text) if text else None for text in addresses), nonce)
+    async def ask(
+        self, server: Machine, *addresses: str, nonce: int = 7, padding: int = 0
+    ) -> DialResponse:
+        offered = tuple(parse(text) if text else None for text in addresses)
+        request = DialRequest(offered, nonce, padding)
         stream = await self.open(server)
         async with stream:
             return await ask(Conversation(stream), request, self._pay)
@@ -192,7 +195,7 @@ class Request:
     def __init__(self, machine: Machine, stream: Stream, request: DialRequest) -> None:
         self.machine = machine
         self.stream = stream
-        self.nonce = request.nonce
+        self.nonce, self.padding = request.nonce, request.padding
         (address,) = request.addresses
         assert address is not None
         self.address = address

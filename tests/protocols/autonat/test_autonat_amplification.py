@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from p2pnet.host.config import HostConfig
 from p2pnet.protocols.autonat import AutoNATServer
 from p2pnet.protocols.autonat.channels import request_channel
 from p2pnet.protocols.autonat.dialogue import payment
-from p2pnet.protocols.autonat.messages import DialDataRequest, DialRequest
+from p2pnet.protocols.autonat.messages import PADDING, DialDataRequest, DialRequest
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.packet import Flags, Packet, Segment
 from p2pnet.testing.sites import DUAL_STACK, IPV4_ONLY, Families, Site
@@ -321,8 +320,6 @@ async def test_a_neighbour_of_whoever_wastes_no_byte(world: World, kind: str) ->
 # ---- UDP: the first datagrams of QUIC are large ------------------------------------------
 
 UDP_VICTIMS = ("silent", "mute", "libp2p")
-LARGEST_DIAL = 9 * (1232 + 28)
-"""Bytes of a dial that nobody answers: six datagrams at most in 8 s, and three to leave."""
 
 
 def with_quic(config: HostConfig) -> HostConfig:
@@ -366,31 +363,71 @@ async def test_one_attacker_who_has_udp_dialled_for_three_minutes(world: World, 
         assert scales.ratio(*victim.addresses) <= 1
 
 
-@pytest.mark.parametrize("kind", UDP_VICTIMS)
-async def test_a_neighbour_behind_the_same_nat_whose_udp_port_is_dialled(
-    world: World, kind: str
-) -> None:
-    """AN11: more comes than goes, as it is the attacker's own IP; but the dials are few."""
+@dataclass
+class Neighbours:
+    """Attackers behind one NAT, which leads datagrams for its UDP port 1 to their victim."""
+
+    server: Machine
+    attackers: list[Player]
+    scales: Scales
+    outside: str
+    """What they ask for."""
+
+
+@asynccontextmanager
+async def neighbours(world: World, kind: str, count: int) -> AsyncGenerator[Neighbours]:
     server = await put_quic_server(world)
     home = world.home("full-cone", "home", link=NEAR)
     attackers = [
         Player(await world.host(peer(), f"attacker {n}", at=home, families=IPV4_ONLY))
-        for n in range(6)
+        for n in range(count)
     ]
     nat = world.routers["home"].nat
     async with udp_victim(world, kind, at=home) as victim:
         nat.map_port("udp", Endpoint(victim.addresses[0], 1), 1, seconds=1000.0, now=0.0)
         scales = Scales(server)
         scales.put_on(victim)
-        outside = world.routers["home"].outside_addresses[0]
+        for attacker in attackers:
+            await attacker.machine.host.connect(server.address)
+        await trio.sleep(1)
+        outside = f"/ip4/{world.routers['home'].outside_addresses[0]}/udp/1/quic-v1"
+        yield Neighbours(server, attackers, scales, outside)
+    nat.unmap_port("udp", 1)
+
+
+@pytest.mark.parametrize("kind", UDP_VICTIMS)
+async def test_a_neighbour_behind_the_same_nat_whose_udp_port_is_dialled(
+    world: World, kind: str
+) -> None:
+    """AN17 AN18: who asks without padding pays by data."""
+    async with neighbours(world, kind, 6) as scene:
         end = trio.current_time() + 150
         while trio.current_time() < end:
             async with trio.open_nursery() as nursery:
-                for attacker in attackers:
-                    nursery.start_soon(attack, attacker, server, f"/ip4/{outside}/udp/1/quic-v1")
+                for attacker in scene.attackers:
+                    nursery.start_soon(attack, attacker, scene.server, scene.outside)
                 await trio.sleep(3)
-        assert scales.at_victim > 0
-        minutes = math.ceil(trio.current_time() / 60) + 1
-        assert scales.at_victim <= minutes * WORST.max_per_network * LARGEST_DIAL
-        assert sum(attacker.paid for attacker in attackers) > 0 or kind != "libp2p"
-    nat.unmap_port("udp", 1)
+        assert scene.scales.at_victim > 0
+        assert all(attacker.paid > 0 for attacker in scene.attackers)
+        assert scene.scales.ratio(own_port=1) <= 1
+
+
+@pytest.mark.parametrize("padding", [0, PADDING - 1, PADDING])
+@pytest.mark.parametrize("kind", UDP_VICTIMS)
+async def test_a_neighbour_of_whoever_pays_as_little_as_he_can_for_a_dial_over_udp(
+    world: World, kind: str, padding: int
+) -> None:
+    """AN17 AN18: he reads no answer, meets no demand, and has many keys."""
+    async with neighbours(world, kind, 2) as scene:
+        request = DialRequest((parse(scene.outside),), 7, padding)
+        before = scene.scales.at_server.copy()
+        end = trio.current_time() + 150
+        while trio.current_time() < end:
+            for attacker in scene.attackers:
+                stream = await attacker.open(scene.server)
+                await request_channel(stream).send(request)
+            await trio.sleep(6)
+        assert (scene.scales.at_victim > 0) is (padding == PADDING)
+        # What came to the server before does not count: he may have had to.
+        scene.scales.at_server.subtract(before)
+        assert scene.scales.ratio(own_port=1) <= 1

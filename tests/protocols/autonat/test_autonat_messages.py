@@ -18,6 +18,7 @@ from p2pnet.protocols.autonat.messages import (
     MAX_INSPECTED,
     MAX_MESSAGE_BYTES,
     MAX_SENT_BYTES,
+    PADDING,
     DialBack,
     DialBackResponse,
     DialDataRequest,
@@ -40,7 +41,10 @@ ADDRESSES = st.builds(
 STATUSES = st.integers(0, 2**31 - 1)
 INDICES = st.integers(0, 2**32 - 1)
 REQUESTS = st.builds(
-    DialRequest, st.lists(ADDRESSES | st.none(), max_size=MAX_INSPECTED).map(tuple), NONCES
+    DialRequest,
+    st.lists(ADDRESSES | st.none(), max_size=MAX_INSPECTED).map(tuple),
+    NONCES,
+    st.integers(0, 200),
 )
 MESSAGES: st.SearchStrategy[Message] = (
     REQUESTS
@@ -115,6 +119,7 @@ def test_all_that_we_send_is_readable_for_rust() -> None:
         assert len(encode_frame(encode_message(message))) <= MAX_SENT_BYTES + 6
     address = parse("/ip6/2a00:1234:5678:9abc:def0:1234:5678:9abc/tcp/65535")
     assert len(encode_message(DialRequest((address,), 2**64 - 1))) < 64
+    assert len(encode_message(DialRequest((address,), 2**64 - 1, PADDING))) < MAX_SENT_BYTES - 100
 
 
 def test_a_request_of_many_kinds_at_once_is_the_last_of_them() -> None:

@@ -36,6 +36,7 @@ from p2pnet.protocols.autonat.policy import (
     judge,
     network_of,
     stack_of,
+    toll,
 )
 from tests.specs.forms import Channel, Codec, Dialogue, Fields, Toml, plain
 
@@ -58,9 +59,10 @@ def readable(text: str) -> Multiaddr | None:
 def described(message: Message) -> Toml:
     name = type(message).__name__
     match message:
-        case DialRequest(addresses, nonce):
+        case DialRequest(addresses, nonce, padding):
             texts = ["" if address is None else str(address) for address in addresses]
-            return {name: {"addresses": texts, "nonce": in_hex(nonce)}}
+            padded = {"padding": padding} if padding else {}
+            return {name: {"addresses": texts, "nonce": in_hex(nonce), **padded}}
         case _:
             return {name: plain(message)}
 
@@ -154,6 +156,12 @@ FORMS = {
     ),
     "foreign": lambda given: [
         is_foreign(parse(text), parse(given["seen_at"])) for text in given["foreign"]
+    ],
+    "tolls": lambda given: [
+        toll(
+            parse(text), padding=given["padding"], connected_from=list(map(parse, given["from"]))
+        ).name
+        for text in given["tolls"]
     ],
     "judge": lambda given: [
         judge(

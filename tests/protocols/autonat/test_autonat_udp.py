@@ -1,0 +1,86 @@
+"""Dials over UDP at the client's own IP address: who has to pay, and how (AN18, AN20)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import trio
+
+from p2pnet.core.addresses import parse
+from p2pnet.host.config import HostConfig
+from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
+from p2pnet.protocols.autonat.dialogue import MAX_PAYMENT
+from p2pnet.protocols.autonat.messages import PADDING, DialStatus
+from p2pnet.protocols.autonat.server import LEAST_PAYMENT
+from p2pnet.testing.machines import Machine
+from p2pnet.testing.sites import IPV4_ONLY
+from p2pnet.testing.world import World
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.tcp import TCP
+from tests.protocols.autonat.scene import NEAR, Player, Request, heard_from, peer, put_liar
+
+
+def with_quic(config: HostConfig) -> HostConfig:
+    listen = ("/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1")
+    return replace(config, transports=[TCP(), QUIC()], listen=listen)
+
+
+async def put(world: World, name: str, config: HostConfig) -> Machine:
+    return await world.host(with_quic(config), name, link=NEAR, families=IPV4_ONLY)
+
+
+async def connect_over(client: Machine, server: Machine, suffix: str) -> None:
+    address = parse(f"/ip4/{server.addresses[0]}/{suffix}")
+    await client.host.dial(server.host.peer_id, [address])
+
+
+@pytest.mark.parametrize(
+    ("connected_over", "padding", "pays"),
+    [
+        ("tcp/4001", 0, True),
+        ("tcp/4001", PADDING - 1, True),
+        ("tcp/4001", PADDING, False),
+        ("udp/4001/quic-v1", 0, False),
+    ],
+)
+async def test_who_is_not_seen_to_be_there_pays_in_one_way_or_the_other(
+    world: World, connected_over: str, padding: int, pays: bool
+) -> None:
+    """AN18: and is dialled then."""
+    server = await put(world, "server", peer(AutoNATServer()))
+    client = Player(await put(world, "client", peer()))
+    await connect_over(client.machine, server, connected_over)
+    address = f"/ip4/{client.machine.addresses[0]}/udp/4001/quic-v1"
+    answer = await client.ask(server, address, padding=padding)
+    assert answer.dial_status == DialStatus.OK
+    assert client.nonces == [7]
+    assert LEAST_PAYMENT <= client.paid <= MAX_PAYMENT if pays else client.paid == 0
+
+
+async def test_one_that_is_dialled_briefly_and_is_not_there_is_told_so_soon(world: World) -> None:
+    """AN18."""
+    server = await put(world, "server", peer(AutoNATServer()))
+    client = Player(await put(world, "client", peer()))
+    await connect_over(client.machine, server, "tcp/4001")
+    began = trio.current_time()
+    address = f"/ip4/{client.machine.addresses[0]}/udp/9/quic-v1"
+    answer = await client.ask(server, address, padding=PADDING)
+    assert answer.dial_status == DialStatus.E_DIAL_ERROR
+    assert trio.current_time() - began == pytest.approx(1.25, abs=0.2)
+
+
+async def test_a_client_pads_what_it_asks_about_udp_and_nothing_else(world: World) -> None:
+    """AN20."""
+    asked: dict[str, set[int]] = {"tcp": set(), "udp": set()}
+
+    async def play(request: Request) -> None:
+        asked["udp" if "/udp/" in str(request.address) else "tcp"].add(request.padding)
+        await request.reach()
+        await request.answer(200, 200)
+
+    server, _ = await put_liar(world, "server", play)
+    client = await put(world, "client", peer(AutoNAT(test_filtering=False)))
+    heard = await heard_from(client, server, seconds=40)
+    assert heard.tested
+    assert asked == {"tcp": {0}, "udp": {PADDING}}
