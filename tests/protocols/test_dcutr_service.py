@@ -200,9 +200,25 @@ async def test_the_relayed_connection_stays_if_the_direct_one_is_gone(
     relayed = pair.call()
     direct = await pair.bob.wait_direct(pair.alice.peer_id)
     await trio.sleep(1)
+    pair.alice.on_dial = drop
     await direct.aclose()
     await trio.sleep(1000)
     assert not relayed.is_closed
+
+
+async def test_a_relayed_connection_is_upgraded_when_the_direct_one_turns_out_to_be_dead(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D2: Alice has moved, and knows; Bob learns it later."""
+    await pair.start()
+    pair.let_through()
+    dead = pair.direct()
+    pair.call()
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == []
+    dead.cut()
+    await trio.sleep(1)
+    assert pair.punched(pair.bob) == [1]
 
 
 # ---- dials -----------------------------------------------------------------------------------

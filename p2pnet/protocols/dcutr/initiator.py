@@ -107,9 +107,11 @@ class Initiator:
                 self._strangers[peer_id] = trio.Event()
             nursery.start_soon(self._keep_upgrading, peer_id, nursery)
 
-    def connection_closed(self, peer_id: PeerId) -> None:
-        """End the rest of a peer whose last relayed connection is gone."""
-        if peer_id in self._resting and self._relayed(peer_id) is None:
+    def connection_closed(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
+        """Begin if a relayed connection is all that is left; end a rest if not even that is."""
+        if self._relayed(peer_id) is not None:
+            self.begin(peer_id, nursery, identified=self._speaks(peer_id) is not None)
+        elif peer_id in self._resting:
             self._resting[peer_id].cancel()
 
     def make_way(self, peer_id: PeerId) -> bool:

@@ -177,7 +177,7 @@ async def hear(
                 initiator.begin(ref.peer_id, nursery, identified=False)
         case ConnectionClosed(ref):
             responder.connection_closed(ref.number)
-            initiator.connection_closed(ref.peer_id)
+            initiator.connection_closed(ref.peer_id, nursery)
         case PeerIdentified(ref) | IdentifyFailed(ref):
             if is_ours_to_upgrade(ref):
                 initiator.begin(ref.peer_id, nursery, identified=True)
