@@ -21,6 +21,7 @@ from p2pnet.core.addresses import (
     ip_of,
     is_relayed,
     peer_id_of,
+    place_of,
     scope,
     unwrapped,
     with_host,
@@ -74,7 +75,8 @@ def targets(
 ) -> tuple[Multiaddr, ...]:
     """Choose where to dial, without ``/p2p``: where the asker is seen, and other ports of that IP.
 
-    Nobody may aim this host at others: that one IP, and no way on from there (AO7 to AO9).
+    Nobody may aim this host at others: that one IP, and no way on from there (AO7 to AO9). Nor
+    at a neighbour's port of UDP, as the first datagrams of QUIC are large: only at his own.
     """
     ip = ip_of(observed)
     if ip is None or not is_usable(observed, allow_private=allow_private):
@@ -85,8 +87,14 @@ def targets(
         without_peer(address)
         for address in (observed, *offered)
         if ip_of(address) == ip and peer_id_of(address) in (None, asker)
+        if not is_udp(address) or place_of(address) == place_of(observed)
     ]
     return tuple(filter(is_single_hop, dict.fromkeys(found)))[:MAX_TARGETS]
+
+
+def is_udp(address: Multiaddr) -> bool:
+    place = place_of(address)
+    return place is not None and place.protocol == "udp"
 
 
 def is_single_hop(address: Multiaddr) -> bool:
