@@ -1,8 +1,8 @@
 """Watch verdicts on reachability for virtual days: behind which NATs do they change, and when?
 
 One world for each mapping, filtering and choice of ports: a host that five public peers test all
-the time. What is printed should be one verdict a line: who can dial it, and what its NAT is called.
-The last line is JSON.
+the time, connected over TCP and over QUIC. What is printed should be one verdict a line: who can
+dial the host, and what its NAT is called for TCP and for UDP. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import trio
 
 from p2pnet import presets
+from p2pnet.core.addresses import parse
+from p2pnet.host.config import HostConfig
+from p2pnet.host.host import Host
+from p2pnet.interfaces import Part, Transport
+from p2pnet.protocols.autonat import AutoNAT
 from p2pnet.testing.insecure import Insecure
 from p2pnet.testing.kinds import Kind
 from p2pnet.testing.links import Quality
@@ -23,38 +30,66 @@ from p2pnet.testing.nat import Dependence, NatKind, PortChoice
 from p2pnet.testing.running import run
 from p2pnet.testing.sites import IPV4_ONLY
 from p2pnet.testing.world import World
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.tcp import TCP
 
 LINK = Quality(latency=0.02)
-LISTEN = "/ip4/0.0.0.0/tcp/4001"
+SUFFIXES = {"tcp": "tcp/4001", "udp": "udp/4001/quic-v1"}
 SETTLING = 30.0
 LOOK_INTERVAL = 1.0
 
 
-async def watch(nat: NatKind, hours: float, seed: int) -> list[str]:
+def spoken(config: HostConfig, protocols: Sequence[str]) -> HostConfig:
+    """Let a host listen on each of these, TCP or UDP, and skip what costs only time here."""
+    transports: dict[str, Part[Transport]] = {"tcp": TCP(), "udp": QUIC()}
+    return replace(
+        config,
+        security=[Insecure()],
+        transports=[transports[name] for name in protocols],
+        listen=[f"/ip4/0.0.0.0/{SUFFIXES[name]}" for name in protocols],
+    )
+
+
+async def watch(nat: NatKind, hours: float, seed: int, protocols: Sequence[str]) -> list[str]:
     """Return the verdicts that a host comes to, one after the other, with their times."""
     seconds = hours * 3600
     verdicts: list[str] = []
     async with World(seed, patience=seconds + 100) as world:
-        server = replace(presets.relay(listen=[LISTEN]), security=[Insecure()])
+        server = without_tests_of_its_own(spoken(presets.relay(), protocols))
         peers = [
             await world.host(server, f"peer {n}", link=LINK, families=IPV4_ONLY) for n in range(5)
         ]
-        config = replace(presets.edge(listen=[LISTEN]), security=[Insecure()])
         home = world.home(Kind("home", (nat,)), "home", link=LINK)
+        config = spoken(presets.edge(), protocols)
         machine = await world.host(config, "host", at=home, link=LINK, families=IPV4_ONLY)
-        for peer in peers:
-            await machine.host.connect(peer.address)
+        for peer, name in product(peers, protocols):
+            address = parse(f"/ip4/{peer.addresses[0]}/{SUFFIXES[name]}")
+            await machine.host.dial(peer.host.peer_id, [address])
         await trio.sleep(SETTLING)
         said = ""
         with trio.move_on_after(seconds):
             while True:
-                host = machine.host
-                verdict = f"{host.reachability.value.value}, {host.nat.value.tcp.words}"
+                verdict = words(machine.host, protocols)
                 if verdict != said:
                     verdicts.append(f"{trio.current_time():.0f} s: {verdict}")
                     said = verdict
                 await trio.sleep(LOOK_INTERVAL)
     return verdicts
+
+
+def without_tests_of_its_own(config: HostConfig) -> HostConfig:
+    """Let a peer be no client of AutoNAT: nobody serves it here, and looking costs time."""
+    services = [part for part in config.services if not isinstance(part, AutoNAT)]
+    return replace(config, services=services)
+
+
+def words(host: Host, protocols: Sequence[str]) -> str:
+    """Say who can dial a host, and what its NAT is called."""
+    classes = {"tcp": host.nat.value.tcp, "udp": host.nat.value.udp}
+    return ", ".join(
+        [host.reachability.value.value]
+        + [f"{name.upper()}: {classes[name].words}" for name in protocols]
+    )
 
 
 def main() -> None:
@@ -66,7 +101,9 @@ def main() -> None:
     parser.add_argument("--filtering", choices=kinds, action="append", help="only this; repeatable")
     choices = [each.value for each in PortChoice]
     parser.add_argument("--ports", choices=choices, action="append", help="only this; repeatable")
+    parser.add_argument("--transport", choices=list(SUFFIXES), action="append", help="only this")
     chosen = parser.parse_args()
+    protocols = chosen.transport or list(SUFFIXES)
     found: dict[str, list[str]] = {}
     mappings = [Dependence(value) for value in chosen.mapping or kinds]
     filterings = [Dependence(value) for value in chosen.filtering or kinds]
@@ -75,7 +112,7 @@ def main() -> None:
         nat = NatKind(mapping=mapping, filtering=filtering, ports=port_choice)
         name = f"{mapping.value} mapping, {filtering.value} filtering, {port_choice.value} ports"
         began = time.perf_counter()
-        found[name] = run(lambda nat=nat: watch(nat, chosen.hours, chosen.seed))
+        found[name] = run(partial(watch, nat, chosen.hours, chosen.seed, protocols))
         print(f"{name}: {', '.join(found[name])} ({time.perf_counter() - began:.0f} s)", flush=True)
     print(json.dumps(found))
 
