@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from p2pnet.interfaces import (
     StreamHandler,
     Transport,
 )
+from p2pnet.swarm.arrivals import Arrivals, is_crowded
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.connection import LiveConnection
 from p2pnet.swarm.dialer import Race
@@ -71,7 +71,9 @@ class Swarm:
         self._transports: list[Transport] = []
         self._listeners: list[Listener] = []
         self._connections: dict[int, LiveConnection] = {}
-        self._pending: OrderedDict[int, trio.CancelScope] = OrderedDict()
+        self._pending = Arrivals(
+            most=config.max_pending_inbound, most_of_prefix=config.max_inbound_per_prefix
+        )
         self._protected: dict[PeerId, set[str]] = {}
         self._numbers = 0
         self._tasks: trio.Nursery | None = None
@@ -148,11 +150,8 @@ class Swarm:
         """Take in an inbound connection; the oldest unfinished one gives way at the limit (S6)."""
         self._numbers += 1
         scope = trio.CancelScope()
-        self._pending[self._numbers] = scope
         self._nursery.start_soon(self._upgrade, pending, self._numbers, scope)
-        while len(self._pending) > self._config.max_pending_inbound:
-            _, oldest = self._pending.popitem(last=False)
-            oldest.cancel()
+        self._pending.add(self._numbers, pending.remote_address, scope.cancel)
 
     async def _upgrade(
         self, pending: PendingConnection, number: int, scope: trio.CancelScope
@@ -167,7 +166,7 @@ class Swarm:
                 await close_at_once(pending)
                 raise
             finally:
-                self._pending.pop(number, None)
+                self._pending.remove(number)
             await self._admit(capable, is_inbound=True)
 
     # ---- connections ---------------------------------------------------------------------
@@ -229,6 +228,11 @@ class Swarm:
         of_peer = sum(c.peer_id == capable.peer_id for c in self._connections.values())
         if of_peer >= config.max_connections_per_peer:
             raise LimitExceeded("max_connections_per_peer", config.max_connections_per_peer)
+        arrived = [c.remote_address for c in self._connections.values() if c.is_inbound]
+        if is_inbound and is_crowded(
+            capable.remote_address, arrived, most=config.max_inbound_per_prefix
+        ):
+            raise LimitExceeded("max_inbound_per_prefix", config.max_inbound_per_prefix)
         if is_inbound and len(self._connections) >= config.max_connections:
             # S20: whoever came first was too young to be trimmed then, and may go by now.
             self._trim()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from p2pnet.core.addresses import Endpoint
+from p2pnet.core.addresses import Endpoint, parse
+from p2pnet.swarm.arrivals import prefix_of
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.trimming import Candidate, choose
 from p2pnet.transports.tcp_ports import source_endpoint
@@ -31,4 +32,8 @@ def trim(given: Fields) -> tuple[int, ...]:
     return choose(connections, low=given["low"], high=given["high"], grace=grace)
 
 
-FORMS = {"source": source, "trim": trim}
+def prefix(given: Fields) -> str:
+    return prefix_of(parse(given["prefix"])) or ""
+
+
+FORMS = {"source": source, "trim": trim, "prefix": prefix}

@@ -1,0 +1,74 @@
+"""Arrivals that have not proved who they are, and from how many places all of them come (S6, S7).
+
+Pure. A *prefix* is a public IPv4 address or IPv6 /56: what one stranger has at hand for next to
+nothing. Private addresses are none: a proxy in front of us brings many peers from a single one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from p2pnet.core.addresses import Multiaddr, Scope, ip_of, is_relayed, scope, unwrapped
+
+IPV6_PREFIX = 56
+
+
+def prefix_of(address: Multiaddr) -> str | None:
+    """Return the prefix that an inbound connection counts for; None for one that is not counted.
+
+    Of a circuit the address is that of the relay.
+    """
+    ip = ip_of(address)
+    if ip is None or is_relayed(address) or scope(address) is not Scope.PUBLIC:
+        return None
+    ip = unwrapped(ip)
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((ip, IPV6_PREFIX), strict=False))
+    return str(ip)
+
+
+def is_crowded(address: Multiaddr, others: Iterable[Multiaddr], *, most: int) -> bool:
+    """Return True if so many of ``others`` come from where an address is (S7)."""
+    prefix = prefix_of(address)
+    return prefix is not None and sum(prefix_of(other) == prefix for other in others) >= most
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An arrival in its handshakes."""
+
+    prefix: str | None
+    give_up: Callable[[], None]
+
+
+class Arrivals:
+    """Those in their handshakes, the oldest first; the oldest gives way to the next (S6)."""
+
+    def __init__(self, *, most: int, most_of_prefix: int) -> None:
+        self._most = most
+        self._most_of_prefix = most_of_prefix
+        self._waiting: OrderedDict[int, Waiting] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, number: int, address: Multiaddr, give_up: Callable[[], None]) -> None:
+        """Take one in; end another, if there are too many of its prefix, or in all."""
+        prefix = prefix_of(address)
+        if prefix is not None:
+            same = [of for of, waiting in self._waiting.items() if waiting.prefix == prefix]
+            if len(same) >= self._most_of_prefix:
+                self._end(same[0])
+        self._waiting[number] = Waiting(prefix, give_up)
+        if len(self._waiting) > self._most:
+            self._end(next(iter(self._waiting)))
+
+    def _end(self, number: int) -> None:
+        self._waiting.pop(number).give_up()
+
+    def remove(self, number: int) -> None:
+        """Forget one whose handshakes are over."""
+        self._waiting.pop(number, None)
