@@ -115,10 +115,10 @@ def test_pauses_last_a_round_trip_at_most_within_bounds() -> None:
     assert longest_pause(60.0, 0.01) == 5.0
 
 
-def test_a_dialer_has_a_round_trip_to_show_itself_within_bounds() -> None:
+def test_a_dialer_has_a_quarter_of_a_round_trip_to_show_itself_within_bounds() -> None:
     """D15."""
-    assert patience(0.3) == 0.3
-    assert patience(0.0) == 0.1
+    assert patience(0.3) == 0.075
+    assert patience(0.0) == 0.05
     assert patience(60.0) == 1.0
 
 

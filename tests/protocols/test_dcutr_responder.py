@@ -12,7 +12,7 @@ from p2pnet.events import PunchStarted
 from p2pnet.interfaces import Role
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect, Sync
-from p2pnet.protocols.dcutr.policy import ASSUMED_ROUND_TRIP, CONVERSATION_GAP
+from p2pnet.protocols.dcutr.policy import CONVERSATION_GAP
 from p2pnet.protocols.dcutr.puncher import channel_on
 from tests.protocols.dcutr_pair import BOB, RELAY, Pair
 from tests.protocols.memory_world import MemoryConnection, MemoryWorld
@@ -208,13 +208,13 @@ async def test_a_peer_whose_dial_arrives_here_and_is_silent_is_expected_from_con
     assert pair.alice.expected == []
     await channel.send(Connect((parse(BOB),)))
     await channel.receive()
-    assert pair.alice.expected == [(frozenset([BOB]), ASSUMED_ROUND_TRIP)]
+    assert pair.alice.expected == [(frozenset([BOB]), 0.5)]
     await trio.sleep(0.3)
     await channel.send(Sync())
     await trio.sleep(1)
     ((places, patience),) = pair.alice.expected
     assert places == {BOB}
-    assert patience == pytest.approx(0.3)
+    assert patience == pytest.approx(0.075)
     pair.direct()
     await trio.sleep(1)
     assert pair.alice.expected == []

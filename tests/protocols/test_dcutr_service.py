@@ -392,7 +392,7 @@ async def test_who_is_to_be_the_dialer_expects_that_the_peer_arrives_and_is_sile
         await trio.sleep(8)
         ((places, patience),) = dialer.expected
         assert places == {place}
-        assert patience == pytest.approx(2 * LATENCY)
+        assert patience == pytest.approx(LATENCY / 2)
         assert listener.expected == []
         await trio.sleep(3.3)
     assert pair.alice.expected == pair.bob.expected == []

@@ -34,10 +34,10 @@ BIRTHDAY_ATTEMPT = 2
 MAX_PAUSE = 5.0
 SHORTEST_PAUSE = 0.004
 PAUSE_GROWTH = 1.1
-SHORTEST_PATIENCE = 0.1
+SHORTEST_PATIENCE = 0.05
 LONGEST_PATIENCE = 1.0
-ASSUMED_ROUND_TRIP = 0.5
-"""Seconds; what the responder takes it for until SYNC tells."""
+ASSUMED_ROUND_TRIP = 2.0
+"""Seconds; what the responder takes it for until SYNC tells: as long as it can well be."""
 CONVERSATION_GAP = 45.0
 """Seconds: a conversation that begins so long after the one before is a first attempt again."""
 
@@ -151,10 +151,10 @@ def redial_pause(number: int, took: float, longest: float) -> float:
 def patience(round_trip: float) -> float:
     """Tell how many seconds the peer's end may take to show that it is a dialer (D15).
 
-    A dialer's first word comes right behind its ACK, so this is for jitter only; and the
-    round trip is what the peer makes us believe.
+    A dialer's first word comes right behind its ACK, so this is for jitter only, and for a slow
+    machine; and the round trip is what the peer makes us believe.
     """
-    return min(max(round_trip, SHORTEST_PATIENCE), LONGEST_PATIENCE)
+    return min(max(round_trip / 4, SHORTEST_PATIENCE), LONGEST_PATIENCE)
 
 
 def gives_way(own_id: PeerId, peer_id: PeerId) -> bool:
