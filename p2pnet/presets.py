@@ -16,6 +16,7 @@ from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.identify import Identify
 from p2pnet.protocols.ping import Ping
 from p2pnet.protocols.relay import RelayClient, RelayServer
+from p2pnet.protocols.resume import Resume
 from p2pnet.security.noise import Noise
 from p2pnet.transports.tcp import TCP
 
@@ -39,8 +40,10 @@ def edge(
     It keeps a reservation at each of ``relays`` (multiaddrs that end in ``/p2p``), can be
     reached and reaches others through them, and turns relayed connections into direct ones.
     It has its peers test who can dial it, and with ``port_mapping`` asks its router to forward
-    its ports. ``services`` are added to its own. With QUIC among the ``transports`` and in
-    ``listen``, holes are punched by UDP as well.
+    its ports. A stream that it opens over a relay moves to the direct connection by itself, if
+    the peer can do that, too. ``services`` are added to its own; a ``Resume`` among them takes
+    the place of its own. With QUIC among the ``transports`` and in ``listen``, holes are punched
+    by UDP as well.
     """
     own: list[Part[Service]] = [
         Identify(),
@@ -53,6 +56,8 @@ def edge(
     ]
     if port_mapping:
         own.append(PortMapping())
+    if not any(isinstance(part, Resume) for part in services):
+        own.append(Resume(direct=False))
     return HostConfig(
         key=key,
         listen=listen,

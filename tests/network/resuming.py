@@ -17,20 +17,49 @@ from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.sites import Site
 from p2pnet.testing.world import World
-from tests.network.scene import NEAR
+from tests.network.scene import ECHO, NEAR, echo
 
 BULK = "/test/bulk/1.0.0"
 CHUNK = 16_384
+LISTEN = ("/ip4/0.0.0.0/tcp/4001",)
 
 
 def with_resume(config: HostConfig, resume: Resume | None = None) -> HostConfig:
+    config = without_resume(config)
     return replace(config, services=[*config.services, resume or Resume()])
+
+
+def without_resume(config: HostConfig) -> HostConfig:
+    others = [part for part in config.services if not isinstance(part, Resume)]
+    return replace(config, services=others)
+
+
+async def put(world: World, name: str, resume: Resume | None) -> Machine:
+    config = presets.minimal(listen=LISTEN)
+    if resume is not None:
+        config = with_resume(config, resume)
+    machine = await world.host(config, name, link=NEAR)
+    machine.host.handle(ECHO, echo)
+    return machine
+
+
+async def put_both(world: World, resume: Resume | None = None) -> tuple[Machine, Machine]:
+    alice = await put(world, "alice", resume or Resume())
+    return alice, await put(world, "bob", resume or Resume())
+
+
+def count(machine: Machine) -> int:
+    return machine.host.service(Resume).streams
+
+
+async def open_echo(alice: Machine, bob: Machine) -> Stream:
+    return await alice.host.open_stream(bob.address, ECHO)
 
 
 async def put_resuming(
     world: World, name: str, *relays: str, at: Site | str, link: Quality = NEAR
 ) -> Machine:
-    config = with_resume(presets.edge(relays=relays, port_mapping=False))
+    config = presets.edge(relays=relays, port_mapping=False)
     if isinstance(at, str):
         at = world.home(ALL_KINDS[at], f"home of {name}", link=link)
         link = link if at is world.internet else Quality(latency=0.0)

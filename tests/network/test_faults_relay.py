@@ -147,9 +147,9 @@ async def test_a_circuit_is_cut_at_the_limit_of_the_relay_and_can_be_made_anew(
 ) -> None:
     limits = RelayServer(circuit_seconds=60, circuit_bytes=16_384)
     pair = await put_pair(world, "symmetric", "symmetric", limits=limits)
-    await call(pair.alice, pair.bob)
+    connection = await call(pair.alice, pair.bob)
     with pytest.raises(trio.BrokenResourceError):
-        await say(pair.alice, pair.bob, SAMPLE * 8)
+        await say_on(await connection.open_stream("/p2pnet/echo/1.0.0"), SAMPLE * 8)
     connection = await call(pair.alice, pair.bob)
     await say(pair.alice, pair.bob)
     await trio.sleep(61)

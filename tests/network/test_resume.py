@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from p2pnet import presets
+from p2pnet.errors import ConnectionLost, StreamReset
 from p2pnet.events import StreamMoved
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.relay import RelayServer
@@ -146,5 +147,23 @@ async def test_a_transfer_outlives_the_limit_of_many_circuits(world: World) -> N
         await stream.send_eof()
         await arrival.complete(data, within=300)
         assert len(moves.take_waiting()) >= len(data) // 131_072
+    await stream.aclose()
+    await nothing_left(alice, bob)
+
+
+async def test_a_relay_that_lets_nothing_through_is_not_dialled_for_ever(world: World) -> None:
+    """RS20: its circuits are too small for one encrypted frame."""
+    relay, alice, bob = await put_two(world, "symmetric", RelayServer(circuit_bytes=16_384))
+    arrival = Arrival()
+    stream = await open_bulk(alice, bob, arrival)
+    began = trio.current_time()
+    await stream.send_all(bytes(200_000))
+    with trio.fail_after(150), pytest.raises(ConnectionLost):
+        await stream.receive_some()
+    assert trio.current_time() - began > 100
+    await arrival.ended.wait()
+    assert isinstance(arrival.error, ConnectionLost | StreamReset)
+    opened = relay.host.service(RelayServer).statistics().circuits_opened
+    assert opened < 70
     await stream.aclose()
     await nothing_left(alice, bob)

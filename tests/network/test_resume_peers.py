@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from p2pnet import presets
 from p2pnet.core.addresses import parse, without_peer
-from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import ConnectionLost, StreamReset
 from p2pnet.events import ConnectionClosed, StreamMoved
-from p2pnet.interfaces import Kit, Role, Secured, Stream
+from p2pnet.interfaces import Stream
+from p2pnet.protocols.relay import RelayClient
 from p2pnet.protocols.resume import Resume
 from p2pnet.protocols.resume.messages import PROTOCOL_ID, Ask, Move, Open, encode
 from p2pnet.protocols.resume.policy import Tokens
-from p2pnet.testing.insecure import PLAINTEXT, Insecure, InsecureSecurity
+from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
-from tests.network.resuming import with_resume
-from tests.network.scene import ECHO, NEAR, echo, say_on
+from tests.network.resuming import count, open_echo, put, put_both
+from tests.network.scene import ECHO, NEAR, echo, put_relay, reserved, say_on
 
-LISTEN = ("/ip4/0.0.0.0/tcp/4001",)
 SECRET = b"s" * 16
-
-
-async def put(world: World, name: str, resume: Resume | None) -> Machine:
-    config = presets.minimal(listen=LISTEN)
-    if resume is not None:
-        config = with_resume(config, resume)
-    machine = await world.host(config, name, link=NEAR)
-    machine.host.handle(ECHO, echo)
-    return machine
-
-
-async def put_both(world: World, resume: Resume | None = None) -> tuple[Machine, Machine]:
-    alice = await put(world, "alice", resume or Resume())
-    return alice, await put(world, "bob", resume or Resume())
-
-
-def count(machine: Machine) -> int:
-    return machine.host.service(Resume).streams
-
-
-async def open_echo(alice: Machine, bob: Machine) -> Stream:
-    return await alice.host.open_stream(bob.address, ECHO)
 
 
 async def test_the_first_stream_to_a_peer_is_resumable_already(world: World) -> None:
@@ -73,87 +49,30 @@ async def test_to_open_takes_no_round_trip(world: World) -> None:
     await stream.aclose()
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """Security that keeps what is said in plain text, both ways."""
-
-    said: tuple[bytearray, bytearray]
-
-    def build(self, kit: Kit) -> RecordedSecurity:
-        return RecordedSecurity(Insecure().build(kit), self.said)
-
-
-class RecordedSecurity:
-    protocol_id = PLAINTEXT
-
-    def __init__(self, inner: InsecureSecurity, said: tuple[bytearray, bytearray]) -> None:
-        self._inner = inner
-        self._said = said
-
-    async def secure(
-        self,
-        stream: trio.abc.Stream,
-        role: Role,
-        *,
-        expected: PeerId | None,
-        muxers: Sequence[str],
-    ) -> Secured:
-        secured = await self._inner.secure(stream, role, expected=expected, muxers=muxers)
-        return replace(secured, stream=RecordedStream(secured.stream, self._said))
-
-
-class RecordedStream(trio.abc.Stream):
-    def __init__(self, stream: trio.abc.Stream, said: tuple[bytearray, bytearray]) -> None:
-        self._stream = stream
-        self._sent, self._received = said
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self._sent += data
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self._stream.receive_some(max_bytes)
-        self._received += data
-        return data
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-async def play(seed: int, *, has_resume: bool, does_bob: bool = False) -> tuple[bytes, bytes]:
-    """Return all bytes that a host and its peer said after identify, under the encryption."""
-    said = (bytearray(), bytearray())
-    async with World(seed) as world:
-        config = presets.minimal(listen=LISTEN)
-        ours = replace(config, security=[Recorded(said)])
-        theirs = replace(config, security=[Insecure()])
-        alice = await world.host(with_resume(ours) if has_resume else ours, "alice", link=NEAR)
-        bob = await world.host(with_resume(theirs) if does_bob else theirs, "bob", link=NEAR)
-        bob.host.handle(ECHO, echo)
-        await alice.host.connect(bob.address)
-        await trio.sleep(1)
-        for lane in said:
-            lane.clear()
-        for _ in range(3):
-            await say_on(await open_echo(alice, bob))
-        stream = await open_echo(alice, bob)
-        await stream.send_all(bytes(100_000))
-        stream.reset()
-        await trio.sleep(1)
-        return bytes(said[0]), bytes(said[1])
-
-
-async def test_with_a_peer_without_resume_the_bytes_are_the_same(
-    autojump_clock: MockClock,
-) -> None:
-    """RS1: every byte of every stream, both ways, once both have said what they speak."""
-    plain = await play(5, has_resume=False)
-    assert len(plain[0]) > 100_000
-    assert await play(5, has_resume=True) == plain
-    assert await play(5, has_resume=True, does_bob=True) != plain
+async def test_a_stream_does_not_move_before_the_other_side_knows_it(world: World) -> None:
+    """RS10: the direct connection is there while OPEN is still on its way over a far relay."""
+    relay = await put_relay(world, link=Quality(latency=0.5))
+    machines = []
+    for name in ("alice", "bob"):
+        config = presets.minimal(listen=["/ip4/0.0.0.0/tcp/4001"])
+        services = [*config.services, RelayClient(relays=[relay.address]), Resume()]
+        machine = await world.host(replace(config, services=services), name, link=NEAR)
+        machine.host.handle(ECHO, echo)
+        machines.append(machine)
+    alice, bob = machines
+    await reserved(bob)
+    await alice.host.connect(f"{relay.address}/p2p-circuit/p2p/{bob.host.peer_id}")
+    await trio.sleep(5)
+    stream = await alice.host.open_stream(bob.host.peer_id, ECHO, limited="allow")
+    assert stream.connection.is_relayed
+    await stream.send_all(b"hello")
+    began = trio.current_time()
+    await alice.host.dial(bob.host.peer_id, [without_peer(parse(bob.address))])
+    assert trio.current_time() - began < 0.5, "before OPEN can have come"
+    assert await stream.receive_some() == b"hello"
+    await trio.sleep(5)
+    assert not stream.connection.is_relayed
+    await say_on(stream)
 
 
 async def test_half_close_and_reset_mean_what_they_mean_elsewhere(world: World) -> None:
@@ -267,30 +186,6 @@ async def test_a_reset_without_a_connection_is_told_with_the_next(world: World) 
     alice.link.is_cut = False
     await trio.sleep(30)
     assert count(alice) == count(bob) == 0
-
-
-async def test_beyond_the_bounds_streams_are_plain(world: World) -> None:
-    """RS15."""
-    alice, bob = await put_both(world, Resume(max_streams_per_peer=2))
-    streams = [await open_echo(alice, bob) for _ in range(4)]
-    assert count(alice) == 2
-    for stream in streams:
-        await stream.send_all(b"hello")
-        assert await stream.receive_some() == b"hello"
-        await stream.aclose()
-
-
-async def test_what_comes_beyond_the_bounds_is_refused(world: World) -> None:
-    """RS15."""
-    alice = await put(world, "alice", Resume())
-    bob = await put(world, "bob", Resume(max_streams_per_peer=1))
-    first = await open_echo(alice, bob)
-    await first.send_all(b"hello")
-    assert await first.receive_some() == b"hello"
-    second = await open_echo(alice, bob)
-    with pytest.raises(StreamReset, match="keeps no more"):
-        await second.receive_some()
-    await first.aclose()
 
 
 async def test_on_leaving_what_was_written_is_sent(world: World) -> None:

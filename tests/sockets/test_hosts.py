@@ -323,8 +323,8 @@ async def test_a_circuit_over_its_limit_is_reset() -> None:
         async with open_host(config) as there, open_host(config) as here:
             there.handle(ECHO, serve_echo)
             await reserved(there)
-            await here.connect(there.peer_id)
-            stream = await here.open_stream(there.peer_id, ECHO, limited="allow")
+            connection = await here.connect(there.peer_id)
+            stream = await connection.open_stream(ECHO)
             with pytest.raises(trio.BrokenResourceError):
                 await exchange(stream, bytes(100_000))
 

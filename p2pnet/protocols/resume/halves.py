@@ -230,6 +230,15 @@ class Receiving:
         if self.final is not None and position > self.final:  # RS8
             raise ProtocolError(PROTOCOL_ID, "data beyond the end")
 
+    def check_held(self, size: int) -> None:
+        """See that what is kept ahead of its time has its place within the limit.
+
+        Raises:
+            ProtocolError: if some of it must be there twice.
+        """
+        if size > self.told_limit - self.received:  # RS11
+            raise ProtocolError(PROTOCOL_ID, "more ahead of its time than has a place")
+
     def deliver(self, data: bytes | bytearray | memoryview) -> None:
         self.received += len(data)
         self._is_owing = self._is_owing or self.has_ended

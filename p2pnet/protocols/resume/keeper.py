@@ -49,7 +49,7 @@ class Keeper:
         self._nursery = nursery
 
     async def keep(self, entry: Entry) -> None:
-        """See to one stream until it is over, and no carrier has anything to say any more."""
+        """See to one stream until it is over, has all been read, and nothing carries it."""
         stream = entry.stream
         work = self._move_on if stream.machine.is_opener else self._ask
         while not stream.machine.is_over:
@@ -62,7 +62,8 @@ class Keeper:
                 await work(entry)
             if waiting.cancelled_caught and stream.machine.is_orphaned:
                 stream.fail(lost)  # RS9
-        await stream.wait_until(lambda: not stream.is_carried)
+        # RS15: what waits to be read counts until it is.
+        await stream.wait_until(lambda: not stream.is_carried and not stream.keeps_data)
 
     async def _wait_for_need(self, entry: Entry) -> None:
         """Wait until the stream is over, has lost its carrier, or can have a better one."""
@@ -77,6 +78,8 @@ class Keeper:
 
     def _better(self, entry: Entry) -> Connection | None:
         """Return the connection to move to while the current one works."""
+        if not entry.stream.machine.is_accepted:
+            return None  # RS10: on a faster connection, MOVE would come before OPEN.
         asked = entry.asked
         if asked is not None and not asked.is_closed and asked is not entry.stream.connection:
             return asked
@@ -102,7 +105,8 @@ class Keeper:
     async def _move_on(self, entry: Entry) -> None:
         """Find another connection, until one carries the stream."""
         machine = entry.stream.machine
-        attempt = 0
+        # RS20: what the first carried shows when the second is there.
+        attempt = max(0, entry.stream.fruitless - 1)
         while machine.is_orphaned:
             await self._rest(entry, attempt)
             attempt += 1
@@ -178,7 +182,7 @@ class Keeper:
     async def _ask(self, entry: Entry) -> None:
         """Ask the opener to come, in case it does not by itself (RS13)."""
         stream, machine = entry.stream, entry.stream.machine
-        attempt = 1
+        attempt = 1 + stream.fruitless  # RS20
         while machine.is_orphaned:
             await self._wait_for_opener(stream, attempt)
             attempt += 1

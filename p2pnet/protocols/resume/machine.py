@@ -88,8 +88,7 @@ class Machine:
         self.receiving = Receiving(window, grow)
         self._carriers: list[Carrier] = []
         self._failure: Callable[[], P2PError] | None = None
-        self._is_closed = False
-        self._has_said_stop = False
+        self._is_closed = self._has_said_stop = self.was_one_too_many = False
 
     # ---- for the application -------------------------------------------------------------
 
@@ -187,10 +186,9 @@ class Machine:
         received, limit = self.receiving.take_ack()
         # The answer may never come: that does not count as told.
         self.receiving.owe_ack()
-        proof = self.tokens.proof("move", self.number)
+        name, proof = self.tokens.name, self.tokens.proof("move", self.number)
         is_alive = self.current is not None
-        frame = Move(self.tokens.name, self.number, proof, received, limit, is_alive)
-        carrier.control += encode(frame)
+        carrier.control += encode(Move(name, self.number, proof, received, limit, is_alive))
         return carrier
 
     def answer(self, move: Move, decoder: Decoder) -> Carrier:
@@ -306,6 +304,7 @@ class Machine:
         receiving.check(carrier.position)
         if start > receiving.received:
             carrier.held += piece
+            receiving.check_held(sum(len(other.held) for other in self._carriers))
             return
         if carrier.position > receiving.received:
             known = receiving.received - start
@@ -406,6 +405,7 @@ class Machine:
         if why is Why.NOT_SERVED:
             self.fail(lambda: NegotiationFailed(["the protocol that was asked for"]))
         elif why is Why.TOO_MANY:
+            self.was_one_too_many = True
             self.fail(lambda: StreamReset("the remote keeps no more streams"))
         elif sending.is_finished and receiving.has_ended:  # RS14
             self.fail(lambda: StreamReset("the stream is over"))

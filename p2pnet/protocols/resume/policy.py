@@ -70,19 +70,33 @@ def rank(connection: Standing) -> tuple[bool, bool]:
 
 
 class Budget:
-    """Bytes that all streams together may hold, and the windows that each gets of them."""
+    """Bytes that all streams together may hold, and the windows that each gets of them.
+
+    A stream holds no more than its two windows, and all windows are ``total`` at most (RS15).
+    """
 
     def __init__(self, total: int, *, first: int, smallest: int, largest: int) -> None:
         self._left = total
         self._for_new = total // 2
         """What windows that grow leave for new streams."""
+        self._for_small = total // 4
+        """What new streams with the first windows leave for those with the smallest."""
         self._first = first
         self._smallest = smallest
         self._largest = largest
 
-    def take(self) -> int:
-        """Return the windows of a new stream; small ones if there is no more than that."""
-        window = self._first if self._left >= 2 * self._first else self._smallest
+    @property
+    def left(self) -> int:
+        """Bytes that are not given out."""
+        return self._left
+
+    def take(self) -> int | None:
+        """Return how large both windows of a new stream are; None if nothing is left."""
+        window = self._first
+        if self._left - 2 * window < self._for_small:
+            window = self._smallest
+        if self._left < 2 * window:
+            return None
         self._left -= 2 * window
         return window
 

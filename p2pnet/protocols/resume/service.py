@@ -46,6 +46,8 @@ from p2pnet.protocols.resume.stream import ResumableStream
 logger = logging.getLogger("p2pnet.resume")
 
 FIRST_WINDOW = 262_144
+FULL_SECONDS = 60.0
+"""How long a peer that refused a stream as one too many is opened plain ones."""
 IDENTIFY = "/ipfs/id/1.0.0"
 Heard = ConnectionOpened | ConnectionClosed | PeerIdentified | IdentifyFailed | NetworkChanged
 KINDS: tuple[type[Heard], ...] = (
@@ -61,12 +63,15 @@ KINDS: tuple[type[Heard], ...] = (
 class Resume:
     """Streams that move to better connections, ``/p2pnet/resume``. Needs ``Identify``."""
 
+    direct: bool = True
+    """Let the streams that begin on a direct connection outlive it, too, not only those that
+    begin over a relay. That costs them about a quarter more processor time."""
     window: int = 16_777_216
     """Most bytes that a stream keeps each way, to send them again or until they are read. It
     begins with 256 KiB, and keeps more only while that is what slows it down."""
     max_bytes: int = 268_435_456
-    """Bytes for the windows of all streams; once they are given out, further windows are small,
-    and once half of them are, no window grows."""
+    """Most bytes that all streams together keep. Once half of them are given out to windows, none
+    grows; of the last quarter new ones are small; and then it is as beyond ``max_streams``."""
     max_streams: int = 2048
     """In all; what is opened beyond is a plain stream, and what comes beyond is refused."""
     max_streams_per_peer: int = 256
@@ -87,10 +92,12 @@ class Resume:
     def __post_init__(self) -> None:
         for setting in fields(self):
             value: float = getattr(self, setting.name)
-            if value <= 0:
+            if value <= 0 and setting.name != "direct":
                 raise ValueError(f"{setting.name} must be positive, not {value}")
         if self.window < SMALLEST_WINDOW:
             raise ValueError(f"window must be at least {SMALLEST_WINDOW}")
+        if self.max_bytes < 2 * SMALLEST_WINDOW:
+            raise ValueError(f"max_bytes must be at least {2 * SMALLEST_WINDOW}")
 
     def build(self, kit: Kit) -> ResumeService:
         return ResumeService(self, kit.env)
@@ -113,11 +120,18 @@ class ResumeService:
         self._leaving = False
         self._unidentified: set[int] = set()
         """Connections on which identify has failed."""
+        self._full_until: dict[PeerId, float] = {}
+        """When to try again to open resumable streams to peers that had too many."""
 
     @property
     def streams(self) -> int:
         """How many resumable streams there are, the closed ones included that are not done."""
         return len(self._entries)
+
+    @property
+    def given_out(self) -> int:
+        """Bytes that all streams may keep now; ``max_bytes`` at most."""
+        return self._config.max_bytes - self._budget.left
 
     async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
         self._host = host
@@ -197,13 +211,20 @@ class ResumeService:
 
     async def _open(self, connection: Connection, protocol_ids: Sequence[str]) -> Stream:
         spoken = await self._spoken(connection, protocol_ids)
-        if spoken is None or self._is_full(connection.peer_id, is_opener=True):
+        window = None
+        if spoken is not None and not self._has_too_many(connection.peer_id):
+            window = self._budget.take()
+        if spoken is None or window is None:
             first, *others = protocol_ids
             return await connection.open_stream(first, *others)
-        muxed = await connection.open_stream(PROTOCOL_ID)
+        try:
+            muxed = await connection.open_stream(PROTOCOL_ID)
+        except BaseException:
+            self._budget.give_back(2 * window)
+            raise
         secret = self._env.random_bytes(TOKEN_BYTES)
         tokens = Tokens(secret, self._host.peer_id, connection.peer_id)
-        machine = self._machine(tokens, is_opener=True)
+        machine = Machine(tokens, window, is_opener=True, grow=self._budget.grow)
         carrier = machine.open(spoken)
         entry = self._enter(machine, spoken, connection)
         self._carrying.start_soon(self._keeper.carry, entry, carrier, muxed)
@@ -212,6 +233,8 @@ class ResumeService:
     async def _spoken(self, connection: Connection, protocol_ids: Sequence[str]) -> str | None:
         """Return which protocol to resume; None if it has to be a plain stream."""
         if not any(map(may_move, protocol_ids)) or self._leaving:  # RS2
+            return None
+        if not (self._config.direct or connection.is_relayed):  # RS19
             return None
         peer_id = connection.peer_id
         if IDENTIFY in self._host.protocols.value:
@@ -229,14 +252,18 @@ class ResumeService:
         has_failed = connection.is_closed or connection.ref.number in self._unidentified
         return not is_known and not has_failed
 
+    def _has_too_many(self, peer_id: PeerId) -> bool:
+        """Tell if this side has, or a peer had, too many streams to open another (RS15)."""
+        if trio.current_time() < self._full_until.get(peer_id, 0.0):
+            return True
+        of_peer = [entry for key, entry in self._entries.items() if key[:2] == (peer_id, True)]
+        was_refused = any(entry.stream.machine.was_one_too_many for entry in of_peer)
+        return was_refused or self._is_full(peer_id, is_opener=True)
+
     def _is_full(self, peer_id: PeerId, *, is_opener: bool) -> bool:
         of_peer = sum(key[:2] == (peer_id, is_opener) for key in self._entries)
         config = self._config  # RS15
         return of_peer >= config.max_streams_per_peer or len(self._entries) >= config.max_streams
-
-    def _machine(self, tokens: Tokens, *, is_opener: bool) -> Machine:
-        budget = self._budget
-        return Machine(tokens, budget.take(), is_opener=is_opener, grow=budget.grow)
 
     def _enter(self, machine: Machine, protocol_id: str, connection: Connection) -> Entry:
         stream = ResumableStream(machine, protocol_id, connection, self._moved)
@@ -253,7 +280,15 @@ class ResumeService:
             del self._entries[key]
             machine = entry.stream.machine
             self._budget.give_back(machine.sending.window + machine.receiving.window)
+            if machine.was_one_too_many:
+                self._avoid(entry.stream.peer_id)
             self._changes.unpark_all()
+
+    def _avoid(self, peer_id: PeerId) -> None:
+        """Open plain streams to a peer for a while, as it refuses others (RS15)."""
+        now = trio.current_time()
+        self._full_until = {peer: until for peer, until in self._full_until.items() if until > now}
+        self._full_until[peer_id] = now + FULL_SECONDS
 
     def _moved(self, stream: ResumableStream, before: Connection) -> None:
         logger.debug("%r goes on over %r", stream, stream.connection)
@@ -283,10 +318,12 @@ class ResumeService:
         tokens = Tokens(first.secret, muxed.peer_id, self._host.peer_id)
         if (muxed.peer_id, False, tokens.name) in self._entries:  # RS4
             raise ProtocolError(PROTOCOL_ID, "OPEN of a stream that is open")
-        if self._is_full(muxed.peer_id, is_opener=False) or self._leaving:
+        is_full = self._is_full(muxed.peer_id, is_opener=False) or self._leaving
+        window = None if is_full else self._budget.take()
+        if window is None:
             await refuse(muxed, Why.TOO_MANY)
             return
-        machine = self._machine(tokens, is_opener=False)
+        machine = Machine(tokens, window, is_opener=False, grow=self._budget.grow)
         carrier = machine.accept(first, decoder)
         entry = self._enter(machine, first.protocol, muxed.connection)
         self._handling.start_soon(self._handle, entry.stream, handler)

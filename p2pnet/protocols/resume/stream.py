@@ -17,6 +17,8 @@ from p2pnet.protocols.resume.messages import MAX_CODE, MAX_DATA, PROTOCOL_ID, Da
 
 LINGER = 5.0
 """Seconds that a carrier which is no longer used has to come to its end."""
+LASTING = 5.0
+"""A carrier that lasted so many seconds was of use, even if there was nothing to say."""
 MIN_TURN = 65_536
 """Bytes of the application that are handed to a carrier at once; at most MAX_DATA."""
 SLOW_SECONDS = 0.02
@@ -39,8 +41,11 @@ class ResumableStream(Stream):
         on_moved: Callable[[ResumableStream, Connection], None],
     ) -> None:
         self.machine = machine
-        self.left_alone_at = trio.current_time()
-        """When the last carrier was lost; matters only while there is none."""
+        self.left_alone_at = self._carried_at = trio.current_time()
+        """When the last carrier that was of any use was lost; matters only while there is none."""
+        self.fruitless = 0
+        """Carriers in a row that were lost soon, with nothing to show for it."""
+        self._progress = 0
         self._protocol_id = protocol_id
         self._connection = connection
         self._on_moved = on_moved
@@ -74,9 +79,11 @@ class ResumableStream(Stream):
         """Let all who wait look again."""
         current = self.machine.current
         if current is not self._carried_by:
+            if self._carried_by is None:
+                self._carried_at = trio.current_time()
             self._carried_by = current
             if current is None:
-                self.left_alone_at = trio.current_time()
+                self._note_loss()
             elif current in self._connections:
                 before, self._connection = self._connection, self._connections[current]
                 self._on_moved(self, before)
@@ -88,6 +95,16 @@ class ResumableStream(Stream):
         self._readable.wake()
         self._writable.wake()
         self._changes.unpark_all()
+
+    def _note_loss(self) -> None:
+        """See if the last carrier was of any use (RS20)."""
+        now, machine = trio.current_time(), self.machine
+        progress = machine.is_accepted + machine.sending.base + machine.receiving.received
+        if progress > self._progress or now - self._carried_at >= LASTING:
+            self.left_alone_at, self.fruitless = now, 0
+        else:
+            self.fruitless += 1
+        self._progress = progress
 
     def _stir_flow(self) -> None:
         """Let those look again whom data and acknowledgements concern."""
@@ -127,6 +144,11 @@ class ResumableStream(Stream):
     @property
     def is_carried(self) -> bool:
         return bool(self._connections)
+
+    @property
+    def keeps_data(self) -> bool:
+        """Tell if something has come that may be read still."""
+        return not self._is_closed and self.machine.receiving.waiting > 0
 
     def drop(self, carrier: Carrier) -> None:
         """Give a carrier up."""
@@ -222,7 +244,9 @@ class ResumableStream(Stream):
         if self._is_closed:
             raise trio.ClosedResourceError("this stream is closed")
         data = self.machine.read(max_bytes)
-        if data and self.machine.receiving.owes_ack:
+        if data and self.machine.is_over:
+            self.stir()
+        elif data and self.machine.receiving.owes_ack:
             self._stir_outlet()
         return data
 

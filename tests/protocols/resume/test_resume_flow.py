@@ -6,10 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pnet.errors import ProtocolError
 from p2pnet.protocols.resume.carrier import Carrier
 from p2pnet.protocols.resume.halves import SMALL_PIECE, Kept
 from p2pnet.protocols.resume.machine import Machine
-from p2pnet.protocols.resume.messages import MAX_DATA, SMALLEST_WINDOW, Decoder, Open
+from p2pnet.protocols.resume.messages import (
+    MAX_DATA,
+    SMALLEST_WINDOW,
+    Decoder,
+    Move,
+    Open,
+    Seek,
+    data_header,
+    encode,
+)
 from p2pnet.protocols.resume.policy import Tokens
 from p2pnet.protocols.resume.stream import MIN_TURN, next_turn
 from tests.protocols.resume.peers import ALICE, BOB
@@ -105,6 +115,23 @@ def test_a_window_does_not_grow_while_a_carrier_takes_nothing() -> None:
     for _ in range(100):
         pair.here.write(bytes(LARGE), 0)
     assert pair.here.sending.window == SMALL
+
+
+def test_what_comes_ahead_of_its_time_is_kept_once_whatever_the_carrier() -> None:
+    """RS11: three carriers that hold the same window could keep it three times."""
+    pair = Pair(SMALL, SMALL)
+    ahead = encode(Seek(1)) + data_header(SMALL - 1) + bytes(SMALL - 1)
+
+    def move(number: int) -> Carrier:
+        proof = TOKENS.proof("move", number)
+        return pair.there.answer(Move(TOKENS.name, number, proof, 0, SMALL, True), Decoder())
+
+    first = move(1)
+    pair.there.receive(first, ahead)
+    assert len(first.held) == SMALL - 1
+    second = move(2)
+    with pytest.raises(ProtocolError, match="ahead of its time"):
+        pair.there.receive(second, ahead)
 
 
 sizes = st.integers(1, 3 * SMALL_PIECE)

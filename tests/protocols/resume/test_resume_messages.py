@@ -159,18 +159,45 @@ def test_protocols_about_the_connection_do_not_move() -> None:
 
 def test_windows_are_small_once_the_budget_is_given_out() -> None:
     """RS15."""
-    budget = Budget(500, first=100, smallest=10, largest=400)
-    windows = [budget.take() for _ in range(4)]
-    assert windows == [100, 100, 10, 10]
-    budget.give_back(2 * windows[0])
+    budget = Budget(500, first=100, smallest=20, largest=400)
+    windows = [budget.take() for _ in range(9)]
+    assert windows == [100, 20, 20, 20, 20, 20, 20, 20, None]
+    assert budget.left == 20
+    budget.give_back(2 * 100)
+    assert budget.take() == 20
+    budget.give_back(4 * 2 * 20)
     assert budget.take() == 100
+
+
+@given(
+    total=st.integers(2, 5000),
+    smallest=st.integers(1, 50),
+    turns=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 20)), max_size=60),
+)
+def test_all_windows_together_never_exceed_the_budget(
+    total: int, smallest: int, turns: list[tuple[int, int]]
+) -> None:
+    """RS15: whatever is opened, grows and ends."""
+    budget = Budget(total, first=2 * smallest, smallest=smallest, largest=16 * smallest)
+    streams: list[list[int]] = []
+    for turn, index in turns:
+        stream = streams[index % len(streams)] if streams else None
+        if turn == 0 or stream is None:
+            window = budget.take()
+            streams += [] if window is None else [[window, window]]
+        elif turn == 1:
+            stream[index % 2] += budget.grow(stream[index % 2])
+        else:
+            budget.give_back(sum(stream))
+            streams.remove(stream)
+        assert sum(map(sum, streams)) == total - budget.left <= total
 
 
 def test_windows_grow_as_long_as_enough_is_left_for_new_streams() -> None:
     """RS15."""
     budget = Budget(1000, first=100, smallest=10, largest=300)
-    window = budget.take()
-    assert budget.grow(window) == 100
+    assert budget.take() == 100
+    assert budget.grow(100) == 100
     assert budget.grow(200) == 100
     assert budget.grow(300) == 0
     assert budget.grow(200) == 100
@@ -189,3 +216,7 @@ def test_nonsense_is_no_config() -> None:
         Resume(orphan_seconds=0)
     with pytest.raises(ValueError, match="window must be at least 65536"):
         Resume(window=1000)
+    with pytest.raises(ValueError, match="max_bytes must be at least 131072"):
+        Resume(max_bytes=100_000)
+    with pytest.raises(ValueError, match="max_streams must be positive"):
+        Resume(max_streams=0, direct=False)
