@@ -25,6 +25,7 @@ from p2pnet.host.host import Host
 from p2pnet.host.opening import open_host
 from p2pnet.interfaces import Part, Service, Transport
 from p2pnet.protocols.perf import Perf
+from p2pnet.protocols.relay import RelayClient
 from p2pnet.transports.quic import QUIC
 from p2pnet.transports.tcp import TCP
 from p2pnet.transports.websocket import WebSocket
@@ -172,15 +173,25 @@ def with_host(
     *,
     services: Sequence[Part[Service]] = (),
 ) -> int:
-    """Open an edge host that knows the relays it is given, and do one thing with it."""
-    edge = presets.edge(relays=relays(args), transports=transports(args), services=services)
-    config = in_network(args, edge)
+    """Open a host that calls others, through the relays it is given, and do one thing with it."""
+    config = in_network(args, calling(relays(args), transports(args), services))
 
     async def run() -> int:
         async with open_host(config) as host:
             return await act(host)
 
     return trio.run(run)
+
+
+def calling(
+    relays: Sequence[str],
+    transports: Sequence[Part[Transport]] = presets.TRANSPORTS,
+    services: Sequence[Part[Service]] = (),
+) -> HostConfig:
+    """Describe an edge host that nobody has to call, so that it takes up no relay (C15)."""
+    config = presets.edge(transports=transports, services=services)
+    others = [part for part in config.services if not isinstance(part, RelayClient)]
+    return replace(config, services=[*others, RelayClient(relays=tuple(relays), reserve=False)])
 
 
 def load_key(path: str | None) -> PrivateKey | None:

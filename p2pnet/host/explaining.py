@@ -30,7 +30,7 @@ class Explaining:
         self, config: HostConfig, *, swarm: Swarm, advertising: Advertising, bus: EventBus
     ) -> None:
         parts = [part for part in config.services if isinstance(part, RelayClient)]
-        self._wants_relay = any(part.relays for part in parts)
+        self._wants_relay = any(part.relays and part.reserve for part in parts)
         self._swarm = swarm
         self._advertising = advertising
         self._bus = bus

@@ -13,6 +13,7 @@ from p2pnet import open_host, presets
 from p2pnet.commands import asking
 from p2pnet.commands.output import Output
 from p2pnet.commands.parser import spelled_out
+from p2pnet.commands.running import calling
 from p2pnet.commands.trace import SECOND_RELAY, trace
 from p2pnet.connectivity.causes import Cause
 from p2pnet.core.addresses import is_relayed
@@ -53,7 +54,7 @@ class Scene:
     """How long the last command took."""
 
     async def ask(self, capsys: pytest.CaptureFixture[str], command: str, target: str) -> Story:
-        config = replace(presets.edge(relays=self.relays), env=self.here.env)
+        config = replace(calling(self.relays), env=self.here.env)
         output = Output(as_json=True)
         async with open_host(config) as host:
             began = trio.current_time()
@@ -218,7 +219,7 @@ async def test_in_words_the_last_line_is_what_would_change_it(
 ) -> None:
     """C14."""
     scene = await build(world, "symmetric", "symmetric")
-    config = replace(presets.edge(relays=scene.relays), env=scene.here.env)
+    config = replace(calling(scene.relays), env=scene.here.env)
     async with open_host(config) as host:
         await trace(host, scene.peer_id, Output(), relays=scene.relays, seconds=60)
     lines = capsys.readouterr().out.splitlines()

@@ -1,6 +1,6 @@
 """RelayClient: keeps reservations at relays, dials circuits and takes them in.
 
-Rules: specs/relay.md (R7 to R12, R26, R27, R34 to R39).
+Rules: specs/relay.md (R7 to R12, R26, R27, R34 to R39, R42).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from p2pnet.core.addresses import (
     without_peer,
 )
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.tasks import boundary
 from p2pnet.interfaces import Kit, ServiceHost, Stream
 from p2pnet.protocols.relay.channels import stop_channel
 from p2pnet.protocols.relay.choice import Candidate
@@ -45,6 +46,9 @@ class RelayClient:
 
     relays: Sequence[str] = ()
     """Where to reserve: addresses that end in ``/p2p/<id>``; several may be of one relay."""
+    reserve: bool = True
+    """Reserve there at all. Who only calls others needs no reservation: then the named relays
+    are merely connected to, once, and none is looked for."""
     find_relays: bool | None = None
     """Look for relays among peers, too; None does so if none is named, or a source is given."""
     wanted_relays: int = 2
@@ -93,6 +97,8 @@ class RelayClient:
     @property
     def finds_relays(self) -> bool:
         """Tell whether relays are looked for that are not named (R34)."""
+        if not self.reserve:
+            return False
         if self.find_relays is None:
             return not self.relays or self.peer_source is not None
         return self.find_relays
@@ -120,6 +126,12 @@ def read_relays(relays: Sequence[str]) -> dict[PeerId, tuple[Multiaddr, ...]]:
             raise ValueError(f"relay address {text} must say where to dial the relay directly")
         found[relay] = (*found.get(relay, ()), place)
     return found
+
+
+async def meet(keeper: Keeper, host: ServiceHost) -> None:
+    """Connect to a relay that is not asked for a reservation (R42)."""
+    with boundary(logger, f"reaching relay {keeper.relay}", expected=logging.INFO):
+        await keeper.reach(host)
 
 
 class RelayClientService:
@@ -185,9 +197,11 @@ class RelayClientService:
             meter = Meter(host, nursery)
             host.add_transport(CircuitTransport(host, self._kit.upgrader, meter))
             host.add_finder(self.find)
-            host.handle(STOP, partial(self._serve, host, meter))
+            if self._config.reserve:
+                host.handle(STOP, partial(self._serve, host, meter))
             for keeper in list(self._keepers.values()):
-                nursery.start_soon(keeper.run, host)
+                work = keeper.run if self._config.reserve else partial(meet, keeper)
+                nursery.start_soon(work, host)
             if self._config.finds_relays:
                 nursery.start_soon(self._finder().run, host)
             task_status.started()

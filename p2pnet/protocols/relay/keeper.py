@@ -170,7 +170,7 @@ class Keeper:
     async def _ask(self, host: ServiceHost) -> tuple[Connection, Reservation]:
         self._asking = True
         try:
-            connection = await self._reach(host)
+            connection = await self.reach(host)
             self._reached = True
             doubt, self._in_doubt = self._in_doubt, False
             patience = min(self._patience.reserve_timeout, PROBE_SECONDS if doubt else math.inf)
@@ -184,7 +184,7 @@ class Keeper:
         finally:
             self._asking = False
 
-    async def _reach(self, host: ServiceHost) -> Connection:
+    async def reach(self, host: ServiceHost) -> Connection:
         """Return a direct connection to the relay.
 
         Raises:
