@@ -8,25 +8,26 @@ all pairs before it comes back to the first: when it is stopped, all have as man
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from itertools import combinations_with_replacement, product
 from pathlib import Path
 
+from benchmarks.matrix_code import ROOT, code_hash, commits_of, note
 from benchmarks.matrix_futures import Past, Run, futures
 from benchmarks.matrix_page import page
+from benchmarks.matrix_status import Cell, table, told
 from benchmarks.matrix_verdict import Summary, as_csv, from_csv, summarize
 from p2pnet.testing.kinds import ALL_KINDS, MATRIX
 from p2pnet.testing.links import Quality
 from p2pnet.testing.matrix import TRANSPORTS, Punched, can_meet, plain_link
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "matrix"
 PAGE = ROOT / "docs" / "nat-matrix.md"
 DATA = ROOT / "docs" / "nat-matrix.csv"
@@ -42,16 +43,6 @@ def rough_link(round_trip: float) -> Quality:
     """Return a home's link that is late now and then, and loses a packet."""
     latency = plain_link(round_trip).latency
     return Quality(latency=latency * (1 - JITTER / 2), jitter=latency * JITTER, loss=LOSS)
-
-
-def code_hash() -> str:
-    """Return a hash of all that the runs depend on here."""
-    sources = sorted([*ROOT.glob("p2pnet/**/*.py"), *ROOT.glob("benchmarks/matrix_futures.py")])
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(f"{source.relative_to(ROOT)} {source.stat().st_size}\n".encode())
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def batches(chosen: argparse.Namespace) -> Iterator[tuple[Past, range]]:
@@ -92,6 +83,31 @@ def measured(folder: Path) -> list[Summary]:
     return summarize(runs, code=folder.name)
 
 
+def runs_of(cells: Sequence[Summary]) -> Counter[Cell]:
+    """Count the runs of each pair, whoever called."""
+    runs: Counter[Cell] = Counter()
+    for cell in cells:
+        a, b = sorted((cell.a, cell.b), key=tuple(MATRIX).index)
+        runs[a, b, cell.transport, cell.round_trip] += cell.runs
+    return runs
+
+
+def wanted(chosen: argparse.Namespace) -> Counter[Cell]:
+    """Count the runs that each pair shall have."""
+    runs: Counter[Cell] = Counter()
+    for past, seeds in batches(chosen):
+        a, b = sorted((past.a, past.b), key=tuple(MATRIX).index)
+        runs[a, b, past.transport, past.round_trip] += len(seeds)
+    return runs
+
+
+def status(chosen: argparse.Namespace, results: Path) -> str:
+    """Say how far the code as it is has been measured."""
+    runs = runs_of(measured(results))
+    said = told(runs, wanted(chosen), commits_of(results))
+    return f"code {results.name}, {said}"
+
+
 def newest(results: Path, current: str) -> list[Summary]:
     """Give each cell as it was measured last: of the code as it is, or else of the one before."""
     folders = sorted(results.iterdir(), key=lambda folder: folder.stat().st_mtime)
@@ -106,8 +122,11 @@ def newest(results: Path, current: str) -> list[Summary]:
 
 def work_off(chosen: argparse.Namespace, results: Path) -> None:
     """Run what is missing, in a few processes, until all is done or time is up."""
+    begun = time.monotonic()
     todo = [item for item in batches(chosen) if not file_of(results, *item).exists()]
-    end = time.monotonic() + chosen.minutes * 60
+    end = begun + chosen.minutes * 60
+    if todo:
+        note(results, to_go=len(todo))
     todo_left = iter(todo)
     under_way: set[Future[Path]] = set()
     done = 0
@@ -120,7 +139,9 @@ def work_off(chosen: argparse.Namespace, results: Path) -> None:
             ready, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             for future in ready:
                 done += 1
-                print(f"{done}/{len(todo)} {future.result().relative_to(results)}", flush=True)
+                left = (time.monotonic() - begun) / done * (len(todo) - done) / 60
+                name = future.result().relative_to(results)
+                print(f"{done}/{len(todo)} {name}, {left:.0f} min to go", flush=True)
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -150,6 +171,7 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=1e6, help="then stop; continue later")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the runs are kept")
     parser.add_argument("--page", action="store_true", help="write docs/nat-matrix.md and .csv")
+    parser.add_argument("--status", action="store_true", help="print how many runs there are")
     parser.add_argument("--redraw", action="store_true", help="write the page from the .csv")
     return parser
 
@@ -160,6 +182,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         PAGE.write_text(page(from_csv(DATA.read_text())))
         return 0
     results = chosen.results / code_hash()
+    if chosen.status:
+        print(status(chosen, results))
+        print(table(runs_of(measured(results)), wanted(chosen), chosen.kinds))
+        return 0
     results.mkdir(parents=True, exist_ok=True)
     os.nice(10)
     work_off(chosen, results)
@@ -168,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         DATA.write_text(as_csv(cells))
         PAGE.write_text(page(cells))
     print(page(cells).partition("\n## ")[0])
+    print(status(chosen, results))
     return 0
 
 
