@@ -75,19 +75,35 @@ async def test_r34_a_peer_advertises_within_a_second_of_meeting_its_relays(world
     assert await stranger_reaches(world, bob) < 3
 
 
-async def test_r36_the_near_relays_are_kept_of_many(world: World) -> None:
-    far = Quality(latency=0.15)
-    distant = [await put_relay(world, f"far {n}", link=far) for n in range(3)]
-    near = [await put_relay(world, f"near {n}") for n in range(2)]
+async def test_r34_a_peer_advertises_its_named_relays_within_a_second_of_its_start(
+    world: World,
+) -> None:
+    relays = [await put_relay(world, name) for name in ("first", "second")]
+    with trio.fail_after(1.0):
+        bob = await put_edge(world, "bob", *(relay.address for relay in relays), at="symmetric")
+        await settled(bob, 2)
+    assert await stranger_reaches(world, bob) < 3
+
+
+async def test_r36_of_many_relays_the_near_ones_take_the_place_of_those_that_leave(
+    world: World,
+) -> None:
+    first = [await put_relay(world, name) for name in ("first", "second")]
     bob = await put_edge(world, "bob", at="symmetric")
-    async with trio.open_nursery() as nursery:
-        for relay in (*distant, *near):
-            nursery.start_soon(bob.host.connect, relay.address)
+    for relay in first:
+        await bob.host.connect(relay.address)
     await settled(bob, 2)
+    distant = [await put_relay(world, f"far {n}", link=Quality(latency=0.15)) for n in range(3)]
+    near = [await put_relay(world, f"near {n}") for n in range(2)]
+    for relay in (*distant, *near):
+        await bob.host.connect(relay.address)
     await trio.sleep(60)
-    held = set(bob.host.service(RelayClient).relays)
-    assert len(held) == 2
-    assert held <= {relay.host.peer_id for relay in (*distant, *near)}
+    client = bob.host.service(RelayClient)
+    assert set(client.relays) == {relay.host.peer_id for relay in first}, "two are enough"
+    for relay in first:
+        await relay.stop()
+    await trio.sleep(10)
+    assert set(client.relays) == {relay.host.peer_id for relay in near}
 
 
 async def test_r35_a_peer_source_is_all_it_takes(world: World) -> None:
