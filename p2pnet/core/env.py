@@ -44,6 +44,8 @@ class ByteStream(trio.abc.HalfCloseableStream):
 
     local: Endpoint
     remote: Endpoint
+    resets: bool = False
+    """True: closing it resets it, so that its two ports are free at once, at both ends (S3)."""
 
 
 class StreamListener(Protocol):
@@ -322,7 +324,9 @@ class SocketStream(ByteStream):
             raise trio.BrokenResourceError(f"shutdown failed: {error}") from error
 
     async def aclose(self) -> None:
-        if self._sock.fileno() >= 0 and retransmissions(self._sock) >= SILENT_RETRANSMISSIONS:
+        if self._sock.fileno() >= 0 and (
+            self.resets or retransmissions(self._sock) >= SILENT_RETRANSMISSIONS
+        ):
             # S3: closed politely, it would keep its two ports for minutes of farewells, and
             # no dial, nor any hole punch, could leave from there.
             reset_when_closed(self._sock)

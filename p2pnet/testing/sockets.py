@@ -236,7 +236,8 @@ class FlowStream(ByteStream):
         if not self._closed:
             self._closed = True
             self._flow.is_released = True
-            if self._flow.connection.unanswered >= SILENT_RETRANSMISSIONS:  # S3
+            silent = self._flow.connection.unanswered >= SILENT_RETRANSMISSIONS
+            if self.resets or silent:  # S3
                 self._flow.connection.abort(trio.current_time())
             else:
                 self._flow.connection.close(trio.current_time())

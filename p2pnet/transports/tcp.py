@@ -41,6 +41,10 @@ class TCP:
         if self.connect_timeout <= 0:
             raise ValueError("connect_timeout must be positive")
 
+    def anywhere(self, port: int) -> tuple[str, ...]:
+        """Return the addresses to listen at on all interfaces; port 0 is a free one."""
+        return (f"/ip4/0.0.0.0/tcp/{port}", f"/ip6/::/tcp/{port}")
+
     def build(self, kit: Kit) -> TcpTransport:
         return TcpTransport(self, ports_of(kit), kit.upgrader)
 
@@ -75,7 +79,11 @@ class TcpTransport:
         with trio.fail_after(self._config.connect_timeout):
             stream = await self._connect(remote, role, any_port or not self._config.reuse_port)
         ends = Ends(from_endpoint(stream.local), from_endpoint(remote))
-        return await self._upgrader.upgrade(stream, role, ends=ends, expected=peer_id)
+        # S3: only in a hole punch, as a reset destroys what was said last, such as a TLS alert.
+        stream.resets = role is Role.LISTENER
+        capable = await self._upgrader.upgrade(stream, role, ends=ends, expected=peer_id)
+        stream.resets = False
+        return capable
 
     async def _connect(self, remote: Endpoint, role: Role, any_port: bool) -> ByteStream:
         return await self._ports.dial(remote, self.opening, role=role, any_port=any_port)
