@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from p2pnet.connectivity.portmap import PortMapping
 from p2pnet.connectivity.probing import NatProbing
@@ -20,16 +21,39 @@ from p2pnet.protocols.resume import Resume
 from p2pnet.security.noise import Noise
 from p2pnet.transports.tcp import TCP
 
-ANYWHERE = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
-RELAY_PORTS = ("/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001")
 TRANSPORTS: tuple[Part[Transport], ...] = (TCP(),)
 """What every host has. QUIC and WebSocket are extras: ``transports=[QUIC(), TCP()]``."""
+RELAY_PORT = 4001
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """A transport that a host listens by unless it is told where."""
+
+    def anywhere(self, port: int) -> Sequence[str]:
+        """Return the addresses that are all addresses of this machine; port 0 is a free one."""
+        ...
+
+
+def anywhere(
+    transports: Sequence[Part[Transport]] = TRANSPORTS, *, port: int = 0
+) -> tuple[str, ...]:
+    """Return where to listen by ``transports``: all addresses, the same port of TCP and UDP.
+
+    Port 0 is a free one for each. By WebSocket a host listens only if it is told where.
+    """
+    parts = [part for part in transports if isinstance(part, Listening)]
+    return tuple(address for part in parts for address in part.anywhere(port))
+
+
+ANYWHERE = anywhere()
+RELAY_PORTS = anywhere(port=RELAY_PORT)
 
 
 def edge(
     *,
     key: PrivateKey | None = None,
-    listen: Sequence[str] = ANYWHERE,
+    listen: Sequence[str] | None = None,
     relays: Sequence[str] = (),
     port_mapping: bool = True,
     transports: Sequence[Part[Transport]] = TRANSPORTS,
@@ -42,8 +66,10 @@ def edge(
     It has its peers test who can dial it, and with ``port_mapping`` asks its router to forward
     its ports. A stream that it opens over a relay moves to the direct connection by itself, if
     the peer can do that, too. ``services`` are added to its own; a ``Resume`` among them takes
-    the place of its own. With QUIC among the ``transports`` and in ``listen``, holes are punched
-    by UDP as well.
+    the place of its own.
+
+    Unless ``listen`` says where, it listens at a free port of each transport: with QUIC among
+    the ``transports``, holes are punched by UDP as well.
     """
     own: list[Part[Service]] = [
         Identify(),
@@ -60,7 +86,7 @@ def edge(
         own.append(Resume(direct=False))
     return HostConfig(
         key=key,
-        listen=listen,
+        listen=anywhere(transports) if listen is None else listen,
         transports=transports,
         security=[Noise()],
         muxers=[Yamux()],
@@ -71,14 +97,15 @@ def edge(
 def relay(
     *,
     key: PrivateKey | None = None,
-    listen: Sequence[str] = RELAY_PORTS,
+    listen: Sequence[str] | None = None,
     limits: RelayServer | None = None,
     transports: Sequence[Part[Transport]] = TRANSPORTS,
     services: Sequence[Part[Service]] = (),
 ) -> HostConfig:
     """Describe a peer that others can dial, and that carries circuits for those they cannot.
 
-    It dials back those who want to know if they can be dialled, and has itself tested, too.
+    It dials back those who want to know if they can be dialled, and has itself tested, too. Unless
+    ``listen`` says where, it listens at port 4001, of UDP too with QUIC among the ``transports``.
     """
     own: list[Part[Service]] = [
         Identify(),
@@ -90,7 +117,7 @@ def relay(
     ]
     return HostConfig(
         key=key,
-        listen=listen,
+        listen=anywhere(transports, port=RELAY_PORT) if listen is None else listen,
         transports=transports,
         security=[Noise()],
         muxers=[Yamux()],

@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     id_.add_argument("--key", required=True, metavar="FILE")
 
     node = add("node", "run an edge node, until Ctrl-C")
-    add_identity(node, "a free port on all addresses")
+    add_identity(node, "a free port on all addresses, of UDP too where QUIC is installed")
     node.add_argument(
         "--relay",
         action="append",
@@ -99,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_perf_server(node)
 
     relay = add("relay", "run a relay, until Ctrl-C")
-    add_identity(relay, "port 4001 on all addresses")
+    add_identity(relay, "port 4001 on all addresses, of UDP too where QUIC is installed")
     add_limits(relay)
     add_perf_server(relay)
 

@@ -26,6 +26,7 @@ from p2pnet.host.opening import open_host
 from p2pnet.interfaces import Part, Service, Transport
 from p2pnet.protocols.perf import Perf
 from p2pnet.protocols.relay import RelayClient
+from p2pnet.security.tls import TLS
 from p2pnet.transports.quic import QUIC
 from p2pnet.transports.tcp import TCP
 from p2pnet.transports.websocket import WebSocket
@@ -58,7 +59,7 @@ def run_key_new(args: argparse.Namespace, output: Output) -> int:
 def run_node(args: argparse.Namespace, output: Output) -> int:
     config = presets.edge(
         key=load_key(args.key),
-        listen=args.listen or presets.ANYWHERE,
+        listen=args.listen or None,
         relays=args.relay,
         transports=transports(args),
         services=perf_server(args),
@@ -72,7 +73,7 @@ def run_relay(args: argparse.Namespace, output: Output) -> int:
         return show_limits(limits, output)
     config = presets.relay(
         key=load_key(args.key),
-        listen=args.listen or presets.RELAY_PORTS,
+        listen=args.listen or None,
         limits=limits,
         transports=transports(args),
         services=perf_server(args),
@@ -135,7 +136,7 @@ def perf_server(args: argparse.Namespace) -> list[Part[Service]]:
 
 def run_doctor(args: argparse.Namespace, output: Output) -> int:
     config = presets.edge(
-        listen=args.listen or presets.ANYWHERE, relays=args.relay, transports=transports(args)
+        listen=args.listen or None, relays=args.relay, transports=transports(args)
     )
     request = Request(
         relays=args.relay, targets=args.targets, seconds=args.seconds, watch=args.watch
@@ -154,6 +155,8 @@ def transports(args: argparse.Namespace) -> list[Part[Transport]]:
 
 
 def in_network(args: argparse.Namespace, config: HostConfig) -> HostConfig:
+    """Give a host its network, and TLS for peers that know no Noise (C17)."""
+    config = replace(config, security=[*config.security, TLS()])
     return replace(config, private_network=read_psk(args.psk)) if args.psk else config
 
 

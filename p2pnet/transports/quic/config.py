@@ -85,6 +85,10 @@ class QUIC:
         ):
             raise ValueError("a window does not shrink: its maximum is at least its beginning")
 
+    def anywhere(self, port: int) -> tuple[str, ...]:
+        """Return the addresses to listen at on all interfaces; port 0 is a free one."""
+        return (f"/ip4/0.0.0.0/udp/{port}/quic-v1", f"/ip6/::/udp/{port}/quic-v1")
+
     def build(self, kit: Kit) -> QuicTransport:
         """Make the transport.
 
