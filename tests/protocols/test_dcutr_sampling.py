@@ -11,9 +11,12 @@ from trio.testing import MockClock
 
 from p2pnet.core.addresses import Multiaddr, parse
 from p2pnet.core.peer_id import PeerId
+from p2pnet.events import DialPlanned
 from p2pnet.interfaces import Apart, Connection
+from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.prediction import Forecast
 from p2pnet.protocols.dcutr.sampling import Sampler
+from tests.protocols.dcutr_pair import BOB, RELAY
 from tests.protocols.memory_world import MemoryHost, MemoryWorld
 
 SECONDS = 0.2
@@ -83,6 +86,30 @@ async def test_a_crowd_is_met_with_one_look(autojump_clock: MockClock, moving: M
     assert found == [(Forecast("tcp", "11.0.0.1", 5003, 1),)] * 10
     await trio.sleep(1)
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
+
+
+async def test_a_look_without_anybody_to_ask_is_repeated_at_once(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D16."""
+    sampler = Sampler(moving, 2.0)
+    assert await sampler.look() == ()
+    moving.world.connect(moving, moving.relay)
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
+
+
+@pytest.mark.parametrize(
+    ("plan", "samples"), [((RELAY,), 3), ((BOB, RELAY), 0), ((), 0)], ids=["relays", "both", "none"]
+)
+async def test_who_is_about_to_call_over_a_relay_looks_ahead(
+    autojump_clock: MockClock, moving: Moving, plan: tuple[str, ...], samples: int
+) -> None:
+    """D16: The peer asks for addresses as soon as it is called."""
+    await moving.start(DCUtR().build(moving.kit))
+    moving.world.connect(moving, moving.relay)
+    moving.publish(DialPlanned(moving.relay.peer_id, tuple((0.0, parse(a)) for a in plan), ()))
+    await trio.sleep(2)
+    assert moving.next_port == 5001 + samples
 
 
 async def test_a_nat_that_leaves_ports_alone_is_not_looked_at(moving: Moving) -> None:

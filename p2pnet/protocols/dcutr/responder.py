@@ -6,13 +6,14 @@ Rules: specs/dcutr.md (D2, D9, D12, D13, D15).
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.addresses import Multiaddr, is_relayed
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, boundary
 from p2pnet.errors import LimitExceeded, P2PError, ProtocolError, describe
@@ -68,6 +69,14 @@ class Responder:
         if number not in self._lookouts and self._puncher.looks_ahead:
             self._lookouts[number] = lookout = self._puncher.lookout()
             nursery.start_soon(lookout.look)
+
+    def plan(self, addresses: Sequence[Multiaddr], nursery: trio.Nursery) -> None:
+        """Look ahead when this host is about to dial, and only relays lead there (D16).
+
+        By the time that the peer asks, which it does at once, that will be done.
+        """
+        if addresses and all(map(is_relayed, addresses)) and self._puncher.looks_ahead:
+            nursery.start_soon(self._puncher.lookout().look)
 
     def connection_closed(self, number: int) -> None:
         self._heard.pop(number, None)

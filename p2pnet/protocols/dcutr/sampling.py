@@ -54,6 +54,8 @@ class Sampler:
         self._turn = trio.Lock()
         self._last: tuple[Forecast, ...] = ()
         self._next = -math.inf
+        self._is_blind = False
+        """There was nobody to ask, and there may be in a moment."""
 
     @property
     def is_of_use(self) -> bool:
@@ -66,8 +68,10 @@ class Sampler:
             with trio.move_on_after(self._timeout):
                 async with self._turn:
                     if trio.current_time() >= self._next:
+                        self._is_blind = False
                         self._last = await self._look_anew()
-                        self._next = trio.current_time() + REUSE_SECONDS
+                        if not self._is_blind:
+                            self._next = trio.current_time() + REUSE_SECONDS
                     return self._last
         return ()
 
@@ -82,6 +86,7 @@ class Sampler:
     async def _look_at(self, transport: Transport, found: list[Forecast]) -> None:
         witness = self._witness(transport)
         if witness is None:
+            self._is_blind = True
             return
         samples: list[Sample] = []
         with boundary(logger, f"a look at the NAT with {witness.peer_id}"):

@@ -14,6 +14,7 @@ from p2pnet.events import (
     ConnectionClosed,
     ConnectionOpened,
     ConnectionRef,
+    DialPlanned,
     IdentifyFailed,
     PeerIdentified,
 )
@@ -25,8 +26,9 @@ from p2pnet.protocols.dcutr.policy import CoolDown
 from p2pnet.protocols.dcutr.puncher import Bounds, Puncher
 from p2pnet.protocols.dcutr.responder import Responder
 
-Heard = ConnectionOpened | PeerIdentified | IdentifyFailed | ConnectionClosed
+Heard = DialPlanned | ConnectionOpened | PeerIdentified | IdentifyFailed | ConnectionClosed
 KINDS: tuple[type[Heard], ...] = (
+    DialPlanned,
     ConnectionOpened,
     PeerIdentified,
     IdentifyFailed,
@@ -170,6 +172,8 @@ async def hear(
         begin_with_all(host, initiator, nursery)
         return
     match event:
+        case DialPlanned(_, plan):
+            responder.plan([address for _, address in plan], nursery)
         case ConnectionOpened(ref):
             if ref.is_relayed and not ref.is_inbound:
                 responder.prepare(ref.number, nursery)
