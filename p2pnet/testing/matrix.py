@@ -125,13 +125,7 @@ async def settle(
     world: World, a: Kind, b: Kind, *, link: Quality, transport: Punched
 ) -> tuple[Machine, Machine]:
     """Build two homes and the relays, and wait until both peers know how they are placed."""
-    serving = speaking(transport, presets.relay())
-    relays = [
-        await world.host(serving, f"relay {number}", link=NONE, families=IPV4_ONLY)
-        for number in range(RELAYS)
-    ]
-    known = [str(address) for relay in relays for address in relay.host.addresses.value]
-    config = speaking(transport, presets.edge(relays=known))
+    config = speaking(transport, presets.edge(relays=await relays_for(world, transport)))
     alice = await put(world, "a", a, config, link)
     bob = await put(world, "b", b, config, link)
     for machine in (alice, bob):
@@ -139,6 +133,26 @@ async def settle(
         await reserved(machine)
     await trio.sleep(SETTLING)
     return alice, bob
+
+
+async def relays_for(world: World, transport: Punched) -> list[str]:
+    """Start the relays, and return where they are."""
+    serving = speaking(transport, presets.relay())
+    relays = [
+        await world.host(serving, f"relay {number}", link=NONE, families=IPV4_ONLY)
+        for number in range(RELAYS)
+    ]
+    return [str(address) for relay in relays for address in relay.host.addresses.value]
+
+
+async def at_home(
+    world: World, name: str, kind: Kind, config: HostConfig, link: Quality
+) -> Machine:
+    """Start a host at home that answers an echo, and wait until it can be found at a relay."""
+    machine = await put(world, name, kind, config, link)
+    machine.host.handle(ECHO, echo)
+    await reserved(machine)
+    return machine
 
 
 def can_meet(a: Kind, b: Kind, transport: Punched) -> bool:

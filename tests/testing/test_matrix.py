@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from itertools import combinations_with_replacement
@@ -22,6 +23,7 @@ from p2pnet.testing.matrix import (
     pairs,
     plain_link,
 )
+from tests.testing.town import Plan, Town
 
 SEED = 0
 SLOWEST = 2.0
@@ -49,6 +51,17 @@ def test_the_matrix_has_every_pair_of_seventeen_kinds() -> None:
     assert len(set(pairs())) == 289
 
 
+@pytest.fixture(scope="module")
+def towns() -> Iterator[dict[Punched, Town]]:
+    """All homes of the cells, settled: a town for each transport."""
+    plans = {
+        each: Plan(each, tuple((a, b) for a, b, transport in CELLS if transport == each), SEED)
+        for each in TRANSPORTS
+    }
+    with Town(plans["tcp"]) as one, Town(plans["quic"]) as other:
+        yield {"tcp": one, "quic": other}
+
+
 @cache
 def measured(transport: Punched, a: str, b: str) -> Measured:
     return measure(a, b, seed=SEED, transport=transport)
@@ -56,9 +69,9 @@ def measured(transport: Punched, a: str, b: str) -> Measured:
 
 @pytest.mark.parametrize(("a", "b", "transport"), CELLS)
 def test_a_pair_gets_as_far_as_theory_allows_and_says_why_no_further(
-    a: str, b: str, transport: Punched
+    towns: dict[Punched, Town], a: str, b: str, transport: Punched
 ) -> None:
-    cell = measured(transport, a, b).cell
+    cell = towns[transport].meet(a, b)
     assert cell.outcome == cell.expected, cell
     if cell.outcome == "direct":
         assert cell.attempt == 1
@@ -69,10 +82,12 @@ def test_a_pair_gets_as_far_as_theory_allows_and_says_why_no_further(
 
 
 @pytest.mark.parametrize(("a", "b"), LISTENERS_MEET)
-def test_a_punch_that_ends_at_a_listening_socket_works_at_once(a: str, b: str) -> None:
+def test_a_punch_that_ends_at_a_listening_socket_works_at_once(
+    towns: dict[Punched, Town], a: str, b: str
+) -> None:
     """D15 and, for QUIC, Q20: the one over TCP, the other over QUIC."""
     transport = TRANSPORTS[LISTENERS_MEET.index((a, b)) % 2]
-    cell = measured(transport, a, b).cell
+    cell = towns[transport].meet(a, b)
     assert cell.outcome == "direct", cell
     assert cell.attempt == 1
     assert cell.virtual_seconds is not None
