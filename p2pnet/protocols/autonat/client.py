@@ -86,7 +86,9 @@ class AutoNAT:
     dial_back_timeout: float = 5.0
     """Seconds for an inbound dial-back stream."""
     filtering_interval: float = 600.0
-    """Seconds between two looks at how the NAT filters."""
+    """Seconds between two looks at how the NAT filters ..."""
+    filtering_retry_seconds: float = 10.0
+    """... and to the next after one that told too little; twice as long each time."""
     test_filtering: bool = True
     """Look at how the NAT filters, by ports that are opened for that."""
     allow_private: bool = False
@@ -157,7 +159,7 @@ class Trials:
         self._rounds = Rounds(
             settle_seconds=config.settle_seconds,
             interval=config.filtering_interval,
-            retry_seconds=config.recheck_interval,
+            retry_seconds=config.filtering_retry_seconds,
             enough=ENOUGH,
         )
         self._under_way: set[trio.CancelScope] = set()

@@ -322,7 +322,7 @@ class Rounds:
     ) -> None:
         self._settle_seconds = settle_seconds
         self._interval = interval
-        self._retry_seconds = retry_seconds
+        self._retry_seconds = self._pause = retry_seconds
         self._enough = enough
         self._had = 0
         self._at = math.inf
@@ -347,8 +347,12 @@ class Rounds:
     def ended(self, now: float, *, useful: bool) -> None:
         """Take that the round is over."""
         self._under_way = False
-        self._at = min(self._at, now + (self._interval if useful else self._retry_seconds))
+        pause, self._pause = self._pause, min(2 * self._pause, self._interval)
+        if useful:
+            pause, self._pause = self._interval, self._retry_seconds
+        self._at = min(self._at, now + pause)
 
     def restart(self) -> None:
         """Begin anew, in another network."""
         self._had, self._at = 0, math.inf
+        self._pause = self._retry_seconds

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -43,6 +44,20 @@ ENOUGH = 3
 Rate = Callable[[Server, Outcome], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a server has said of a port."""
+
+    transport: str
+    by_stranger: bool
+    reached: bool
+
+    @property
+    def is_final(self) -> bool:
+        """Tell if no stranger has to be asked any more."""
+        return self.by_stranger or not self.reached
+
+
 class Scout:
     """Tests the filtering, a round at a time."""
 
@@ -58,23 +73,30 @@ class Scout:
         self._asker = asker
         self._servers = servers
         self._timeout = timeout
-        self._told = 0
+        self._told: set[Told] = set()
         self._turns: dict[PeerId, trio.Lock] = {}
 
     async def explore(
         self, servers: Sequence[Server], rate: Rate, transports: Iterable[str]
     ) -> bool:
-        """Run a round with servers of different networks; False if nothing came of it."""
-        before = self._told
+        """Run a round with servers of different networks; False if it has to be repeated soon.
+
+        So it has if nothing came of it, or if strangers were asked and none has told (AN30).
+        """
+        self._told = set()
         self._turns = {server.peer_id: trio.Lock() for server in servers}
+        unanswered: set[str] = set()
         async with trio.open_nursery() as nursery:
             for transport in transports:
                 places = self._servers.place
                 usable = [s for s in servers if places(s.peer_id, transport) is not None]
+                if len(usable) > 1:
+                    unanswered.add(transport)
                 explore = partial(self._explore_port, transport=transport, rate=rate)
                 for number, server in enumerate(usable):
                     nursery.start_soon(explore, server, usable[(number + 1) % len(usable)])
-        return self._told > before
+        answered = {told.transport for told in self._told if told.is_final}
+        return bool(self._told) and not unanswered - answered
 
     async def _explore_port(
         self, server: Server, stranger: Server, *, transport: str, rate: Rate
@@ -128,8 +150,8 @@ class Scout:
             outcome = await self._asker.test(connection, outside, pays=False)
         rate(server, outcome)
         if outcome in (Outcome.REACHED, Outcome.NOT_REACHED):
-            self._told += 1
             reached = outcome is Outcome.REACHED
             place = place_of(outside)
             transport = "tcp" if place is None else place.protocol
+            self._told.add(Told(transport, by_stranger, reached))
             self._host.publish(FilteringTested(transport, by_stranger, reached, server.peer_id))

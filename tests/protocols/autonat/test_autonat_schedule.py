@@ -326,6 +326,14 @@ def test_a_round_that_told_nothing_is_tried_again() -> None:
     assert each.look(3, 1.0)
     each.ended(2.0, useful=False)
     assert each.next_time == 32.0
+    assert each.look(3, 32.0)
+    each.ended(33.0, useful=False)
+    assert each.next_time == 93.0
+    assert each.look(3, 93.0)
+    each.ended(94.0, useful=True)
+    assert each.look(3, 694.0)
+    each.ended(695.0, useful=False)
+    assert each.next_time == 725.0
 
 
 def test_in_another_network_rounds_begin_anew() -> None:
