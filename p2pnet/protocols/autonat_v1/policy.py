@@ -31,9 +31,11 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import AddressUnsupported, LimitExceeded
 from p2pnet.protocols.autonat_v1.messages import DialResponse, Status
 
-MAX_TARGETS = 16
+MAX_OTHERS = 2
+"""Dialled beside the address at which the asker is seen: more SYNs than that would be larger than
+what was asked with (AO8)."""
 MAX_OFFERED = 15
-"""Servers look at 16, and count the one they see us at."""
+"""go-libp2p looks at 16, and counts the one it sees us at."""
 MAX_OFFERED_BYTES = 3072
 IPV6_PREFIX = 56
 WINDOW = 60.0
@@ -89,7 +91,7 @@ def targets(
         if ip_of(address) == ip and peer_id_of(address) in (None, asker)
         if not is_udp(address) or place_of(address) == place_of(observed)
     ]
-    return tuple(filter(is_single_hop, dict.fromkeys(found)))[:MAX_TARGETS]
+    return tuple(filter(is_single_hop, dict.fromkeys(found)))[: 1 + MAX_OTHERS]
 
 
 def is_udp(address: Multiaddr) -> bool:
@@ -227,7 +229,8 @@ def learned(
         address = without_peer(address)
         return ((address, True),) if address in dialled(offered, observed) else ()
     if response.status == Status.E_DIAL_ERROR and observed is not None:
-        return tuple((each, False) for each in offered if was_surely_tried(each, observed))
+        reached_for = [each for each in offered if ip_of(each) == ip_of(observed)][:MAX_OTHERS]
+        return tuple((each, False) for each in reached_for if was_surely_tried(each, observed))
     return ()
 
 

@@ -50,7 +50,7 @@ class AutoNATv1Server:
     dials_per_minute_per_network: int = 6
     """For one IPv4 address, or one IPv6 /56."""
     max_dials: int = 16
-    """Dial-backs at the same time, each to 16 addresses of one IP at most."""
+    """Dial-backs at the same time, each to 3 addresses of one IP at most."""
     request_timeout: float = 15.0
     """Seconds for a request to arrive, and for an answer to leave."""
     dial_timeout: float = 15.0
