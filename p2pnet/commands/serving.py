@@ -99,15 +99,18 @@ async def serve(
     beside: Callable[[Host, trio.Nursery], Awaitable[None]] | None = None,
 ) -> int:
     async with open_host(config) as host, trio.open_nursery() as nursery:
-        with host.subscribe(*kinds) as events:
+        # Before anything is told: who hears it may end this program at once.
+        with (
+            host.subscribe(*kinds) as events,
+            trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        ):
             prepare(host)
             teller = Teller(host, output)
             teller.listening(host.addresses.value)
             nursery.start_soon(tell, events, teller)
             if beside is not None:
                 await beside(host, nursery)
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                await anext(signals)
+            await anext(signals)
             nursery.cancel_scope.cancel()
     return 0
 
