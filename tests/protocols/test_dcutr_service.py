@@ -217,8 +217,25 @@ async def test_a_relayed_connection_is_upgraded_when_the_direct_one_turns_out_to
     await trio.sleep(1)
     assert pair.punched(pair.bob) == []
     dead.cut()
-    await trio.sleep(1)
+    await trio.sleep(2)
     assert pair.punched(pair.bob) == [1]
+
+
+async def test_who_leaves_is_not_punched_at_between_the_ends_of_two_connections(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D2."""
+    await pair.start()
+    pair.let_through()
+    direct = pair.direct()
+    relayed = pair.call()
+    await trio.sleep(1)
+    direct.cut()
+    await trio.sleep(0.5)
+    relayed.cut()
+    await trio.sleep(100)
+    assert pair.punched(pair.bob) == []
+    assert pair.failures(pair.bob) == []
 
 
 # ---- dials -----------------------------------------------------------------------------------

@@ -110,9 +110,15 @@ class Initiator:
     def connection_closed(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
         """Begin if a relayed connection is all that is left; end a rest if not even that is."""
         if self._relayed(peer_id) is not None:
-            self.begin(peer_id, nursery, identified=self._speaks(peer_id) is not None)
+            nursery.start_soon(self._begin_with_rest, peer_id, nursery)
         elif peer_id in self._resting:
             self._resting[peer_id].cancel()
+
+    async def _begin_with_rest(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
+        """Upgrade what is left of the connections of a peer, if it does not end, too (D2)."""
+        await trio.sleep(self._persistence.retry_pause)
+        if self._relayed(peer_id) is not None:
+            self.begin(peer_id, nursery, identified=self._speaks(peer_id) is not None)
 
     def make_way(self, peer_id: PeerId) -> bool:
         """Leave it to a peer that begins; False if it has to answer us instead (D13).
