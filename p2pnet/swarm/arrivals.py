@@ -7,8 +7,8 @@ nothing. Private addresses are none: a proxy in front of us brings many peers fr
 from __future__ import annotations
 
 import ipaddress
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from p2pnet.core.addresses import Multiaddr, Scope, ip_of, is_relayed, scope, unwrapped
@@ -30,10 +30,29 @@ def prefix_of(address: Multiaddr) -> str | None:
     return str(ip)
 
 
-def is_crowded(address: Multiaddr, others: Iterable[Multiaddr], *, most: int) -> bool:
-    """Return True if so many of ``others`` come from where an address is (S7)."""
-    prefix = prefix_of(address)
-    return prefix is not None and sum(prefix_of(other) == prefix for other in others) >= most
+class Settled:
+    """How many of those who have proved who they are came from each prefix (S7)."""
+
+    def __init__(self) -> None:
+        self._of_prefix: Counter[str] = Counter()
+
+    def of_prefix(self, address: Multiaddr) -> int:
+        """Return how many came from where an address is; 0 for one that is not counted."""
+        prefix = prefix_of(address)
+        return 0 if prefix is None else self._of_prefix[prefix]
+
+    def add(self, address: Multiaddr) -> None:
+        prefix = prefix_of(address)
+        if prefix is not None:
+            self._of_prefix[prefix] += 1
+
+    def remove(self, address: Multiaddr) -> None:
+        """Forget one; ``address`` is the one that it was added with."""
+        prefix = prefix_of(address)
+        if prefix is not None:
+            self._of_prefix[prefix] -= 1
+            if not self._of_prefix[prefix]:
+                del self._of_prefix[prefix]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from p2pnet.interfaces import (
     StreamHandler,
     Transport,
 )
-from p2pnet.swarm.arrivals import Arrivals, is_crowded
+from p2pnet.swarm.arrivals import Arrivals, Settled
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.connection import LiveConnection
 from p2pnet.swarm.dialer import Race
@@ -74,6 +74,7 @@ class Swarm:
         self._pending = Arrivals(
             most=config.max_pending_inbound, most_of_prefix=config.max_inbound_per_prefix
         )
+        self._settled = Settled()
         self._protected: dict[PeerId, set[str]] = {}
         self._numbers = 0
         self._tasks: trio.Nursery | None = None
@@ -217,6 +218,8 @@ class Swarm:
             capable, ref, config=self._config, handlers=self.handlers, peers=self.peers
         )
         self._connections[ref.number] = connection
+        if is_inbound:
+            self._settled.add(ref.remote_address)
         tasks.start_soon(self._hold, connection)
         self._trim()
         return connection
@@ -228,9 +231,8 @@ class Swarm:
         of_peer = sum(c.peer_id == capable.peer_id for c in self._connections.values())
         if of_peer >= config.max_connections_per_peer:
             raise LimitExceeded("max_connections_per_peer", config.max_connections_per_peer)
-        arrived = [c.remote_address for c in self._connections.values() if c.is_inbound]
-        if is_inbound and is_crowded(
-            capable.remote_address, arrived, most=config.max_inbound_per_prefix
+        if is_inbound and (
+            self._settled.of_prefix(capable.remote_address) >= config.max_inbound_per_prefix
         ):
             raise LimitExceeded("max_inbound_per_prefix", config.max_inbound_per_prefix)
         if is_inbound and len(self._connections) >= config.max_connections:
@@ -246,6 +248,8 @@ class Swarm:
             reason = await connection.run()
         finally:
             del self._connections[connection.ref.number]
+            if connection.ref.is_inbound:
+                self._settled.remove(connection.ref.remote_address)
             self._bus.publish(ConnectionClosed(connection.ref, reason, connection.failure))
             self.changes.set(self.changes.value + 1)
             logger.debug("%r ended: %s", connection, reason)
