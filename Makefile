@@ -46,13 +46,13 @@ check: $(VENV)/developing
 interop: $(VENV)/developing
 	$(BIN)/python -m pytest -rs -o faulthandler_timeout=1800 interop # the first tests build peers
 
-bench: $(VENV)/installed
+bench: $(VENV)/developing
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/installed
+bench-quick: $(VENV)/developing
 	$(BIN)/python -m benchmarks --quick
 
-bench-guard: $(VENV)/installed
+bench-guard: $(VENV)/developing
 	$(BIN)/python -m benchmarks.guard
 
 bench-relay: $(VENV)/installed

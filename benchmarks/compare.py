@@ -165,7 +165,7 @@ def settled_bytes(peer: Peer) -> int:
 
 
 def compare(stack: str, available: list[Implementation], rounds: int, seconds: float) -> dict:
-    contestants = [Contestant(each, stack) for each in available]
+    contestants = [Contestant(each, stack) for each in available if stack in each.stacks]
     for work in WORKS:
         print(f"{stack}: {work.name}", flush=True)
         for each in contestants:

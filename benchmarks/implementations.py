@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,7 @@ class Implementation:
     command: tuple[str, ...]
     prepare: Callable[[], None]
     """Installs and builds what is needed, unless it is there; raises Missing."""
+    stacks: tuple[str, ...] = tuple(STACKS)
 
 
 def nothing() -> None:
@@ -50,6 +52,11 @@ def environment(name: str, *packages: str) -> Path:
         run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *packages])
         ready.write_text(" ".join(packages))
     return folder / "bin" / "python"
+
+
+def prepare_fast_core() -> None:
+    if importlib.util.find_spec("qh3") is None:
+        raise Missing("p2pnet[quic-fast] is not installed")
 
 
 def prepare_py_libp2p() -> None:
@@ -97,6 +104,12 @@ OURS = "p2pnet"
 IMPLEMENTATIONS = (
     Implementation(RAW, (sys.executable, str(PEERS / "raw_peer.py")), nothing),
     Implementation(OURS, (sys.executable, str(PEERS / "p2pnet_peer.py")), nothing),
+    Implementation(
+        "p2pnet, qh3",
+        (sys.executable, str(PEERS / "p2pnet_peer.py"), "qh3"),
+        prepare_fast_core,
+        stacks=("quic",),
+    ),
     Implementation(
         "py-libp2p",
         (str(VENVS / "py-libp2p" / "bin" / "python"), str(PEERS / "py_libp2p_peer.py")),

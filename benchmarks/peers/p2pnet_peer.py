@@ -1,8 +1,12 @@
-"""p2pnet as a benchmark peer. The contract is in README.md."""
+"""p2pnet as a benchmark peer. The contract is in README.md.
+
+With ``qh3`` as its argument, QUIC has the fast core.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -54,7 +58,7 @@ def make_config() -> HostConfig:
     config = presets.minimal(listen=[os.environ["LISTEN"]] if serving else [])
     return replace(
         config,
-        transports=[TCP(), WebSocket(), QUIC()],
+        transports=[TCP(), WebSocket(), QUIC(core="qh3" if "qh3" in sys.argv else "aioquic")],
         security=[TLS() if os.environ.get("SECURITY") == "tls" else Noise()],
     )
 
