@@ -34,10 +34,10 @@ class Usual:
 
 
 USUAL = {
-    "upload": Usual(0.15, 0.020),
+    "upload": Usual(0.25, 0.044),
     "echo_p50": Usual(0.06, 0.010),
-    "streams": Usual(0.40, 0.045),
-    "streams_32": Usual(1.2, 0.050),
+    "streams": Usual(0.35, 0.072),
+    "streams_32": Usual(1.5, 0.080),
 }
 
 

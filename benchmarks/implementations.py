@@ -105,7 +105,7 @@ IMPLEMENTATIONS = (
     Implementation(RAW, (sys.executable, str(PEERS / "raw_peer.py")), nothing),
     Implementation(OURS, (sys.executable, str(PEERS / "p2pnet_peer.py")), nothing),
     Implementation(
-        "p2pnet, qh3",
+        "p2pnet-qh3",
         (sys.executable, str(PEERS / "p2pnet_peer.py"), "qh3"),
         prepare_fast_core,
         stacks=("quic",),

@@ -15,7 +15,7 @@ COLUMNS = 3
 COLOURS = {
     "raw": "#9a9a9a",
     "p2pnet": "#c0392b",
-    "p2pnet, qh3": "#e59866",
+    "p2pnet-qh3": "#e59866",
     "py-libp2p": "#2e86c1",
     "js-libp2p": "#d4ac0d",
     "go-libp2p": "#17a589",
