@@ -24,6 +24,7 @@ from benchmarks.matrix_futures import Past, Run, futures
 from benchmarks.matrix_page import page
 from benchmarks.matrix_status import Cell, table, told
 from benchmarks.matrix_verdict import Summary, as_csv, from_csv, summarize
+from benchmarks.natlab_cells import read_cells
 from p2pnet.testing.kinds import ALL_KINDS, MATRIX
 from p2pnet.testing.links import Quality
 from p2pnet.testing.matrix import TRANSPORTS, Punched, can_meet, plain_link
@@ -120,6 +121,11 @@ def newest(results: Path, current: str) -> list[Summary]:
     return [cell for _, cell in sorted(cells.items())]
 
 
+def redraw() -> None:
+    """Write the page from the figures that stand beside it."""
+    PAGE.write_text(page(from_csv(DATA.read_text()), read_cells()))
+
+
 def work_off(chosen: argparse.Namespace, results: Path) -> None:
     """Run what is missing, in a few processes, until all is done or time is up."""
     begun = time.monotonic()
@@ -172,14 +178,14 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the runs are kept")
     parser.add_argument("--page", action="store_true", help="write docs/nat-matrix.md and .csv")
     parser.add_argument("--status", action="store_true", help="print how many runs there are")
-    parser.add_argument("--redraw", action="store_true", help="write the page from the .csv")
+    parser.add_argument("--redraw", action="store_true", help="write the page from the .csv files")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser_of().parse_args(arguments)
     if chosen.redraw:
-        PAGE.write_text(page(from_csv(DATA.read_text())))
+        redraw()
         return 0
     results = chosen.results / code_hash()
     if chosen.status:
@@ -192,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = newest(chosen.results, results.name)
     if chosen.page:
         DATA.write_text(as_csv(cells))
-        PAGE.write_text(page(cells))
+        redraw()
     print(page(cells).partition("\n## ")[0])
     print(status(chosen, results))
     return 0

@@ -1,4 +1,4 @@
-"""The page docs/nat-matrix.md: what it says is drawn from docs/nat-matrix.csv alone."""
+"""The page docs/nat-matrix.md, drawn from docs/nat-matrix.csv and docs/nat-lab.csv alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations_with_replacement
 
 from benchmarks.matrix_verdict import Summary, misses
+from benchmarks.natlab_cells import LabCell
+from benchmarks.natlab_page import section as in_namespaces
 from p2pnet.testing.kinds import MATRIX
 
 TRANSPORTS = ("tcp", "quic")
@@ -45,20 +47,20 @@ caller (1), CONNECT there and back (1), half of one after SYNC (0.5), then TCP (
 longer. If SYNs do not meet and both ends listen (D15, Q20), TCP waits for one more round trip, and
 QUIC for a second.
 
-**py-libp2p** is not in the tables: it opens sockets of the system and reads its clock by itself, so
-it cannot run in the simulated internet.
-
-**In network namespaces** `python -m interop.natlab matrix` lets p2pnet meet in homes of each pair
-of kinds, whose NATs are the kernel's; `make interop` runs two pairs of each kind.
+**py-libp2p** is not in these tables: it opens sockets of the system and reads its clock by itself,
+so it cannot run in the simulated internet. It is in those of
+[network namespaces](#in-network-namespaces), at the end, beside p2pnet.
 """
 
 
-def page(cells: Sequence[Summary]) -> str:
-    """Draw all of it."""
+def page(cells: Sequence[Summary], lab: Sequence[LabCell] = ()) -> str:
+    """Draw all of it; ``lab`` is what was measured in network namespaces."""
     found = {(c.a, c.b, c.transport, c.round_trip): c for c in cells}
     trips = sorted({cell.round_trip for cell in cells}, key=lambda trip: (trip != 0.08, trip))
     head = HEAD.format(runs=told(cells, trips), verdict=verdict(found, trips))
-    return "\n".join([head, *(section(found, trip) for trip in trips)])
+    laboratory = in_namespaces(lab)
+    parts = [head, *(section(found, trip) for trip in trips), *filter(None, [laboratory])]
+    return "\n".join(parts)
 
 
 def told(cells: Sequence[Summary], trips: Sequence[float]) -> str:

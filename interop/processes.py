@@ -14,11 +14,16 @@ from pathlib import Path
 import trio
 
 HERE = Path(__file__).parent
+BENCHMARKS = HERE.parent / "benchmarks"
 COMMANDS = {
     "p2pnet": [sys.executable, str(HERE / "peer.py")],
     "go": [str(HERE / "go" / "bin" / "peer")],
     "js": ["node", str(HERE / "js" / "peer.mjs")],
     "rust": [str(HERE / "rust" / "target" / "debug" / "peer")],
+    "py-libp2p": [
+        str(BENCHMARKS / ".venvs" / "py-libp2p" / "bin" / "python"),
+        str(BENCHMARKS / "peers" / "py_libp2p_punch.py"),
+    ],
     "rust-perf": [str(HERE / "rust-perf" / "target" / "debug" / "peer")],
 }
 READY_SECONDS = 60.0

@@ -14,6 +14,7 @@ in a home there is one peer at a time. A peer that calls waits until the other i
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -21,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations_with_replacement, product
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -37,7 +38,17 @@ from p2pnet.host.host import Host
 from p2pnet.testing.kinds import MATRIX, Kind
 from p2pnet.testing.matrix import ECHO, TRANSPORTS, Punched, can_meet, echo, speaking, use
 
-__all__ = ["TRANSPORTS", "pairs_of", "run_matrix"]
+__all__ = [
+    "TRANSPORTS",
+    "Place",
+    "Row",
+    "hosts_of",
+    "measure_all",
+    "meet_p2pnet",
+    "pairs_of",
+    "run_matrix",
+    "settled",
+]
 
 DELAY: Final = 0.02
 """Seconds from one home to another."""
@@ -81,6 +92,14 @@ class Row:
 Report = Callable[[Row], None]
 
 
+class Meet(Protocol):
+    """Lets one peer call another, each on a host of the laboratory; says what came of it."""
+
+    async def __call__(
+        self, laboratory: Laboratory, place: Place, relays: Sequence[str]
+    ) -> Row: ...
+
+
 def pairs_of(kinds: Sequence[Kind] | None, *, sample: bool) -> list[tuple[Kind, Kind]]:
     """Give all pairs of some kinds; or as a sample two for each kind: it calls, and is called."""
     chosen = list(kinds or MATRIX.values())
@@ -99,20 +118,27 @@ def run_matrix(
         rows.append(row)
         print(json.dumps(asdict(row)) if as_json else in_words(row), flush=True)
 
-    town = Town(delay=DELAY)
-    with town.built():
-        kinds = {kind.name: kind for pair in pairs for kind in pair}
-        settle(town, list(kinds.values()), "kernel")
-        for name, address in RELAYS.items():
-            town.laboratory.add_public(name, address)
-        with bare_exceptions():
-            trio.run(measure_all, town.laboratory, list(product(pairs, transports)), report)
+    kinds = {kind.name: kind for pair in pairs for kind in pair}
+    with settled(list(kinds.values())) as laboratory, bare_exceptions():
+        cells = list(product(pairs, transports))
+        trio.run(partial(measure_all, laboratory, cells, report=report))
     wrong = sum(not row.agrees for row in rows)
     if as_json:
         print(json.dumps({"event": "done", "measured": len(rows), "disagreeing": wrong}))
     else:
         print(f"\n{len(rows)} measured, {wrong} of them otherwise than expected")
     return 1 if wrong else 0
+
+
+@contextmanager
+def settled(kinds: Sequence[Kind]) -> Iterator[Laboratory]:
+    """Have a laboratory with two homes of each kind, and hosts for the relays."""
+    town = Town(delay=DELAY)
+    with town.built():
+        settle(town, kinds, "kernel")
+        for name, address in RELAYS.items():
+            town.laboratory.add_public(name, address)
+        yield town.laboratory
 
 
 def in_words(row: Row) -> str:
@@ -122,21 +148,33 @@ def in_words(row: Row) -> str:
     return f"{row.transport:5}{row.a:27}{row.b:27}{row.outcome}{seconds}{reason}{verdict}"
 
 
-async def measure_all(laboratory: Laboratory, cells: Sequence[Place], report: Report) -> None:
-    """Measure a few at once; never two in one home."""
+async def meet_p2pnet(laboratory: Laboratory, place: Place, relays: Sequence[str]) -> Row:
+    """Let two hosts of p2pnet meet, each in a thread."""
+    (a, b), transport = place
+    configs = edge(a, transport, relays), edge(b, transport, relays)
+    return await Meeting(laboratory, hosts_of(a, b), configs).row(a, b, transport)
+
+
+async def measure_all(
+    laboratory: Laboratory,
+    cells: Sequence[Place],
+    *,
+    report: Report,
+    meet: Meet = meet_p2pnet,
+    seconds: float = math.inf,
+) -> None:
+    """Measure a few at once, never two in one home; begin no more after so many seconds."""
     waiting, busy, freed = list(cells), set[str](), [trio.Event()]
+    end = trio.current_time() + seconds
 
     async def measure(cell: Place, relays: Sequence[str]) -> None:
-        (a, b), transport = cell
-        configs = edge(a, transport, relays), edge(b, transport, relays)
-        meeting = Meeting(laboratory, hosts_of(a, b), configs)
-        report(await meeting.row(a, b, transport))
-        busy.difference_update(hosts_of(a, b))
+        report(await meet(laboratory, cell, relays))
+        busy.difference_update(hosts_of(*cell[0]))
         freed[0].set()
 
     with relaying(laboratory) as relays:
         async with trio.open_nursery() as nursery:
-            while waiting:
+            while waiting and trio.current_time() < end:
                 free = [cell for cell in waiting if busy.isdisjoint(hosts_of(*cell[0]))]
                 if not free or len(busy) >= 2 * AT_ONCE:
                     await freed[0].wait()

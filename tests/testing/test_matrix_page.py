@@ -15,6 +15,7 @@ from benchmarks.matrix import DATA, PAGE, batches, newest, parser_of, rough_link
 from benchmarks.matrix_futures import Past, Run, futures, in_fork
 from benchmarks.matrix_page import page
 from benchmarks.matrix_verdict import Summary, as_csv, from_csv, misses, summarize
+from benchmarks.natlab_cells import read_cells
 from p2pnet.testing.kinds import ALL_KINDS, MATRIX
 from p2pnet.testing.matrix import TRANSPORTS, Ended, can_meet
 
@@ -27,7 +28,7 @@ ONE = Run("open", "carrier", "tcp", 0.08, 0, "direct", 0.3, 1, "")
 
 def test_the_page_is_drawn_from_the_figures_beside_it() -> None:
     """``python -m benchmarks.matrix --redraw`` makes it anew."""
-    assert PAGE.read_text() == page(from_csv(DATA.read_text()))
+    assert PAGE.read_text() == page(from_csv(DATA.read_text()), read_cells())
 
 
 def test_the_figures_are_of_every_pair_and_expect_what_theory_says() -> None:

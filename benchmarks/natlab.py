@@ -1,0 +1,174 @@
+"""Let p2pnet, or py-libp2p, meet in the laboratory of NATs, in homes of each pair of kinds.
+
+What ``python -m interop.natlab matrix`` does once, over and over: every meeting is a line of a file
+below the state of the code, and what is there is not done again, so that this can be stopped and
+continued at any time. It goes through all pairs before it comes back to the first; every other time
+the other one calls. docs/nat-lab.csv and the part of docs/nat-matrix.md about the laboratory are
+made of it::
+
+    python -m benchmarks.natlab --page
+    python -m benchmarks.natlab --of py-libp2p --page
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import combinations_with_replacement, product
+from pathlib import Path
+
+import trio
+
+from benchmarks.implementations import PY_LIBP2P, prepare_py_libp2p
+from benchmarks.matrix import RESULTS as SIMULATED
+from benchmarks.matrix import kinds, redraw, transports
+from benchmarks.matrix_code import code_hash
+from benchmarks.natlab_cells import DATA, OURS, THEIRS, LabCell, as_csv, summarized
+from benchmarks.natlab_py_libp2p import meet_py_libp2p
+from interop.natlab.matrix import Meet, Place, Row, measure_all, meet_p2pnet, settled
+from p2pnet.core.tasks import bare_exceptions
+from p2pnet.demo.namespaces import LaboratoryError, check_support, reexec_command
+from p2pnet.testing.kinds import ALL_KINDS, MATRIX
+from p2pnet.testing.matrix import TRANSPORTS
+
+RESULTS = SIMULATED.parent / "natlab"
+MEET: dict[str, Meet] = {OURS: meet_p2pnet, THEIRS: meet_py_libp2p}
+MAIN_KINDS = (
+    "open",
+    "firewall",
+    "full-cone",
+    "address-restricted",
+    "port-restricted",
+    "port-restricted-reset",
+    "port-restricted-random",
+    "symmetric",
+    "carrier",
+)
+"""In which py-libp2p meets, if no others are named: a meeting takes it up to a minute."""
+
+
+def file_of(implementation: str) -> Path:
+    code = code_hash() if implementation == OURS else PY_LIBP2P
+    return RESULTS / implementation / f"{code}.jsonl"
+
+
+def rows_of(file: Path) -> list[Row]:
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [Row(**json.loads(line)) for line in lines]
+
+
+def wanted(chosen: argparse.Namespace) -> Iterator[Place]:
+    """Give what is to be done, all pairs before the first comes again."""
+    names = chosen.kinds or (MATRIX if chosen.of == OURS else MAIN_KINDS)
+    pairs = list(combinations_with_replacement([ALL_KINDS[name] for name in names], 2))
+    for number in range(chosen.rounds):
+        for (a, b), transport in product(pairs, chosen.transports):
+            yield (b, a) if number % 2 else (a, b), transport
+
+
+def missing(chosen: argparse.Namespace, rows: Sequence[Row]) -> list[Place]:
+    """Give those of the wanted meetings of which there is no row."""
+    done = Counter((row.a, row.b, row.transport) for row in rows)
+    found = []
+    for (a, b), transport in wanted(chosen):
+        key = (a.name, b.name, transport)
+        if done[key]:
+            done[key] -= 1
+        else:
+            found.append(((a, b), transport))
+    return found
+
+
+def work_off(chosen: argparse.Namespace) -> None:
+    """Let those meet that have not, until all is done or time is up."""
+    file = file_of(chosen.of)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    todo = missing(chosen, rows_of(file))
+    homes = {kind.name: kind for (a, b), _ in todo for kind in (a, b)}
+    count = 0
+
+    def report(row: Row) -> None:
+        nonlocal count
+        count += 1
+        with file.open("a") as lines:
+            lines.write(json.dumps(asdict(row)) + "\n")
+        mark = "" if row.agrees else f"  NOT AS EXPECTED: {row.expected}"
+        print(f"{count}/{len(todo)} {row.transport} {row.a} {row.b}: {row.outcome}{mark}")
+        sys.stdout.flush()
+
+    with settled(list(homes.values())) as laboratory, bare_exceptions():
+        work = partial(measure_all, laboratory, todo, report=report, meet=MEET[chosen.of])
+        trio.run(partial(work, seconds=chosen.minutes * 60))
+
+
+def cells() -> list[LabCell]:
+    """Give each cell as it was measured last."""
+    found = {}
+    for implementation in (OURS, THEIRS):
+        files = sorted(
+            (RESULTS / implementation).glob("*.jsonl"), key=lambda file: file.stat().st_mtime
+        )
+        for file in files:
+            for cell in summarized(implementation, rows_of(file), code=file.stem):
+                found[cell.implementation, cell.transport, cell.a, cell.b] = cell
+    return [cell for _, cell in sorted(found.items())]
+
+
+def in_words(found: Sequence[LabCell]) -> Iterator[str]:
+    """Name the cells that are not as theory says, and count the others."""
+    for implementation, transport in product((OURS, THEIRS), TRANSPORTS):
+        here = [c for c in found if (c.implementation, c.transport) == (implementation, transport)]
+        good = [cell for cell in here if cell.as_expected == cell.runs]
+        yield f"{implementation}, {transport}: {len(good)} of {len(here)} cells as theory says"
+        for cell in here:
+            if cell not in good and implementation == OURS:
+                yield f"  {cell.a} calls {cell.b}: {cell.as_expected}/{cell.runs} {cell.reason}"
+
+
+def parser_of() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.natlab", description=__doc__)
+    parser.add_argument("--of", choices=MEET, default=OURS)
+    parser.add_argument("--rounds", type=int, default=2, help="meetings of each pair")
+    parser.add_argument("--kinds", type=kinds, help="A,B,...: only these")
+    parser.add_argument("--transports", type=transports, default=TRANSPORTS, help="tcp,quic")
+    parser.add_argument("--minutes", type=float, default=1e6, help="then stop; continue later")
+    parser.add_argument("--page", action="store_true", help="write docs/nat-lab.csv and its table")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def go_inside(arguments: Sequence[str]) -> None:
+    """Do this again in a private world, in place of this process."""
+    support = check_support()
+    if not support.usable or support.how is None:
+        raise LaboratoryError("; ".join(support.missing))
+    own = [sys.executable, "-m", "benchmarks.natlab", *arguments, "--inside"]
+    command = reexec_command(own, how=support.how)
+    os.execv(command[0], command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    chosen = parser_of().parse_args(arguments)
+    if chosen.of == THEIRS:
+        prepare_py_libp2p()
+    if not chosen.inside:
+        go_inside(arguments)
+    os.nice(10)
+    work_off(chosen)
+    found = cells()
+    if chosen.page:
+        DATA.write_text(as_csv(found))
+        redraw()
+    print("\n".join(in_words(found)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The part of docs/nat-matrix.md about network namespaces, drawn from docs/nat-lab.csv alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+from benchmarks.natlab_cells import OURS, THEIRS, LabCell
+from p2pnet.testing.kinds import MATRIX
+
+TRANSPORTS = ("tcp", "quic")
+Found = Mapping[tuple[str, str, str, str], LabCell]
+
+HEAD = """\
+## In network namespaces
+
+The same pairs with real packets, real time and the NATs of the kernel, 20 ms from home to home.
+Made by `python -m benchmarks.natlab --page`, with py-libp2p by `--of py-libp2p`; both continue
+where they were stopped. The figures of each cell are in [nat-lab.csv](nat-lab.csv).
+`python -m interop.natlab matrix` does it once; `make interop` runs two pairs of each kind.
+
+**Run so far:** {runs}.
+"""
+
+COLUMNS = """\
+| | transport | cells that can meet | direct in all runs | runs direct | at the first attempt \
+| median | cells that cannot | relayed in all runs | cause named |
+|---|---|---|---|---|---|---|---|---|---|"""
+
+BESIDE = """\
+### Beside py-libp2p
+
+{name}, set up as its own program for libp2p's hole-punch tests does it, over a relay of p2pnet; who
+is called begins at once. Runs that ended direct, of all, p2pnet / py-libp2p; `-` was not run. Rows
+call, columns are called; in cells in *italics* theory sees no way.
+"""
+
+
+def section(cells: Sequence[LabCell]) -> str:
+    """Draw all of it; nothing if nothing was measured."""
+    found = {(c.implementation, c.a, c.b, c.transport): c for c in cells}
+    if not found:
+        return ""
+    parts = [HEAD.format(runs=told(cells)), COLUMNS, *counted(cells), "", *ours(found)]
+    if any(cell.implementation == THEIRS for cell in cells):
+        parts += ["", *beside(found)]
+    return "\n".join(parts) + "\n"
+
+
+def told(cells: Sequence[LabCell]) -> str:
+    """Say what was run."""
+    words = []
+    for implementation in (OURS, THEIRS):
+        here = [cell for cell in cells if cell.implementation == implementation]
+        codes = ", ".join(f"`{code}`" for code in sorted({cell.code for cell in here}))
+        if here:
+            runs = sum(cell.runs for cell in here)
+            words.append(f"{runs:,} meetings of {implementation} in {len(here)} cells ({codes})")
+    return "; ".join(words)
+
+
+def counted(cells: Sequence[LabCell]) -> Iterator[str]:
+    """Count what came out, a line for each implementation and transport."""
+    for implementation in (OURS, THEIRS):
+        for transport in TRANSPORTS:
+            here = [
+                c for c in cells if (c.implementation, c.transport) == (implementation, transport)
+            ]
+            if here:
+                yield f"| {implementation} | {transport.upper()} | {' | '.join(figures(here))} |"
+
+
+def figures(cells: Sequence[LabCell]) -> Iterator[str]:
+    can = [cell for cell in cells if cell.expected == "direct"]
+    cannot = [cell for cell in cells if cell.expected != "direct"]
+    runs, direct = sum(cell.runs for cell in can), sum(cell.direct for cell in can)
+    medians = [cell.median for cell in can if cell.median is not None]
+    yield f"{len(can)}"
+    yield f"{sum(cell.direct == cell.runs for cell in can)}"
+    yield f"{direct} of {runs}"
+    yield f"{sum(cell.first for cell in can)}"
+    yield f"{statistics.median(medians) * 1000:.0f} ms" if medians else "-"
+    yield f"{len(cannot)}"
+    yield f"{sum(cell.relayed == cell.runs for cell in cannot)}"
+    yield f"{sum(cell.named == cell.runs for cell in cannot)}"
+
+
+# ---- cell by cell ------------------------------------------------------------------------
+
+
+def ours(found: Found) -> Iterator[str]:
+    """Draw p2pnet's cells, and name those that are not as they should be."""
+    cells = [cell for cell in found.values() if cell.implementation == OURS]
+    names = names_in(cells)
+    yield "Median milliseconds of p2pnet from relayed to direct, TCP / QUIC; `-` stays relayed, as"
+    yield "theory says, `?` was not run, and what is **bold** came out otherwise in some run."
+    yield ""
+    yield from grid(names, lambda a, b: " / ".join(mark(found, a, b, t) for t in TRANSPORTS))
+    wrong = [cell for cell in cells if cell.as_expected != cell.runs]
+    yield ""
+    if not wrong:
+        yield "Each cell came out as theory says, in each run."
+        return
+    yield "Otherwise than theory says:"
+    yield ""
+    for cell in wrong:
+        what = f"{cell.expected} in {cell.as_expected} of {cell.runs}"
+        yield f"- {cell.a} calls {cell.b}, {cell.transport.upper()}: {what}: {cell.reason[:200]}"
+
+
+def mark(found: Found, a: str, b: str, transport: str) -> str:
+    cell = found.get((OURS, a, b, transport))
+    if cell is None:
+        return "?"
+    if cell.as_expected != cell.runs:
+        return f"**{cell.as_expected} of {cell.runs}**"
+    return "-" if cell.median is None else f"{cell.median * 1000:.0f}"
+
+
+def beside(found: Found) -> Iterator[str]:
+    """Draw the cells of py-libp2p beside p2pnet's."""
+    theirs = [cell for cell in found.values() if cell.implementation == THEIRS]
+    yield BESIDE.format(name=theirs[0].code.replace("libp2p==", "py-libp2p "))
+    for transport in TRANSPORTS:
+        names = names_in([cell for cell in theirs if cell.transport == transport])
+        if names:
+            yield f"{transport.upper()}:"
+            yield ""
+            yield from grid(names, partial(shares, found, transport))
+            yield ""
+
+
+def shares(found: Found, transport: str, a: str, b: str) -> str:
+    cells = [found.get((implementation, a, b, transport)) for implementation in (OURS, THEIRS)]
+    text = " / ".join("-" if cell is None else f"{cell.direct} of {cell.runs}" for cell in cells)
+    cannot = any(cell is not None and cell.expected != "direct" for cell in cells)
+    return f"*{text}*" if cannot else text
+
+
+def names_in(cells: Sequence[LabCell]) -> list[str]:
+    present = {name for cell in cells for name in (cell.a, cell.b)}
+    return [name for name in MATRIX if name in present]
+
+
+def grid(names: Sequence[str], entry: Callable[[str, str], str]) -> Iterator[str]:
+    yield "| |" + "".join(f" {name} |" for name in names)
+    yield "|---|" + "---|" * len(names)
+    for a in names:
+        yield f"| **{a}** |" + "".join(f" {entry(a, b)} |" for b in names)

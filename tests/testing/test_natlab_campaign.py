@@ -1,0 +1,109 @@
+"""Campaigns in the laboratory of NATs: what is to be done, what came of it, and its tables."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from itertools import combinations_with_replacement, product
+
+import pytest
+
+from benchmarks.natlab import missing, parser_of, wanted
+from benchmarks.natlab_cells import LabCell, as_csv, from_csv, read_cells, summarized
+from benchmarks.natlab_page import section
+from benchmarks.natlab_py_libp2p import row_of
+from interop.natlab.matrix import Row
+from p2pnet.testing.kinds import ALL_KINDS, MATRIX
+from p2pnet.testing.matrix import TRANSPORTS, can_meet
+
+DIRECT = Row("open", "carrier", "tcp", "direct", "direct", 1, 0.2, "")
+RELAYED = Row("symmetric", "symmetric", "tcp", "relayed", "relayed", 3, None, "no answer")
+
+
+def chosen(*options: str) -> argparse.Namespace:
+    return parser_of().parse_args(options)
+
+
+def test_each_pair_meets_over_both_transports_and_the_second_time_the_other_one_calls() -> None:
+    places = list(wanted(chosen("--rounds", "2")))
+    count = len(MATRIX) * (len(MATRIX) + 1) // 2 * len(TRANSPORTS)
+    assert len(MATRIX) >= 16
+    assert len(places) == 2 * count
+    first, second = places[:count], places[count:]
+    assert {(a.name, b.name) for (a, b), _ in first} == set(
+        combinations_with_replacement(MATRIX, 2)
+    )
+    assert [((b, a), transport) for (a, b), transport in first] == second
+
+
+def test_what_is_done_is_not_done_again() -> None:
+    options = chosen("--kinds", "open,carrier", "--transports", "tcp", "--rounds", "3")
+    rows = [DIRECT, DIRECT, replace(DIRECT, transport="quic")]
+    left = [(a.name, b.name) for (a, b), _ in missing(options, rows)]
+    once = [("open", "open"), ("open", "carrier"), ("carrier", "carrier")]
+    other = [("open", "open"), ("carrier", "open"), ("carrier", "carrier")]
+    assert left == [pair for pair in (*once, *other, *once) if pair != ("open", "carrier")]
+
+
+def test_meetings_of_a_cell_are_put_together() -> None:
+    second = replace(DIRECT, attempts=2, seconds=0.4)
+    failed = replace(DIRECT, outcome="error", attempts=0, seconds=None, reason="TooSlowError()")
+    silent = replace(RELAYED, reason="")
+    cells = summarized("p2pnet", [DIRECT, second, failed, RELAYED, silent], code="abc")
+    direct, relayed = sorted(cells, key=lambda cell: cell.a)
+    assert (direct.runs, direct.direct, direct.first, direct.relayed) == (3, 2, 1, 0)
+    assert (direct.median, direct.reason, direct.as_expected) == (0.3, "TooSlowError()", 2)
+    assert (relayed.runs, relayed.relayed, relayed.named, relayed.as_expected) == (2, 2, 1, 1)
+    assert relayed.median is None
+    assert from_csv(as_csv(cells)) == cells
+
+
+def cell(row: Row, *rows: Row, of: str = "p2pnet") -> LabCell:
+    (one,) = summarized(of, [row, *rows], code="abc")
+    return one
+
+
+def test_the_table_has_a_mark_for_each_pair_and_names_what_is_otherwise() -> None:
+    relayed = replace(DIRECT, outcome="relayed", seconds=None, reason="no answer")
+    text = section(
+        [
+            cell(DIRECT),
+            cell(replace(DIRECT, transport="quic"), relayed := replace(relayed, transport="quic")),
+            cell(RELAYED),
+        ]
+    )
+    assert relayed.reason in text
+    assert "| **open** | ? / ? | ? / ? | 200 / **1 of 2** |" in text
+    assert "| **symmetric** | ? / ? | - / ? | ? / ? |" in text
+    assert "- open calls carrier, QUIC: direct in 1 of 2: no answer" in text
+    assert "| p2pnet | TCP | 1 | 1 | 1 of 1 | 1 | 200 ms | 1 | 1 | 1 |" in text
+    assert "py-libp2p" not in text.partition("###")[2]
+
+
+def test_py_libp2p_stands_beside_it() -> None:
+    failed = replace(DIRECT, outcome="relayed", seconds=None)
+    text = section([cell(DIRECT, DIRECT), cell(DIRECT, failed, failed, of="py-libp2p")])
+    assert "| **open** | - / - | 2 of 2 / 1 of 3 |" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "outcome", "seconds"),
+    [
+        ({"error": None, "echo_ok": True, "relayed": False, "direct_ms": 1234.5}, "direct", 1.234),
+        ({"error": None, "echo_ok": True, "relayed": True, "direct_ms": None}, "relayed", None),
+        ({"error": None, "echo_ok": False, "relayed": False, "direct_ms": 1.0}, "error", None),
+        ({"error": "gone"}, "error", None),
+    ],
+)
+def test_the_line_of_a_caller_is_read(
+    line: dict[str, object], outcome: str, seconds: float | None
+) -> None:
+    row = row_of(replace(DIRECT, outcome="error", attempts=0, seconds=None), line)
+    assert (row.outcome, row.seconds) == (outcome, seconds)
+
+
+def test_the_figures_expect_what_theory_says() -> None:
+    for each, transport in product(read_cells(), TRANSPORTS):
+        if each.transport == transport:
+            can = can_meet(ALL_KINDS[each.a], ALL_KINDS[each.b], transport)
+            assert (each.expected == "direct") is can, each
