@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
@@ -176,6 +176,21 @@ async def test_r11_it_is_renewed_before_it_expires(net: FakeNet, autojump_clock:
     assert client.diary.lost == []
     assert len(relay.dials) == 0
     assert len(client.host.dials) == 1
+
+
+@pytest.mark.parametrize(("share", "seconds"), [(0.0, 650), (0.5, 700), (1.0, 750)])
+async def test_r11_when_it_is_renewed_is_left_to_chance(
+    net: FakeNet, autojump_clock: MockClock, share: float, seconds: float
+) -> None:
+    """All clients of a relay that was started anew reserve at once; they shall not stay in step."""
+    net.env = replace(net.env, jitter=lambda low, high: low + share * (high - low))
+    relay = await honest_relay(net, reservation_seconds=1000)
+    client = await client_of(relay)
+    await trio.sleep(5000)
+    times = [at for at, _ in client.diary.accepted]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps == pytest.approx([seconds] * len(gaps), abs=1.5)
+    assert len(gaps) == 5000 // seconds
 
 
 async def test_r11_a_short_reservation_is_renewed_in_time_as_well(
