@@ -197,6 +197,8 @@ class Connection(QuicConnection):
 
     @property
     def has_local_error(self) -> bool:
+        if isinstance(self._tls, Bridge) and self._tls.has_failed:
+            return True
         return self._core is not None and self._core.local_error is not None
 
     @property
@@ -234,6 +236,11 @@ class Connection(QuicConnection):
         core = self._core
         return core is not None and bool(core.outstanding_application_packets)
 
+    def forgo_application_keys(self) -> None:
+        """Have the last words be sealed for who has not heard that the handshake is over."""
+        if self._is_client and self._core is not None:
+            self._core.discard_keys(int(tls.Epoch.ONE_RTT))
+
     def begin_stream(self) -> int | None:
         """Open a stream; None while the remote allows no more."""
         if self._core is None:
@@ -256,6 +263,8 @@ class Qh3Core:
         self._connection = connection
         self._cause: Cause | None = None
         self._has_left = False
+        self._has_finished = False
+        """True once anything was sent after the handshake was over."""
         self._now = 0.0
         self._waiting: list[tuple[bytes, Endpoint]] = []
         self.id = connection.host_cid
@@ -284,6 +293,10 @@ class Qh3Core:
     @property
     def is_settled(self) -> bool:
         return not self.unsent and not self._connection.has_unacknowledged
+
+    @property
+    def is_owed(self) -> bool:
+        return self._connection.has_unacknowledged
 
     @property
     def probe_timeout(self) -> float:
@@ -341,6 +354,7 @@ class Qh3Core:
         return going
 
     def _collect(self, now: float) -> None:
+        self._has_finished = self._has_finished or self._connection.is_complete
         with suppress(QuicConnectionError):
             self._waiting += addressed(self._connection.datagrams_to_send(now))
 
@@ -401,6 +415,9 @@ class Qh3Core:
             # The library seals its goodbye with the last keys it has, and a remote that lacks
             # them can't read it: what leads to them goes first.
             self._collect(self._now)
+        elif not self._has_finished:
+            # The same, but a dialer that refuses who it found shows nothing of itself (T14).
+            self._connection.forgo_application_keys()
         self._connection.close(code, None if is_application else 0, reason)
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from qh3 import tls
 from qh3._hazmat import Buffer, SignatureError, verify_with_public_key
 from qh3.quic.packet import pull_quic_transport_parameters, push_quic_transport_parameters
-from qh3.quic.tls_bridge import QuicTlsBridge
+from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
+
+from p2pnet.transports.quic.core import ALPN
 
 SIGNATURES = [0x0403, 0x0503, 0x0804, 0x0805, 0x0806, 0x0807]
 """ECDSA with P-256 and P-384, RSA-PSS, Ed25519."""
@@ -47,7 +49,12 @@ class ServerContext(tls.Context):
         self.demand = handshake_buf
         # So the library takes the client's Finished for one that can't be foretold.
         self._alps_negotiated = True
-        super()._server_handle_hello(input_buf, initial_buf, handshake_buf, onertt_buf)
+        try:
+            super()._server_handle_hello(input_buf, initial_buf, handshake_buf, onertt_buf)
+        except tls.AlertHandshakeFailure as alert:
+            if "ALPN" in str(alert):
+                raise NoProtocol(str(alert)) from alert
+            raise
 
     def handle_message(
         self, input_data: bytes, output_buf: dict[tls.Epoch, Buffer], epoch: int = -1
@@ -109,6 +116,12 @@ class NoCertificate(tls.Alert):
     description = 116  # type: ignore[assignment]  # Not among those it knows.
 
 
+class NoProtocol(tls.Alert):
+    """Q5: the library knows this alert neither, and says another."""
+
+    description = 120  # type: ignore[assignment]
+
+
 def push_certificate_request(buffer: Buffer) -> None:
     algorithms = b"".join(algorithm.to_bytes(2) for algorithm in SIGNATURES)
     listed = len(algorithms).to_bytes(2) + algorithms
@@ -119,9 +132,30 @@ def push_certificate_request(buffer: Buffer) -> None:
 
 
 class Bridge(QuicTlsBridge):
-    """Says other limits than those of HTTP/3."""
+    """Says other limits than those of HTTP/3, and looks at what the remote agreed to."""
 
     max_streams = 0
+    has_failed = False
+    """True once TLS failed here; the library takes that for what the remote said."""
+
+    def receive_crypto(
+        self,
+        epoch: tls.Epoch,
+        data: bytes,
+        offset: int | None = None,
+        *,
+        version: int | None = None,
+    ) -> None:
+        try:
+            super().receive_crypto(epoch, data, offset, version=version)
+        except QuicTlsBridgeError:
+            self.has_failed = True
+            raise
+
+    def _on_alpn(self, alpn_protocol: str | None) -> None:
+        if alpn_protocol != ALPN:  # Q5: a client of the library's takes whatever is answered.
+            raise NoProtocol("the remote agreed on no application protocol")
+        super()._on_alpn(alpn_protocol)
 
     def serialize_transport_parameters(self) -> bytes:
         """Replace what is a browser's."""
