@@ -63,9 +63,7 @@ def test_test_plans(relay: str, listener: str, dialer: str, transport: str) -> N
 
 
 @pytest.mark.parametrize("transport", ["tcp", "quic"])
-@pytest.mark.parametrize(
-    ("relay", "listener", "dialer"), [("p2pnet", "p2pnet", "rust"), ("p2pnet", "go", "p2pnet")]
-)
+@pytest.mark.parametrize(("relay", "listener", "dialer"), PAIRS)
 def test_unified_testing(relay: str, listener: str, dialer: str, transport: str) -> None:
     found = LATENCY.fullmatch(run("unified", relay, (listener, dialer), transport))
     assert found is not None
