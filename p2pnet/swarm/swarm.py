@@ -42,6 +42,7 @@ from p2pnet.swarm.dialer import Race
 from p2pnet.swarm.dialling import Dialling, How, Own
 from p2pnet.swarm.expecting import ExpectedListeners
 from p2pnet.swarm.peerstore import Peerstore
+from p2pnet.swarm.roster import Roster
 from p2pnet.swarm.trimming import Candidate, choose
 
 logger = logging.getLogger("p2pnet.swarm")
@@ -70,7 +71,7 @@ class Swarm:
         self._bus = bus
         self._transports: list[Transport] = []
         self._listeners: list[Listener] = []
-        self._connections: dict[int, LiveConnection] = {}
+        self._connections = Roster()
         self._pending = Arrivals(
             most=config.max_pending_inbound, most_of_prefix=config.max_inbound_per_prefix
         )
@@ -106,7 +107,7 @@ class Swarm:
         """Close all connections in good order, within ``goodbye_timeout``."""
         with trio.move_on_after(self._config.goodbye_timeout, shield=True):
             async with trio.open_nursery() as closing:
-                for connection in self._connections.values():
+                for connection in self._connections:
                     closing.start_soon(connection.aclose, "this host is leaving")
 
     # ---- transports and listeners --------------------------------------------------------
@@ -174,11 +175,10 @@ class Swarm:
 
     def connections(self, peer_id: PeerId | None = None) -> tuple[LiveConnection, ...]:
         """Return the live connections (to one peer), the best first (S16)."""
-        found = [
-            connection
-            for connection in self._connections.values()
-            if not connection.is_closed and peer_id in (None, connection.peer_id)
-        ]
+        there = (
+            self._connections if peer_id is None else self._connections.of_peer(peer_id).values()
+        )
+        found = [connection for connection in there if not connection.is_closed]
         return tuple(sorted(found, key=worth, reverse=True))
 
     def connection(self, number: int) -> LiveConnection | None:
@@ -217,7 +217,7 @@ class Swarm:
         connection = LiveConnection(
             capable, ref, config=self._config, handlers=self.handlers, peers=self.peers
         )
-        self._connections[ref.number] = connection
+        self._connections.add(connection)
         if is_inbound:
             self._settled.add(ref.remote_address)
         tasks.start_soon(self._hold, connection)
@@ -228,8 +228,7 @@ class Swarm:
         config = self._config  # S7
         if capable.peer_id == self._peer_id:
             raise LimitExceeded("connections to oneself", 0)
-        of_peer = sum(c.peer_id == capable.peer_id for c in self._connections.values())
-        if of_peer >= config.max_connections_per_peer:
+        if len(self._connections.of_peer(capable.peer_id)) >= config.max_connections_per_peer:
             raise LimitExceeded("max_connections_per_peer", config.max_connections_per_peer)
         if is_inbound and (
             self._settled.of_prefix(capable.remote_address) >= config.max_inbound_per_prefix
@@ -247,7 +246,7 @@ class Swarm:
         try:
             reason = await connection.run()
         finally:
-            del self._connections[connection.ref.number]
+            self._connections.remove(connection)
             if connection.ref.is_inbound:
                 self._settled.remove(connection.ref.remote_address)
             self._bus.publish(ConnectionClosed(connection.ref, reason, connection.failure))
@@ -255,28 +254,32 @@ class Swarm:
             logger.debug("%r ended: %s", connection, reason)
 
     def _trim(self) -> None:
+        config = self._config
+        if len(self._connections) <= config.high_connections:
+            return
         now = trio.current_time()
         candidates = [
             Candidate(
-                number=number,
+                number=connection.ref.number,
                 age=now - connection.opened_at,
                 streams=connection.streams,
                 is_protected=connection.peer_id in self._protected,
                 is_relayed=connection.is_relayed,
                 is_inbound=connection.is_inbound,
             )
-            for number, connection in self._connections.items()
+            for connection in self._connections
             if not connection.is_closed
         ]
-        config = self._config
         for number in choose(
             candidates,
             low=config.low_connections,
             high=config.high_connections,
             grace=config.trim_grace,
         ):
-            logger.info("closing %r: more than high_connections", self._connections[number])
-            self._nursery.start_soon(self._connections[number].aclose, "trimmed")
+            connection = self._connections.get(number)
+            if connection is not None:
+                logger.info("closing %r: more than high_connections", connection)
+                self._nursery.start_soon(connection.aclose, "trimmed")
 
     # ---- dialling ------------------------------------------------------------------------
 
