@@ -115,26 +115,44 @@ def open_peer_record_untrusted(data: bytes) -> PeerRecord:
     if domain is None:
         raise ProtocolError(NAME, "an envelope with no peer record inside")
     _verify(envelope, domain)
+    record = _read_record(envelope.payload)
+    if not record.peer_id.matches(envelope.public_key):  # E6
+        raise ProtocolError(NAME, "a peer record signed by another peer")
+    return record
+
+
+def claimed_peer_record_untrusted(data: bytes) -> PeerRecord:
+    """Read what the envelope of a peer record claims, whoever signed it, if anybody did.
+
+    Raises:
+        ProtocolError: if it is malformed or too large.
+    """
+    return _read_record(_message(data).payload)
+
+
+def _read_record(payload: bytes) -> PeerRecord:
     try:
-        message = peer_record_pb2.PeerRecord.FromString(envelope.payload)
+        message = peer_record_pb2.PeerRecord.FromString(payload)
     except DecodeError:
         raise ProtocolError(NAME, "malformed peer record") from None
     peer_id = PeerId.decode_untrusted(message.peer_id)
-    if not peer_id.matches(envelope.public_key):  # E6
-        raise ProtocolError(NAME, "a peer record signed by another peer")
     if len(message.addresses) > MAX_ADDRESSES:  # E8
         raise ProtocolError(NAME, f"a peer record of {len(message.addresses)} addresses")
     addresses = tuple(info.multiaddr for info in message.addresses if info.multiaddr)
     return PeerRecord(peer_id, message.seq, addresses)
 
 
-def _decode(data: bytes) -> Envelope:
+def _message(data: bytes) -> envelope_pb2.Envelope:
     if len(data) > MAX_ENVELOPE_BYTES:  # E3
         raise ProtocolError(NAME, f"an envelope of {len(data)} bytes")
     try:
-        message = envelope_pb2.Envelope.FromString(data)
+        return envelope_pb2.Envelope.FromString(data)
     except DecodeError:
         raise ProtocolError(NAME, "malformed envelope") from None
+
+
+def _decode(data: bytes) -> Envelope:
+    message = _message(data)
     return Envelope(
         PublicKey.decode_untrusted(message.public_key),
         message.payload_type,

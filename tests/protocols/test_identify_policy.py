@@ -84,6 +84,24 @@ def test_a_valid_new_record_replaces_the_plain_addresses(
     assert told_addresses(message, PEER, newer) == expected
 
 
+def test_the_signature_of_a_record_that_says_the_same_is_not_checked() -> None:
+    """I7."""
+    forged = record(KEYS[0])[:-1] + b"\x00"
+    message = IdentifyMessage(addresses=(b"signed",), signed_record=forged)
+    asked: list[int] = []
+
+    def accept(peer_id: PeerId, sequence: int) -> bool:
+        asked.append(sequence)
+        return True
+
+    assert told_addresses(message, PEER, accept) == (b"signed",)
+    genuine = IdentifyMessage(addresses=(b"signed",), signed_record=record(KEYS[0]))
+    assert told_addresses(genuine, PEER, accept) == (b"signed",)
+    other = IdentifyMessage(addresses=(b"signed",), signed_record=record(KEYS[2]))
+    assert told_addresses(other, PEER, accept) == ()
+    assert asked == []
+
+
 # ---- addresses of peers ----------------------------------------------------------------------
 
 

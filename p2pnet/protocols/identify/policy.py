@@ -20,10 +20,9 @@ from p2pnet.core.addresses import (
     place_of,
     scope,
     unwrapped,
-    with_peer,
     without_peer,
 )
-from p2pnet.core.envelope import open_peer_record_untrusted
+from p2pnet.core.envelope import claimed_peer_record_untrusted, open_peer_record_untrusted
 from p2pnet.core.keys import PublicKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import ProtocolError
@@ -66,6 +65,9 @@ def told_addresses(
     if message.signed_record is None:
         return message.addresses
     try:
+        claimed = claimed_peer_record_untrusted(message.signed_record)
+        if (claimed.peer_id, claimed.addresses) == (peer_id, message.addresses):
+            return message.addresses  # I7: nothing depends on the signature, which costs most.
         record = open_peer_record_untrusted(message.signed_record)
     except ProtocolError:
         return message.addresses
@@ -205,7 +207,7 @@ def usefulness(place: Multiaddr) -> int:
 
 def observed_by_us(remote: Multiaddr, peer_id: PeerId) -> bytes:
     """Return what to tell a peer of where we see it (I12)."""
-    return encode(without_peer(with_peer(remote, peer_id)))
+    return encode(without_peer(remote) if peer_id_of(remote) == peer_id else remote)
 
 
 def next_sequence(wall_clock: float, last: int) -> int:
