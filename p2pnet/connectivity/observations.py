@@ -64,9 +64,12 @@ class Observations:
         if len(self.by_connection) < MAX_OBSERVATIONS:
             self.by_connection[number] = observation
 
-    def withdraw(self, number: int) -> None:
-        """Forget what was said on a connection; it ended, and the address may be gone too (A23)."""
-        self.by_connection.pop(number, None)
+    def withdraw(self, number: int) -> bool:
+        """Forget what was said on a connection; it ended, and the address may be gone too (A23).
+
+        Tells if anything was said there.
+        """
+        return self.by_connection.pop(number, None) is not None
 
     def keep_only(self, numbers: Iterable[int]) -> None:
         alive = set(numbers)

@@ -100,22 +100,26 @@ class Advertising:
             self.refresh()
             task_status.started()
             while True:
+                is_news = True
                 with trio.move_on_at(self._next_look):
-                    await self._hear(heard)
-                self.refresh()
+                    is_news = await self._hear(heard)
+                if is_news:
+                    self.refresh()
 
-    async def _hear(self, heard: Subscription[Heard]) -> None:
+    async def _hear(self, heard: Subscription[Heard]) -> bool:
+        """Take in what happened; tell if anything may follow from it."""
         try:
             fact = await anext(heard)
         except EventsMissed:
             alive = (connection.ref.number for connection in self._swarm.connections())
             self._beliefs.observations.keep_only(alive)
-        else:
-            # One conclusion from all that waits: a crowd that connects costs one, not a thousand.
-            for each in (fact, *heard.take_waiting()):
-                self._learn(each)
+            return True
+        # One conclusion from all that waits: a crowd that connects costs one, not a thousand.
+        news = [self._learn(each) for each in (fact, *heard.take_waiting())]
+        return any(news)
 
-    def _learn(self, fact: Heard) -> None:
+    def _learn(self, fact: Heard) -> bool:
+        """Take a fact; tell if anything may follow from it: of most connections nothing does."""
         beliefs, now = self._beliefs, trio.current_time()
         match fact:
             case AddressObserved():
@@ -130,13 +134,15 @@ class Advertising:
                 beliefs.mapping_tested(fact)
             case ConnectionOpened(ref):
                 beliefs.opened(ref, now)
+                return False
             case ConnectionClosed(ref):
-                beliefs.observations.withdraw(ref.number)
+                return beliefs.observations.withdraw(ref.number)
             case PunchStarted(addresses=addresses):
                 for address in addresses:
                     beliefs.knocked_at(address, now)
             case _:
                 self._learn_of_helpers(fact)
+        return True
 
     def _learn_of_helpers(self, fact: Heard) -> None:
         """Take what routers and relays do for this host."""

@@ -88,8 +88,8 @@ def test_a23_what_was_said_on_a_connection_ends_with_it() -> None:
     observations = Observations()
     for number in range(3):
         observations.record(number, word(number, SEEN))
-    observations.withdraw(0)
-    observations.withdraw(0)
+    assert observations.withdraw(0)
+    assert not observations.withdraw(0)
     assert observations.seen(observers=2) == (SEEN,)
     observations.keep_only([2, 7])
     assert observations.seen(observers=2) == ()
