@@ -31,7 +31,7 @@ from benchmarks.matrix import kinds, redraw, transports
 from benchmarks.matrix_code import code_hash
 from benchmarks.natlab_cells import DATA, OURS, THEIRS, LabCell, as_csv, summarized
 from benchmarks.natlab_py_libp2p import meet_py_libp2p
-from interop.natlab.matrix import Meet, Place, Row, measure_all, meet_p2pnet, settled
+from interop.natlab.matrix import AT_ONCE, Meet, Place, Row, measure_all, meet_p2pnet, settled
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.demo.namespaces import LaboratoryError, check_support, reexec_command
 from p2pnet.testing.kinds import ALL_KINDS, MATRIX
@@ -104,7 +104,7 @@ def work_off(chosen: argparse.Namespace) -> None:
 
     with settled(list(homes.values())) as laboratory, bare_exceptions():
         work = partial(measure_all, laboratory, todo, report=report, meet=MEET[chosen.of])
-        trio.run(partial(work, seconds=chosen.minutes * 60))
+        trio.run(partial(work, seconds=chosen.minutes * 60, at_once=chosen.at_once))
 
 
 def cells() -> list[LabCell]:
@@ -137,6 +137,7 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=2, help="meetings of each pair")
     parser.add_argument("--kinds", type=kinds, help="A,B,...: only these")
     parser.add_argument("--transports", type=transports, default=TRANSPORTS, help="tcp,quic")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="meetings at the same time")
     parser.add_argument("--minutes", type=float, default=1e6, help="then stop; continue later")
     parser.add_argument("--page", action="store_true", help="write docs/nat-lab.csv and its table")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)

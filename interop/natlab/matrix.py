@@ -39,6 +39,7 @@ from p2pnet.testing.kinds import MATRIX, Kind
 from p2pnet.testing.matrix import ECHO, TRANSPORTS, Punched, can_meet, echo, speaking, use
 
 __all__ = [
+    "AT_ONCE",
     "TRANSPORTS",
     "Place",
     "Row",
@@ -162,6 +163,7 @@ async def measure_all(
     report: Report,
     meet: Meet = meet_p2pnet,
     seconds: float = math.inf,
+    at_once: int = AT_ONCE,
 ) -> None:
     """Measure a few at once, never two in one home; begin no more after so many seconds."""
     waiting, busy, freed = list(cells), set[str](), [trio.Event()]
@@ -176,7 +178,7 @@ async def measure_all(
         async with trio.open_nursery() as nursery:
             while waiting and trio.current_time() < end:
                 free = [cell for cell in waiting if busy.isdisjoint(hosts_of(*cell[0]))]
-                if not free or len(busy) >= 2 * AT_ONCE:
+                if not free or len(busy) >= 2 * at_once:
                     await freed[0].wait()
                     freed[0] = trio.Event()
                     continue
