@@ -609,8 +609,14 @@ class ServiceHost(Protocol):
         """
         ...
 
-    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
-        """Run a swarm on ports of its own; with a key of its own, too, as a ``stranger``."""
+    def apart(
+        self, *, stranger: bool, unanswered_bytes: int | None = None
+    ) -> AbstractAsyncContextManager[Apart]:
+        """Run a swarm on ports of its own; with a key of its own, too, as a ``stranger``.
+
+        ``unanswered_bytes``: no more leaves it in datagrams, headers included, until whoever
+        is dialled has answered.
+        """
         ...
 
     def protect(self, peer_id: PeerId, tag: str) -> None:

@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_listening: ContextVar[Callable[[], None] | None] = ContextVar("answered", default=None)
+Listener = Callable[[], None]
+
+_listening: ContextVar[Listener | None] = ContextVar("answered", default=None)
+_overhearing: ContextVar[Listener | None] = ContextVar("overheard", default=None)
 
 
 def answered() -> None:
@@ -20,16 +23,26 @@ def answered() -> None:
 
     May be said any number of times, and where nobody listens.
     """
-    listener = _listening.get()
-    if listener is not None:
-        listener()
+    for listener in (_listening.get(), _overhearing.get()):
+        if listener is not None:
+            listener()
 
 
 @contextmanager
-def hearing(listener: Callable[[], None]) -> Iterator[None]:
+def hearing(listener: Listener) -> Iterator[None]:
     """Call ``listener`` whenever ``answered`` is said in the block, or in a task born in it."""
     token = _listening.set(listener)
     try:
         yield
     finally:
         _listening.reset(token)
+
+
+@contextmanager
+def overhearing(listener: Listener) -> Iterator[None]:
+    """Do so, too, if it is said to somebody else, who is ``hearing`` within the block."""
+    token = _overhearing.set(listener)
+    try:
+        yield
+    finally:
+        _overhearing.reset(token)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
@@ -17,6 +18,8 @@ from p2pnet.core.bus import EventBus
 from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.progress import overhearing
+from p2pnet.core.sparing import Allowance, SparingNetwork
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.host.config import HostConfig
 from p2pnet.host.private import protector_for
@@ -39,8 +42,9 @@ def build_upgrader(config: HostConfig, env: Env, key: PrivateKey) -> LayeredUpgr
 class SwarmApart:
     """Made by ``swarm_apart``; see ``interfaces.Apart``."""
 
-    def __init__(self, swarm: Swarm) -> None:
+    def __init__(self, swarm: Swarm, allowance: Allowance | None) -> None:
         self._swarm = swarm
+        self._allowance = allowance
 
     async def listen(self, address: Multiaddr) -> Multiaddr:
         listener = await self._swarm.listen(address)
@@ -48,14 +52,27 @@ class SwarmApart:
         return listener.address
 
     async def dial(self, peer_id: PeerId, address: Multiaddr) -> Connection:
-        return await self._swarm.dial_at_once(peer_id, [address], Role.DIALER)
+        if self._allowance is None:
+            return await self._swarm.dial_at_once(peer_id, [address], Role.DIALER)
+        with overhearing(self._allowance.lift):
+            connection = await self._swarm.dial_at_once(peer_id, [address], Role.DIALER)
+        self._allowance.lift()
+        return connection
 
 
 @asynccontextmanager
 async def swarm_apart(
-    config: HostConfig, env: Env, key: PrivateKey, handlers: Mapping[str, StreamHandler]
+    config: HostConfig,
+    env: Env,
+    key: PrivateKey,
+    handlers: Mapping[str, StreamHandler],
+    unanswered_bytes: int | None,
 ) -> AsyncGenerator[SwarmApart]:
     """Run a swarm with the transports of ``config`` for as long as the block lasts."""
+    allowance = None
+    if unanswered_bytes is not None:
+        allowance = Allowance(unanswered_bytes)
+        env = replace(env, network=SparingNetwork(env.network, allowance))
     peer_id = PeerId.from_public_key(key.public_key)
     swarm = Swarm(config.swarm, env, peer_id=peer_id, bus=EventBus())
     swarm.handlers.update(handlers)
@@ -74,7 +91,7 @@ async def swarm_apart(
         async with trio.open_nursery() as nursery:
             await nursery.start(swarm.run)
             try:
-                yield SwarmApart(swarm)
+                yield SwarmApart(swarm, allowance)
                 await swarm.say_goodbye()
             finally:
                 nursery.cancel_scope.cancel()

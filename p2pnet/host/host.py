@@ -351,15 +351,17 @@ class Host:
         """Be the dialer of those who arrive from these IPs and are silent; for hole punches."""
         return self._swarm.expected.during(addresses, patience)
 
-    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
+    def apart(
+        self, *, stranger: bool, unanswered_bytes: int | None = None
+    ) -> AbstractAsyncContextManager[Apart]:
         """Run a swarm on ports of its own, for as long as the block lasts.
 
         As a ``stranger`` it has a key of its own too, and serves nothing; else it is this
-        host, and serves what this host does.
+        host, and serves what this host does. See ServiceHost for ``unanswered_bytes``.
         """
         key = PrivateKey.from_seed(self._env.random_bytes(32)) if stranger else self._key
         handlers = {} if stranger else self._swarm.handlers
-        return swarm_apart(self._config, self._env, key, handlers)
+        return swarm_apart(self._config, self._env, key, handlers, unanswered_bytes)
 
     def protect(self, peer_id: PeerId, tag: str) -> None:
         """Never trim the connections to a peer while a tag is on it."""

@@ -395,7 +395,9 @@ class MemoryHost:
         finally:
             self.expected.remove(expected)
 
-    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
+    def apart(
+        self, *, stranger: bool, unanswered_bytes: int | None = None
+    ) -> AbstractAsyncContextManager[Apart]:
         raise NotImplementedError
 
     def protect(self, peer_id: PeerId, tag: str) -> None:

@@ -34,7 +34,9 @@ class Moving(MemoryHost):
         self.next_port = 5001
         self.silent = False
 
-    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
+    def apart(
+        self, *, stranger: bool, unanswered_bytes: int | None = None
+    ) -> AbstractAsyncContextManager[Apart]:
         assert stranger
 
         @asynccontextmanager

@@ -52,10 +52,12 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long it may take, in seconds."""
+    """How long it may take, in seconds, and how much may be sent."""
 
     dial: float
     dial_back: float
+    unanswered_bytes: int | None = None
+    """In datagrams, until somebody has answered; None is without bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class Dialled:
 async def dial_back(host: ServiceHost, dial: Dial, bounds: Bounds) -> Dialled:
     """Dial as a stranger, once, and say the nonce (AN14, AN15)."""
     try:
-        async with host.apart(stranger=True) as apart:
+        spending = bounds.unanswered_bytes
+        async with host.apart(stranger=True, unanswered_bytes=spending) as apart:
             with trio.fail_after(bounds.dial):
                 connection = await apart.dial(dial.client, dial.choice.address)
             return told(dial, await say(connection, dial.nonce, bounds.dial_back))

@@ -25,7 +25,7 @@ MAX_DATA_BYTES = 4000
 """Data in one message of ours."""
 MAX_NONCE = 2**64 - 1
 PADDING = 3900
-"""Bytes of padding that pay for a dial over UDP, which then takes no more (AN18)."""
+"""Bytes of padding that pay for a dial over UDP, which then sends no more (AN18)."""
 
 
 class Status(IntEnum):

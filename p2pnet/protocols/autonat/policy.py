@@ -128,7 +128,7 @@ class Toll(Enum):
     """What a dial at the client's own IP address costs."""
 
     FREE = "nothing"
-    PADDED = "paid by padding, so it is to be short"
+    PADDED = "paid by padding, so little is to be sent"
     DATA = "data"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import trio
@@ -21,6 +21,7 @@ from p2pnet.protocols.autonat.dialling import Bounds, Dial, dial_back
 from p2pnet.protocols.autonat.dialogue import MAX_PAYMENT, collect, receive_request
 from p2pnet.protocols.autonat.messages import (
     DIAL_REQUEST,
+    PADDING,
     DialDataRequest,
     DialResponse,
     DialStatus,
@@ -70,8 +71,6 @@ class AutoNATServer:
     """Seconds for the dial."""
     foreign_dial_timeout: float = 5.0
     """... of a foreign IP address; if it fails, the answer waits for just as long."""
-    padded_dial_timeout: float = 1.25
-    """... over UDP, if only padding has paid for it: three datagrams that nobody answers."""
     dial_back_timeout: float = 5.0
     """Seconds to say the nonce and have it acknowledged."""
     max_others: int = 1024
@@ -161,7 +160,7 @@ class AutoNATServerService:
                     padding=request.padding,
                     connected_from=places(host.connections(stream.peer_id)),
                 )
-                make = self._dial_briefly if price is Toll.PADDED else self._dial
+                make = self._dial_sparingly if price is Toll.PADDED else self._dial
             elif limit := self._charge(choice):
                 logger.debug("rejected a request of %s: %s", stream.peer_id, limit)
                 return DialResponse(Status.E_REQUEST_REJECTED)
@@ -199,10 +198,15 @@ class AutoNATServerService:
     # ---- dials ---------------------------------------------------------------------------
 
     async def _dial(self, host: ServiceHost, dial: Dial) -> DialResponse:
-        return await self._dial_within(host, dial, self._config.dial_timeout)
+        return await self._dial_within(host, dial, self._bounds)
 
-    async def _dial_briefly(self, host: ServiceHost, dial: Dial) -> DialResponse:
-        return await self._dial_within(host, dial, self._config.padded_dial_timeout)
+    async def _dial_sparingly(self, host: ServiceHost, dial: Dial) -> DialResponse:
+        """Dial a neighbour of the client, perhaps, with what the padding was worth (AN18)."""
+        return await self._dial_within(host, dial, replace(self._bounds, unanswered_bytes=PADDING))
+
+    @property
+    def _bounds(self) -> Bounds:
+        return Bounds(self._config.dial_timeout, self._config.dial_back_timeout)
 
     async def _dial_foreign(self, host: ServiceHost, dial: Dial) -> DialResponse:
         """Dial an IP address that may be a third party's.
@@ -213,13 +217,12 @@ class AutoNATServerService:
         await trio.sleep(self._env.jitter(0.0, self._config.longest_pause))
         seconds = self._config.foreign_dial_timeout
         ends_at = trio.current_time() + seconds
-        response = await self._dial_within(host, dial, seconds)
+        response = await self._dial_within(host, dial, replace(self._bounds, dial=seconds))
         if response.dial_status != DialStatus.OK:
             await trio.sleep_until(ends_at)
         return response
 
-    async def _dial_within(self, host: ServiceHost, dial: Dial, seconds: float) -> DialResponse:
-        bounds = Bounds(seconds, self._config.dial_back_timeout)
+    async def _dial_within(self, host: ServiceHost, dial: Dial, bounds: Bounds) -> DialResponse:
         dialled = await dial_back(host, dial, bounds)
         if dialled.found_another:
             self._others.note(dial.choice.address, trio.current_time())

@@ -294,9 +294,9 @@ class QuicConnection:
         try:
             while not self._is_over:
                 self._is_kicked = False
-                await self._send()
                 if self._core.is_begun:
-                    answered()  # DI10: to whoever dials in this task
+                    answered()  # DI10: to whoever dials in this task; it may now send more
+                await self._send()
                 if is_done():
                     return
                 await self._wait()

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from p2pnet.core.addresses import Endpoint, parse
-from p2pnet.core.env import StreamListener
+from p2pnet.core.env import DatagramSocket, StreamListener
 from p2pnet.errors import P2PError
 from p2pnet.host.config import HostConfig
 from p2pnet.protocols.autonat import AutoNATServer
@@ -319,16 +319,28 @@ async def test_a_neighbour_of_whoever_wastes_no_byte(world: World, kind: str) ->
 
 # ---- UDP: the first datagrams of QUIC are large ------------------------------------------
 
-UDP_VICTIMS = ("silent", "mute", "libp2p")
+UDP_VICTIMS = ("silent", "mute", "talkative", "echo", "libp2p")
+CORES = (QUIC(), QUIC(core="qh3"))
 
 
-def with_quic(config: HostConfig) -> HostConfig:
+def core_of(quic: QUIC) -> str:
+    return quic.core
+
+
+def with_quic(config: HostConfig, quic: QUIC = CORES[0]) -> HostConfig:
     udp = [text.replace("/tcp/", "/udp/") + "/quic-v1" for text in config.listen]
-    return replace(config, transports=[TCP(), QUIC()], listen=[*config.listen, *udp])
+    return replace(config, transports=[TCP(), quic], listen=[*config.listen, *udp])
 
 
-async def put_quic_server(world: World) -> Machine:
-    return await world.host(with_quic(peer(WORST)), "server", link=NEAR, families=IPV4_ONLY)
+async def put_quic_server(world: World, quic: QUIC) -> Machine:
+    return await world.host(with_quic(peer(WORST), quic), "server", link=NEAR, families=IPV4_ONLY)
+
+
+async def answer_all(socket: DatagramSocket, kind: str) -> None:
+    """Say something to whoever sends anything, or send it back."""
+    while True:
+        data, remote = await socket.receive()
+        await socket.send(data if kind == "echo" else b"who is it?", remote)
 
 
 @asynccontextmanager
@@ -343,14 +355,21 @@ async def udp_victim(world: World, kind: str, at: Site | None = None) -> AsyncGe
         yield victim
     else:
         socket = await victim.env.network.bind_udp(Endpoint("0.0.0.0", 1))
-        yield victim
+        async with trio.open_nursery() as nursery:
+            if kind != "mute":
+                nursery.start_soon(answer_all, socket, kind)
+            yield victim
+            nursery.cancel_scope.cancel()
         await socket.aclose()
 
 
+@pytest.mark.parametrize("quic", CORES, ids=core_of)
 @pytest.mark.parametrize("kind", UDP_VICTIMS)
-async def test_one_attacker_who_has_udp_dialled_for_three_minutes(world: World, kind: str) -> None:
+async def test_one_attacker_who_has_udp_dialled_for_three_minutes(
+    world: World, kind: str, quic: QUIC
+) -> None:
     """AN13 AN17."""
-    server = await put_quic_server(world)
+    server = await put_quic_server(world, quic)
     attacker = await Player.put(world, name="attacker")
     async with udp_victim(world, kind) as victim:
         scales = Scales(server)
@@ -375,8 +394,8 @@ class Neighbours:
 
 
 @asynccontextmanager
-async def neighbours(world: World, kind: str, count: int) -> AsyncGenerator[Neighbours]:
-    server = await put_quic_server(world)
+async def neighbours(world: World, kind: str, count: int, quic: QUIC) -> AsyncGenerator[Neighbours]:
+    server = await put_quic_server(world, quic)
     home = world.home("full-cone", "home", link=NEAR)
     attackers = [
         Player(await world.host(peer(), f"attacker {n}", at=home, families=IPV4_ONLY))
@@ -395,12 +414,13 @@ async def neighbours(world: World, kind: str, count: int) -> AsyncGenerator[Neig
     nat.unmap_port("udp", 1)
 
 
+@pytest.mark.parametrize("quic", CORES, ids=core_of)
 @pytest.mark.parametrize("kind", UDP_VICTIMS)
 async def test_a_neighbour_behind_the_same_nat_whose_udp_port_is_dialled(
-    world: World, kind: str
+    world: World, kind: str, quic: QUIC
 ) -> None:
     """AN17 AN18: who asks without padding pays by data."""
-    async with neighbours(world, kind, 6) as scene:
+    async with neighbours(world, kind, 6, quic) as scene:
         end = trio.current_time() + 150
         while trio.current_time() < end:
             async with trio.open_nursery() as nursery:
@@ -412,13 +432,14 @@ async def test_a_neighbour_behind_the_same_nat_whose_udp_port_is_dialled(
         assert scene.scales.ratio(own_port=1) <= 1
 
 
+@pytest.mark.parametrize("quic", CORES, ids=core_of)
 @pytest.mark.parametrize("padding", [0, PADDING - 1, PADDING])
 @pytest.mark.parametrize("kind", UDP_VICTIMS)
 async def test_a_neighbour_of_whoever_pays_as_little_as_he_can_for_a_dial_over_udp(
-    world: World, kind: str, padding: int
+    world: World, kind: str, padding: int, quic: QUIC
 ) -> None:
     """AN17 AN18: he reads no answer, meets no demand, and has many keys."""
-    async with neighbours(world, kind, 2) as scene:
+    async with neighbours(world, kind, 2, quic) as scene:
         request = DialRequest((parse(scene.outside),), 7, padding)
         before = scene.scales.at_server.copy()
         end = trio.current_time() + 150

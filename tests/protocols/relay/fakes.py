@@ -418,7 +418,9 @@ class FakeHost:
     ) -> AbstractContextManager[None]:
         raise NotImplementedError
 
-    def apart(self, *, stranger: bool) -> AbstractAsyncContextManager[Apart]:
+    def apart(
+        self, *, stranger: bool, unanswered_bytes: int | None = None
+    ) -> AbstractAsyncContextManager[Apart]:
         raise NotImplementedError
 
     def protect(self, peer_id: PeerId, tag: str) -> None:

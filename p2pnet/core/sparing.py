@@ -1,0 +1,101 @@
+"""A network that is sparing with datagrams, until whoever they are for has answered.
+
+A dial of an address at which somebody else may be must not send there more than was paid for.
+The first datagrams of QUIC are large, and sent again and again, by each library at a pace of its
+own; so they are counted where they leave, whatever sends them. What is beyond the allowance is
+lost, as on the way: the dial goes on listening, for an answer may be long under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from p2pnet.core.addresses import Endpoint
+from p2pnet.core.env import ByteStream, DatagramSocket, Network, RecordKind, StreamListener
+from p2pnet.core.udp import Arrival
+
+HEADER_BYTES = 48
+"""Of UDP and IPv6; those of IPv4 are smaller."""
+
+
+class Allowance:
+    """Bytes that may leave in datagrams, headers included, as long as nobody has answered."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._is_lifted = False
+
+    def lift(self) -> None:
+        """Take that somebody has answered who wants to be spoken to."""
+        self._is_lifted = True
+
+    def spend(self, data: bytes) -> bool:
+        """Tell if a datagram may leave, and count it."""
+        size = HEADER_BYTES + len(data)
+        if self._is_lifted:
+            return True
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
+class SparingNetwork:
+    """Another network, whose sockets of UDP keep to one allowance, all together."""
+
+    def __init__(self, network: Network, allowance: Allowance) -> None:
+        self._network = network
+        self._allowance = allowance
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
+        return await self._network.dial_tcp(remote, local=local)
+
+    async def listen_tcp(self, local: Endpoint) -> StreamListener:
+        return await self._network.listen_tcp(local)
+
+    async def bind_udp(self, local: Endpoint) -> DatagramSocket:
+        return SparingSocket(await self._network.bind_udp(local), self._allowance)
+
+    def interface_addresses(self) -> tuple[str, ...]:
+        return self._network.interface_addresses()
+
+    def gateways(self) -> tuple[str, ...]:
+        return self._network.gateways()
+
+    async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
+        return await self._network.lookup(name, kind)
+
+
+class SparingSocket:
+    """A socket of such a network."""
+
+    def __init__(self, socket: DatagramSocket, allowance: Allowance) -> None:
+        self.local = socket.local
+        self._socket = socket
+        self._allowance = allowance
+
+    async def send(self, data: bytes, remote: Endpoint) -> None:
+        await self.send_many([data], remote)
+
+    async def send_many(
+        self, datagrams: Sequence[bytes], remote: Endpoint, *, source: str = ""
+    ) -> None:
+        allowed = [data for data in datagrams if self._allowance.spend(data)]
+        if allowed:
+            await self._socket.send_many(allowed, remote, source=source)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def receive(self) -> tuple[bytes, Endpoint]:
+        return await self._socket.receive()
+
+    async def receive_many(self) -> Sequence[Arrival]:
+        return await self._socket.receive_many()
+
+    def source_for(self, remote: Endpoint) -> str:
+        return self._socket.source_for(remote)
+
+    async def aclose(self) -> None:
+        await self._socket.aclose()
