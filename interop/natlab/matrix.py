@@ -29,6 +29,7 @@ import trio
 from interop.natlab.building import Town
 from interop.natlab.stage import host_of, settle
 from p2pnet import DCUtR, open_host, presets
+from p2pnet.connectivity.nat import Mapping
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, bare_exceptions
 from p2pnet.demo.namespaces import Laboratory
@@ -60,7 +61,7 @@ STEP: Final = 3
 AT_ONCE: Final = 6
 PUNCH_SECONDS: Final = 3.0
 KNOWS_NAT_SECONDS: Final = 4.0
-"""After a reservation, for a NAT whose ports are to be predicted; they move before."""
+"""For a NAT whose ports are to be predicted, once it is known: they move before."""
 CELL_SECONDS: Final = 60.0
 READY_SECONDS: Final = 20.0
 
@@ -279,6 +280,10 @@ async def reserved(host: Host) -> None:
     await host.addresses.wait_for(
         lambda addresses: any("/p2p-circuit" in str(address) for address in addresses)
     )
+    with trio.move_on_after(READY_SECONDS):
+        await host.nat.wait_for(
+            lambda nats: any(nat.mapping is not Mapping.UNKNOWN for _, nat in nats.told)
+        )
     await trio.sleep(KNOWS_NAT_SECONDS)
 
 
