@@ -22,6 +22,7 @@ import trio
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.dns import lookup_dns
+from p2pnet.core.prompt import SendNow
 from p2pnet.core.routes import gateways
 from p2pnet.core.udp import Arrival, UdpSocket, close_socket, endpoint_of, new_socket
 
@@ -32,6 +33,8 @@ RECEIVE_BYTES = 262_144
 """Most bytes taken from the kernel at once; the buffer lives only while it holds bytes."""
 MAX_UNSENT_BYTES = 262_144
 """A TCP socket takes no more while it holds so many bytes that wait for the network."""
+DRAINED_BYTES = 4096
+"""Who was given less, though it asked for more, waits for more without trying first."""
 OPERATIONS_PER_CHECKPOINT = 16
 """A socket that never blocks lets other tasks run after this many operations."""
 SILENT_RETRANSMISSIONS = 2
@@ -263,34 +266,63 @@ class SocketStream(ByteStream):
         self._sock = sock
         self._sending = False
         self._ended = False
+        self._kept = b""
+        self._is_drained = False
         self._operations = 0
         self.local = endpoint_of(sock.getsockname())
         self.remote = endpoint_of(sock.getpeername())
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this socket")
-        if self._ended:
-            raise trio.ClosedResourceError("the end was sent already")
+        self._check_sender()
         self._sending = True
         try:
+            await self._breathe()
+            if self._kept:
+                await self._send_kept()
             with memoryview(data) as view:
                 await self._send(view)
         finally:
             self._sending = False
 
     async def _send(self, view: memoryview) -> None:
-        sent = 0
-        await self._breathe()
         self._check_open()
+        sent = self._try_to_send(view) if view else 0
         while sent < len(view):
-            try:
-                sent += self._sock.send(view[sent:])
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._sock)
-                self._check_open()
-            except OSError as error:
-                raise trio.BrokenResourceError(f"send failed: {error}") from error
+            await trio.lowlevel.wait_writable(self._sock)
+            sent += self._try_to_send(view[sent:])
+
+    async def _send_kept(self) -> None:
+        while self._kept:
+            await trio.lowlevel.wait_writable(self._sock)
+            self._kept = self._kept[self._try_to_send(self._kept) :]
+
+    def _try_to_send(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what fits; return how much that was."""
+        self._check_open()
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(f"send failed: {error}") from error
+
+    def prompt_sender(self) -> SendNow:
+        return self._send_now
+
+    def _send_now(self, data: bytes | bytearray) -> bool:
+        self._check_sender()
+        if self._kept:
+            raise trio.BusyResourceError("what was sent before still waits")
+        sent = self._try_to_send(data)
+        if sent < len(data):
+            self._kept = bytes(data[sent:])
+        return not self._kept
+
+    def _check_sender(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this socket")
+        if self._ended:
+            raise trio.ClosedResourceError("the end was sent already")
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -301,12 +333,18 @@ class SocketStream(ByteStream):
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
         await self._breathe()
+        asked = max_bytes or RECEIVE_BYTES
         while True:
             self._check_open()
             try:
-                return self._sock.recv(max_bytes or RECEIVE_BYTES)
+                if self._is_drained:
+                    await trio.lowlevel.wait_readable(self._sock)
+                    self._check_open()
+                data = self._sock.recv(asked)
+                self._is_drained = len(data) < min(asked, DRAINED_BYTES)
+                return data
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._sock)
+                self._is_drained = True
             except OSError as error:
                 raise trio.BrokenResourceError(f"receive failed: {error}") from error
 
@@ -316,6 +354,7 @@ class SocketStream(ByteStream):
         await trio.lowlevel.checkpoint()
         if self._ended:
             return
+        await self._send_kept()
         self._check_open()
         self._ended = True
         try:

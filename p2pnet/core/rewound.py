@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import trio
 
+from p2pnet.core.prompt import SendNow, prompt_sender
+
 
 class RewoundStream(trio.abc.HalfCloseableStream):
     """A stream of which some bytes were received already, and are received again."""
@@ -14,6 +16,9 @@ class RewoundStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
+
+    def prompt_sender(self) -> SendNow | None:
+        return prompt_sender(self._stream)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

@@ -7,11 +7,13 @@ receiver and a sender never stand in one another's way.
 
 from __future__ import annotations
 
+from functools import partial
 from operator import index
 from typing import Protocol
 
 import trio
 
+from p2pnet.core.prompt import SendNow, prompt_sender
 from p2pnet.errors import ConnectionLost, SecurityError
 from p2pnet.security.tls.records import RECORD_BYTES
 
@@ -79,6 +81,7 @@ class TLSStream(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream, engine: Sealing) -> None:
         self._stream = stream
+        self._below = prompt_sender(stream)
         self._engine = engine
         self._sending = False
         self._send_failed = False
@@ -88,12 +91,7 @@ class TLSStream(trio.abc.Stream):
         self._error: SecurityError | ConnectionLost | None = None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._check_usable()
-        if self._send_failed:
-            # The remote waits for the rest of a record, whose bytes are gone.
-            raise trio.BrokenResourceError("an earlier send was interrupted")
+        self._check_sender()
         self._sending = self._send_failed = True
         try:
             await self._send(data)
@@ -109,13 +107,35 @@ class TLSStream(trio.abc.Stream):
 
     async def _send(self, data: bytes | bytearray | memoryview) -> None:
         if not data:
-            await trio.lowlevel.checkpoint()
+            if self._below is None:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._stream.send_all(data)  # What is left of a prompt send goes now.
             return
         with memoryview(data) as view:
             for start in range(0, len(view), BATCH_BYTES):
                 with view[start : start + BATCH_BYTES] as batch:
                     records = self._engine.write(batch)
                 await self._stream.send_all(records)
+
+    def prompt_sender(self) -> SendNow | None:
+        return None if self._below is None else partial(self._send_now, self._below)
+
+    def _send_now(self, below: SendNow, data: bytes | bytearray) -> bool:
+        self._check_sender()
+        self._send_failed = True
+        with memoryview(data) as view:
+            is_gone = below(self._engine.write(view))
+        self._send_failed = False
+        return is_gone
+
+    def _check_sender(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._check_usable()
+        if self._send_failed:
+            # The remote waits for the rest of a record, whose bytes are gone.
+            raise trio.BrokenResourceError("an earlier send was interrupted")
 
     async def wait_send_all_might_not_block(self) -> None:
         if self._sending:
