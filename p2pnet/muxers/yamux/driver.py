@@ -130,7 +130,9 @@ class YamuxConnection:
             if not data:
                 self._receive_end()
                 return
-            for event in session.receive(data, trio.current_time()):
+            events = session.receive(data, trio.current_time())
+            self._writer.heard(len(events))
+            for event in events:
                 if isinstance(event, GoneAway):
                     self._receive_goodbye(event.code)
                     return

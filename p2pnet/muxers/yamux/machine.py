@@ -361,6 +361,10 @@ class Session:
         return not self._outgoing.is_empty
 
     @property
+    def bytes_to_send(self) -> int:
+        return len(self._outgoing)
+
+    @property
     def has_room(self) -> bool:
         """False while so much is ready to be sent that not even a new stream may add to it."""
         return self._outgoing.has_room

@@ -1,15 +1,17 @@
-"""The one task that sends on a connection, and what waits for it.
+"""What sends on a connection, and what waits for it.
 
-Senders put frames into the session's buffer and wake it; it sends all that is ready at once.
-They do not send themselves: one that was cancelled in the midst of a frame would break the
-connection for all. Nor does the reader: two hosts, each with full buffers and waiting to send
-before it reads on, would wait for ever.
+Senders put frames into the session's buffer and kick the writer. A little, that needs no
+waiting, is sent then and there. For all else there is one task, which sends all that is ready
+at once. Who has to wait does not send: a sender that was cancelled in the midst of a frame
+would break the connection for all, and two hosts with full buffers, whose readers wait to send
+before they read on, would wait for ever.
 """
 
 from __future__ import annotations
 
 import trio
 
+from p2pnet.core.prompt import prompt_sender
 from p2pnet.core.waiter import Waiter
 from p2pnet.errors import P2PError
 from p2pnet.muxers.yamux.machine import Session
@@ -19,6 +21,12 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, P2PError)
 """How the stream below says that it can't go on."""
 PIECE_BYTES = 65_536
 """Sent at once, or a turn if that is more; on a slow line progress is seen after so much."""
+PROMPT_BYTES = 16_384
+"""More than that is sent by the task: other tasks should not wait for it."""
+PROMPT_SENDS = 2
+"""So many times in a row frames are sent by who wrote them; then the task takes a turn."""
+CROWD = 4
+"""Who reads so many events at once wakes several tasks, whose frames had better travel together."""
 WAITED_SECONDS = 0.05
 """Who had to wait so long for room found the buffers below full, and then something left them."""
 
@@ -37,7 +45,10 @@ class Writer:
         self._stream = stream
         self._scope = trio.CancelScope(shield=True)
         self._idle = Waiter()
+        self._send_now = prompt_sender(stream)
         self._is_sending = False
+        self._is_crowded = False
+        self._prompt_sends = 0
         self._turn = MIN_TURN
         self._flushed = Waiter()
         self._short_of_room: dict[Waiter, None] = {}
@@ -50,28 +61,33 @@ class Writer:
             except BROKEN as error:
                 self.error = error
         self._is_sending = False
+        self._send_now = None
         self._flushed.wake()
 
     def stop(self) -> None:
         self._scope.cancel()
 
     async def _send_forever(self) -> None:
-        while True:
-            while self._session.has_data_to_send:
+        while self.error is None:
+            while self._is_sending or self._session.has_data_to_send:
                 self._is_sending = True
                 data = self._session.data_to_send(self._turn)
                 self.wake_senders()
                 await self._send(data)
                 self._is_sending = False
             self._flushed.wake()
+            self._rest()
             await self._idle.wait()
+
+    def _rest(self) -> None:
+        self._prompt_sends = 0 if self._is_crowded else PROMPT_SENDS
 
     async def _send(self, data: bytearray) -> None:
         """Send all, and tell the session whenever the remote must have taken something (Y12)."""
         first = trio.current_time()
         with memoryview(data) as view:
             size = max(self._turn, PIECE_BYTES)
-            for start in range(0, len(view), size):
+            for start in range(0, max(len(view), 1), size):
                 began = trio.current_time()
                 with view[start : start + size] as piece:
                     await self._stream.send_all(piece)
@@ -98,10 +114,35 @@ class Writer:
             for waiter in waiting:
                 waiter.wake()
 
+    def heard(self, events: int) -> None:
+        """Note how many events came together: those that they wake will write, or none."""
+        self._is_crowded = events >= CROWD
+        self._rest()
+
     def kick(self) -> None:
-        """Send what is ready, soon."""
-        if self._session.has_data_to_send:
+        """Send what is ready: now, if it is little and that needs no waiting, or else soon."""
+        ready = self._session.bytes_to_send
+        if ready and not (ready <= PROMPT_BYTES and self._sent_now()):
             self._idle.wake()
+
+    def kick_soon(self) -> None:
+        """Send what is ready, soon: more may join it until then."""
+        if self._session.bytes_to_send:
+            self._idle.wake()
+
+    def _sent_now(self) -> bool:
+        """Send all that is ready, if nobody is at it and if it fits; return True if it did."""
+        if not self._prompt_sends or self._is_sending or self._send_now is None:
+            return False
+        self._prompt_sends -= 1
+        data = self._session.data_to_send()
+        self.wake_senders()
+        try:
+            self._is_sending = not self._send_now(data)
+        except BROKEN as error:
+            self.error = error
+            self._prompt_sends = 0
+        return not self._is_sending and self.error is None
 
     async def flushed(self) -> None:
         """Wait until all is sent, or sending failed."""
