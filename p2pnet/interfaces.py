@@ -58,6 +58,20 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         """End both directions at once, without waiting; ``code`` is told to the remote."""
         raise TypeError("a muxed stream must define reset")
 
+    def receive_nowait(self, max_bytes: int) -> bytes | bytearray | None:
+        """Return what ``receive_some`` would without waiting; None if there is nothing yet.
+
+        A muxer that can't tell has nothing.
+        """
+        return None
+
+    def send_along(self, data: bytes) -> bool:
+        """Send a few bytes with what is sent next, or before the next wait to receive.
+
+        Returns False, and sends nothing, if there is no room, or if the muxer can't.
+        """
+        return False
+
 
 class MuxedConnection(Protocol):
     """Many streams over one secured stream."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import index
 
 import trio
 
+from p2pnet.core.prompt import SendNow, prompt_sender
 from p2pnet.errors import P2PError
 from p2pnet.negotiation.machine import (
     MAX_PROPOSALS,
@@ -44,8 +46,25 @@ async def handle_one(
     return await negotiate(stream, Responder(supported, max_proposals=max_proposals))
 
 
-async def negotiate(stream: trio.abc.Stream, machine: Initiator | Responder) -> str:
+def listen_now(
+    receive_nowait: Callable[[int], bytes | bytearray | None], machine: Responder
+) -> str | None:
+    """Listen to what has come already; return the protocol if it is agreed on by that.
+
+    The answer, if there is one, is still to be sent.
+    """
     agreed: str | None = None
+    while agreed is None and not machine.answer:
+        heard = receive_nowait(machine.wanted())
+        if heard is None:
+            break
+        agreed = machine.receive(bytes(heard))
+    return agreed
+
+
+async def negotiate(
+    stream: trio.abc.Stream, machine: Initiator | Responder, agreed: str | None = None
+) -> str:
     while True:
         if data := machine.data_to_send():
             await stream.send_all(data)
@@ -75,6 +94,9 @@ class LazyStream(trio.abc.HalfCloseableStream):
             data = prefix + bytes(data)
         await self._stream.send_all(data)
 
+    def prompt_sender(self) -> SendNow | None:
+        return prompt_sender(self._stream) if self._initiation.done else None
+
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
@@ -85,16 +107,32 @@ class LazyStream(trio.abc.HalfCloseableStream):
             NegotiationFailed: if the remote does not speak the protocol.
             ProtocolError, StreamReset: if it does not negotiate by the rules.
         """
-        if not self._initiation.done:
-            await self._confirm()
+        if max_bytes is not None and index(max_bytes) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if not self._initiation.done and (data := await self._confirm(max_bytes)):
+            return data
         return await self._stream.receive_some(max_bytes)
 
-    async def _confirm(self) -> None:
-        """Read the remote's answer, for whichever of receiving and ending comes first."""
+    async def _confirm(self, more: int | None = 0) -> bytes | bytearray:
+        """Read the remote's answer, for whichever of receiving and ending comes first.
+
+        Returns the data that came with its end: at most ``more`` bytes, or any number.
+        """
         await self._flush()  # M6
-        async with self._confirming:
+        try:
+            self._confirming.acquire_nowait()
+        except trio.WouldBlock:
+            await self._confirming.acquire()
+        try:
             while wanted := self._initiation.wanted():
-                self._initiation.receive(bytes(await self._stream.receive_some(wanted)))
+                most = None if more is None else wanted + more
+                heard = await self._stream.receive_some(most)
+                self._initiation.receive(bytes(heard[:wanted]))
+                if len(heard) > wanted:
+                    return heard[wanted:]
+        finally:
+            self._confirming.release()
+        return b""
 
     async def send_eof(self) -> None:
         """End the data, once the remote has agreed to the protocol (M12).

@@ -115,13 +115,15 @@ class LazyInitiation:
     """Proposes one protocol without waiting for the answer.
 
     Whoever owns the stream sends ``prefix`` in front of the first data, or alone before it
-    reads or ends its side, and then reads exact amounts until ``done`` before it takes
-    anything as data. All errors are final: the stream must be reset (M10).
+    reads or ends its side, and then reads no more than ``wanted`` until ``done`` before it
+    takes anything as data. All errors are final: the stream must be reset (M10). So it does no
+    harm that ``wanted`` is all of the one good answer, though a refusal is shorter.
     """
 
     def __init__(self, protocol_id: str) -> None:
         self.protocol_id = protocol_id
         self._initiator = Initiator((protocol_id,))
+        self._missing = len(HEADER_LINE) + len(encode_line(protocol_id))
         self._error: P2PError | None = None
         self.done = False
         """True once the remote has accepted."""
@@ -138,7 +140,7 @@ class LazyInitiation:
         """
         if self._error is not None:
             raise self._error
-        return self._initiator.wanted()
+        return self._missing
 
     def receive(self, data: bytes) -> None:
         """Take at most ``wanted`` bytes; the end of the stream is the empty ``data``.
@@ -148,8 +150,16 @@ class LazyInitiation:
             ProtocolError: if it breaks the rules, or ends the stream within its answer.
             StreamReset: if it ended the stream without a byte of an answer.
         """
+        if len(data) > self._missing:
+            raise ValueError(f"{len(data)} bytes read where {self._missing} were wanted")
+        self._missing -= len(data)
         try:
-            self.done = self._initiator.receive(data) is not None
+            while not self.done:
+                line = data[: self._initiator.wanted()]
+                self.done = self._initiator.receive(line) is not None
+                data = data[len(line) :]
+                if not data:
+                    return
         except P2PError as error:
             self._error = error
             raise
@@ -167,14 +177,19 @@ class Responder:
         self._header_sent = False
         self._finished = False
 
-    def data_to_send(self) -> bytes:
-        """Take what must be sent now; empty if nothing."""
-        data, self._out = self._out, b""
+    @property
+    def answer(self) -> bytes:
+        """What must be sent before more is listened to; empty if nothing."""
         # M3: the header travels with the answer if the proposal is on its way, but some
         # initiators say nothing more before they have seen our header.
-        if not self._header_sent and (data or self._lines.is_between_lines):
-            self._header_sent = True
-            return encode_line(HEADER) + data
+        if not self._header_sent and (self._out or self._lines.is_between_lines):
+            return HEADER_LINE + self._out
+        return self._out
+
+    def data_to_send(self) -> bytes:
+        """Take what must be sent now; empty if nothing."""
+        data, self._out = self.answer, b""
+        self._header_sent = self._header_sent or bool(data)
         return data
 
     def wanted(self) -> int:

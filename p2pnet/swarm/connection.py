@@ -24,7 +24,8 @@ from p2pnet.interfaces import (
     Stream,
     StreamHandler,
 )
-from p2pnet.negotiation.driver import handle_one, select_one
+from p2pnet.negotiation.driver import listen_now, negotiate, select_one
+from p2pnet.negotiation.machine import Responder
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.stream import LiveStream
 
@@ -137,8 +138,7 @@ class LiveConnection:
     async def _serve(self, muxed: MuxedStream) -> None:
         with boundary(logger, f"stream of {self._where}"):
             try:
-                with trio.fail_after(self._config.negotiation_timeout):
-                    protocol_id = await handle_one(muxed, self._handlers)
+                protocol_id = await self._answer(muxed)
                 handler = self._handlers.get(protocol_id)
                 if handler is None:
                     raise StreamReset(f"{protocol_id} is no longer served")
@@ -151,6 +151,15 @@ class LiveConnection:
                 raise
             finally:
                 self._inbound.discard(muxed)
+
+    async def _answer(self, muxed: MuxedStream) -> str:
+        """Agree on the protocol of a stream that the remote has opened."""
+        machine = Responder(self._handlers)
+        agreed = listen_now(muxed.receive_nowait, machine)
+        if agreed is None or not muxed.send_along(machine.answer):
+            with trio.fail_after(self._config.negotiation_timeout):
+                agreed = await negotiate(muxed, machine, agreed)
+        return agreed
 
     async def open_stream(self, protocol_id: str, *alternatives: str, lazy: bool = False) -> Stream:
         if self.is_closed:

@@ -9,8 +9,8 @@ import trio
 import trio.testing
 
 from p2pnet.errors import NegotiationFailed, ProtocolError, StreamReset
-from p2pnet.negotiation.driver import LazyStream, handle_one, select_one
-from p2pnet.negotiation.machine import HEADER_LINE, encode_line
+from p2pnet.negotiation.driver import LazyStream, handle_one, listen_now, select_one
+from p2pnet.negotiation.machine import HEADER_LINE, Responder, encode_line
 
 NA = b"\x03na\n"
 PROPOSAL = HEADER_LINE + encode_line("/p")
@@ -205,3 +205,87 @@ async def make_lazy_pair() -> tuple[LazyStream, LazyStream]:
 
 async def test_a_lazy_stream_behaves_as_every_trio_stream() -> None:
     await trio.testing.check_half_closeable_stream(make_lazy_pair, None)
+
+
+class Heard:
+    """What has come on a stream, in pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+
+    @property
+    def left(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        if not self._pieces:
+            return None
+        piece = self._pieces.pop(0)
+        if len(piece) > max_bytes:
+            self._pieces.insert(0, piece[max_bytes:])
+        return piece[:max_bytes]
+
+
+async def test_m13_a_proposal_that_has_come_whole_is_agreed_to_without_waiting() -> None:
+    """M13 M5."""
+    for cut in range(len(PROPOSAL)):
+        if cut == len(HEADER_LINE):
+            continue  # M3: who says no more than that waits for our header.
+        stream = Heard(PROPOSAL[:cut], PROPOSAL[cut:] + b"data")
+        machine = Responder(["/p"])
+        assert listen_now(stream.receive_nowait, machine) == "/p"
+        assert machine.answer == machine.data_to_send() == PROPOSAL
+        assert machine.answer == b""
+        assert stream.left == b"data"
+
+
+async def test_m13_listening_stops_at_a_refusal_and_where_more_must_come() -> None:
+    stream = Heard(HEADER_LINE + encode_line("/q") + encode_line("/p"))
+    machine = Responder(["/p"])
+    assert listen_now(stream.receive_nowait, machine) is None
+    assert machine.data_to_send() == HEADER_LINE + NA
+    assert listen_now(stream.receive_nowait, machine) == "/p"
+    assert machine.data_to_send() == encode_line("/p")
+
+    machine = Responder(["/p"])
+    assert listen_now(Heard(PROPOSAL[:-1]).receive_nowait, machine) is None
+    assert machine.data_to_send() == b""
+    assert machine.wanted() == 1
+
+
+async def test_m6_data_that_came_with_the_answer_is_received_with_it() -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    for most, first in ((None, b"answer"), (3, b"ans")):
+        stream = LazyStream(raw, "/p")
+        await stream.send_all(b"data")
+        await remote.send_all(PROPOSAL[:-1])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive_and_compare, stream, most, first)
+            await trio.testing.wait_all_tasks_blocked()
+            await remote.send_all(PROPOSAL[-1:] + b"answer")
+        if most is not None:
+            assert await stream.receive_some() == b"wer"
+        with pytest.raises(ValueError, match="at least 1"):
+            await stream.receive_some(0)
+
+
+async def receive_and_compare(stream: LazyStream, most: int | None, expected: bytes) -> None:
+    assert await stream.receive_some(most) == expected
+
+
+async def test_m6_who_ends_a_stream_takes_no_data_from_who_receives() -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/p")
+    await remote.send_all(PROPOSAL + b"answer")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_eof)
+        nursery.start_soon(receive_and_compare, stream, None, b"answer")
+
+
+async def test_m6_a_refusal_is_told_from_an_answer_though_more_is_read() -> None:
+    raw, remote = trio.testing.memory_stream_pair()
+    stream = LazyStream(raw, "/a/long/name")
+    await stream.send_all(b"data")
+    await remote.send_all(HEADER_LINE + NA + encode_line("/a/long/name"))
+    with pytest.raises(NegotiationFailed):
+        await stream.receive_some()

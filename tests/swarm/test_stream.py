@@ -12,9 +12,11 @@ from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.events import ConnectionRef
-from p2pnet.interfaces import Role, Stream
+from p2pnet.interfaces import Role, Stream, StreamHandler
 from p2pnet.muxers.yamux.driver import YamuxMuxer
 from p2pnet.muxers.yamux.limits import Limits
+from p2pnet.muxers.yamux.messages import ACK, DATA, SYN, WINDOW_UPDATE, encode
+from p2pnet.negotiation.machine import HEADER_LINE, encode_line
 from p2pnet.negotiation.upgrader import UpgradedConnection
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.connection import LiveConnection
@@ -22,6 +24,7 @@ from p2pnet.swarm.swarm import Swarm
 
 PROTOCOL = "/test/1"
 ADDRESS = parse("/ip4/127.0.0.1/tcp/1")
+ANSWER = HEADER_LINE + encode_line(PROTOCOL)
 
 
 def make_connection(stream: trio.abc.Stream, role: Role, swarm: Swarm) -> LiveConnection:
@@ -88,3 +91,50 @@ async def test_streams_are_counted_until_they_are_closed_or_reset() -> None:
         reset.reset()
         assert dialer.streams == 0
         nursery.cancel_scope.cancel()
+
+
+# ---- M13 of specs/multistream.md -------------------------------------------------------------
+
+
+async def hear(handler: StreamHandler, said: bytes) -> bytes:
+    """Open a stream by hand and say something; return what comes back first."""
+    raw, below = trio.testing.memory_stream_pair()
+    swarm = make_swarm()
+    swarm.handlers[PROTOCOL] = handler
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make_connection(below, Role.LISTENER, swarm).run)
+        await raw.send_all(encode(DATA, SYN, 1, len(said)) + said)
+        heard = await raw.receive_some()
+        await raw.aclose()
+        nursery.cancel_scope.cancel()
+    return bytes(heard)
+
+
+def data(payload: bytes) -> bytes:
+    return encode(DATA, 0, 1, len(payload)) + payload
+
+
+async def echo(stream: Stream) -> None:
+    while received := await stream.receive_some():
+        await stream.send_all(received)
+
+
+async def read_on(stream: Stream) -> None:
+    while await stream.receive_some():
+        pass
+
+
+async def think(stream: Stream) -> None:
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("handler", "behind", "answered"),
+    [(echo, b"hi", b"hi"), (read_on, b"hi", b""), (think, b"", b"")],
+)
+async def test_m13_the_answer_goes_with_the_first_data_or_when_more_is_waited_for(
+    handler: StreamHandler, behind: bytes, answered: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    heard = await hear(handler, ANSWER + behind)
+    expected = encode(WINDOW_UPDATE, ACK, 1, 0) + data(ANSWER)
+    assert heard == expected + (data(answered) if answered else b"")

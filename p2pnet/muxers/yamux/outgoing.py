@@ -109,7 +109,13 @@ class Outgoing:
         self._urgent = self._urgent or urgent
 
     def data(
-        self, stream_id: int, payload: bytes | bytearray | memoryview, start: int, end: int
+        self,
+        stream_id: int,
+        payload: bytes | bytearray | memoryview,
+        start: int,
+        end: int,
+        *,
+        urgent: bool = True,
     ) -> None:
         """Add a Data frame with ``payload[start:end]``."""
         queue = self._queues.get(stream_id)
@@ -124,7 +130,7 @@ class Outgoing:
             with memoryview(payload) as view, view[start:end] as part:
                 buffer += part
         self._size += size
-        self._urgent = True
+        self._urgent = self._urgent or urgent
 
     def take(self, most: int | None = None) -> bytearray:
         """Hand out about ``most`` bytes, or all; whoever takes them sends them before more."""

@@ -68,6 +68,11 @@ class YamuxStream(MuxedStream):
             self._is_receiving = False
         return data
 
+    def receive_nowait(self, max_bytes: int) -> bytes | bytearray | None:
+        if self._is_receiving:
+            raise trio.BusyResourceError("another task is receiving on this stream")
+        return self._read(max_bytes)
+
     def _read(self, max_bytes: int | None) -> bytes | bytearray | None:
         if self._is_closed:
             raise trio.ClosedResourceError("this stream is closed")
@@ -102,6 +107,14 @@ class YamuxStream(MuxedStream):
         self._writer.kick()
         return sent
 
+    def send_along(self, data: bytes) -> bool:
+        self._check_sender()
+        self._check_open()
+        is_written = self._state.write_along(data)
+        if is_written and not self._state.has_unread:
+            self._writer.kick_soon()  # The remote may be waiting for just that.
+        return is_written
+
     async def _wait_writable(self) -> None:
         if self._state.has_credit:
             await self._writer.wait_for_room(self._writable)
@@ -112,6 +125,7 @@ class YamuxStream(MuxedStream):
         self._check_sender()
         self._is_sending = True
         try:
+            self._writer.kick()
             await trio.lowlevel.checkpoint()
             self._check_open()
             while not self._state.has_failed and not self._might_send():

@@ -151,6 +151,21 @@ class StreamState:
             start = stop
         return start
 
+    def write_along(self, data: bytes) -> bool:
+        """Send a few bytes when something else is sent, too; False if they are too many now."""
+        outgoing, size = self._shared.outgoing, len(data)
+        most = min(self._credit, self._shared.max_frame, outgoing.turn)
+        if self._failure is not None or size > most or not outgoing.has_room_for(self.id):
+            return False
+        outgoing.data(self.id, data, 0, size, urgent=False)
+        self._credit -= size
+        return True
+
+    @property
+    def has_unread(self) -> bool:
+        """True if there are bytes to be read."""
+        return bool(self._inbox)
+
     @property
     def has_credit(self) -> bool:
         return self._credit > 0
