@@ -301,7 +301,8 @@ class Host:
         """
         if not protocol_ids:
             raise ValueError("name at least one protocol")
-        connection = await self.connect(target)
+        known = self._swarm.connections(read_target(target)[0])
+        connection = known[0] if known else await self.connect(target)
         if connection.is_limited and limited != "allow":  # S21
             if limited == "refuse":
                 raise LimitedConnection(connection.peer_id)
