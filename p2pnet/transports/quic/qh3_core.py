@@ -14,15 +14,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from qh3 import tls
-from qh3._hazmat import QuicConnectionCore
 from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
-from qh3.quic.connection import QuicConnection, QuicConnectionError
+from qh3.quic.connection import QuicConnectionError
 from qh3.quic.packet import (
     QuicErrorCode,
     get_retry_integrity_tag,
 )
-from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
+from qh3.quic.tls_bridge import QuicTlsBridgeError
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.transports.quic.core import (
@@ -44,7 +43,8 @@ from p2pnet.transports.quic.core import (
     addressed,
 )
 from p2pnet.transports.quic.packets import VERSION_1
-from p2pnet.transports.quic.qh3_tls import SIGNATURES, Bridge, demand_certificate
+from p2pnet.transports.quic.qh3_connection import Connection, receive_window
+from p2pnet.transports.quic.qh3_tls import SIGNATURES
 
 OWN_FAULTS = (*FAULTS, QuicConnectionError, QuicTlsBridgeError)
 GONE = (QuicConnectionError, ValueError)
@@ -66,11 +66,12 @@ class Qh3:
     def dial(self, remote: Endpoint, now: float) -> Core:
         connection = Connection(self._configuration(is_client=True), self._settings)
         connection.connect((remote.host, remote.port), now)
-        return Qh3Core(connection)
+        return Qh3Core(connection, self._settings)
 
     def answer(self, original_id: bytes, retry_id: bytes | None) -> Core:
         configuration = self._configuration(is_client=False)
-        return Qh3Core(Connection(configuration, self._settings, original_id, retry_id))
+        connection = Connection(configuration, self._settings, original_id, retry_id)
+        return Qh3Core(connection, self._settings)
 
     def retry(self, *, source: bytes, target: bytes, original: bytes, token: bytes) -> bytes:
         ids = bytes([len(target)]) + target + bytes([len(source)]) + source
@@ -84,7 +85,7 @@ class Qh3:
             connection_id_length=ID_BYTES,
             idle_timeout=settings.idle_timeout,
             is_client=is_client,
-            max_data=settings.connection_window,
+            max_data=receive_window(settings),
             max_stream_data=settings.stream_window,
             max_datagram_size=settings.datagram_bytes,
             probe_datagram_size=False,
@@ -97,170 +98,13 @@ class Qh3:
         )
 
 
-# ---- the connection ----------------------------------------------------------------------
-
-
-class Connection(QuicConnection):
-    """qh3's connection, bent to libp2p's rules."""
-
-    def __init__(
-        self,
-        configuration: QuicConfiguration,
-        settings: CoreSettings,
-        original_id: bytes | None = None,
-        retry_id: bytes | None = None,
-    ) -> None:
-        super().__init__(
-            configuration=configuration,
-            original_destination_connection_id=original_id,
-            retry_source_connection_id=retry_id,
-        )
-        self._settings = settings
-        self.received_bytes = self.sent_bytes = 0
-
-    def _create_core(self, remote_addr: object, initial_dcid: bytes, now: float) -> None:
-        settings, configuration = self._settings, self._configuration
-        self._core = QuicConnectionCore(
-            self._is_client,
-            self._version or VERSION_1,
-            ("0.0.0.0", 0),
-            remote_addr,  # type: ignore[arg-type]  # As it was given to us.
-            self.host_cid,
-            initial_dcid,
-            # The library chokes on padding that it may not answer: the factor of three, of
-            # what may be sent to an address that is not known to be true, is kept by us.
-            True,
-            8,
-            configuration.max_datagram_size,
-            False,
-            configuration.idle_timeout,
-            3,
-            None,
-            None,
-            settings.connection_window,
-            0,
-            settings.stream_window,
-            0,
-            0,
-            0,
-            settings.stream_window,
-            settings.max_streams,
-            0,
-            0,
-            0,
-            configuration.initial_rtt,
-            0.025,
-            now,
-        )
-        self._applied_transport_parameters = None
-        self._pre_handshake_state_replayed = False
-
-    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
-        Bridge.max_streams = self._settings.max_streams
-        bridge = Bridge(
-            self._configuration,
-            version=self._version or VERSION_1,
-            local_initial_source_connection_id=self.host_cid,
-            remote_initial_source_connection_id=remote_source_cid,
-            original_destination_connection_id=self._original_destination_connection_id,
-            retry_source_connection_id=self._retry_source_connection_id,
-            stateless_reset_token=(
-                None if self._is_client else self._settings.reset_token(self.host_cid)
-            ),
-            version_change_handler=self._set_version,
-        )
-        if not self._is_client:
-            demand_certificate(bridge.tls)
-        self._tls = bridge
-        return bridge
-
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, tuple[str, int]]]:
-        """Do as the library does, but for a look into each packet for a log that nobody keeps."""
-        core = self._core
-        made: list[tuple[bytes, tuple[str, int]]] = []
-        while core is not None and (one := self._call_core(core.poll_transmit, now)) is not None:
-            made.append((one[0], one[1]))
-        return made
-
-    @property
-    def is_begun(self) -> bool:
-        return self._core is not None and self._core.received_authenticated_packet
-
-    @property
-    def is_proved(self) -> bool:
-        """True once the address of the remote is known to be true."""
-        return self._is_client or self._handshake_complete or bool(self._retry_source_connection_id)
-
-    @property
-    def close_event(self) -> events.ConnectionTerminated | None:
-        return self._close_event
-
-    @property
-    def has_local_error(self) -> bool:
-        if isinstance(self._tls, Bridge) and self._tls.has_failed:
-            return True
-        return self._core is not None and self._core.local_error is not None
-
-    @property
-    def is_complete(self) -> bool:
-        return self._handshake_complete
-
-    @property
-    def handshake_bytes(self) -> int:
-        return 0 if self._tls is None else len(self._tls.tls._receive_buffer)  # noqa: SLF001
-
-    @property
-    def certificates(self) -> Sequence[bytes]:
-        leaf = self.get_peercert()
-        chain = [] if leaf is None else [leaf, *self.get_issuercerts()]
-        return tuple(one.public_bytes() for one in chain)
-
-    @property
-    def remote_idle_timeout(self) -> float:
-        parameters = None if self._tls is None else self._tls.remote_transport_parameters
-        return (parameters.max_idle_timeout or 0) / 1000 if parameters is not None else 0.0
-
-    @property
-    def reset_tokens(self) -> Sequence[bytes]:
-        parameters = None if self._tls is None else self._tls.remote_transport_parameters
-        token = None if parameters is None else parameters.stateless_reset_token
-        return (token,) if token else ()
-
-    @property
-    def round_trip(self) -> float:
-        known = None if self._core is None else self._core.smoothed_rtt
-        return self._configuration.initial_rtt if known is None else known
-
-    @property
-    def has_unacknowledged(self) -> bool:
-        core = self._core
-        return core is not None and bool(core.outstanding_application_packets)
-
-    def forgo_application_keys(self) -> None:
-        """Have the last words be sealed for who has not heard that the handshake is over."""
-        if self._is_client and self._core is not None:
-            self._core.discard_keys(int(tls.Epoch.ONE_RTT))
-
-    def begin_stream(self) -> int | None:
-        """Open a stream; None while the remote allows no more."""
-        if self._core is None:
-            return None
-        try:
-            number = self._core.open_stream(False)
-        except (RuntimeError, ValueError):
-            return None
-        self._record_local_stream(number)
-        return number
-
-    def can_send(self, stream: int) -> bool:
-        return self._stream_can_send(stream)
-
-
 class Qh3Core:
     """``Core`` on qh3."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, settings: CoreSettings) -> None:
         self._connection = connection
+        self._unread = 0
+        self._most_unread = settings.max_connection_window // 2
         self._cause: Cause | None = None
         self._has_left = False
         self._has_finished = False
@@ -370,6 +214,9 @@ class Qh3Core:
     def next_event(self) -> Event | None:
         while (event := self._connection.next_event()) is not None:
             told = translated(event)
+            if isinstance(told, StreamData):
+                self._unread += len(told.data)
+                self._connection.is_held |= self._unread >= self._most_unread
             if told is not None:
                 return told
         cause, final = self._cause, self._connection.close_event
@@ -403,7 +250,11 @@ class Qh3Core:
             self._connection.stop_stream(stream, code)
 
     def consume(self, stream: int, count: int, now: float) -> bool:
-        return False
+        self._unread -= count
+        if not self._connection.is_held or self._unread > self._most_unread // 2:
+            return False
+        self._connection.go_on()
+        return True
 
     def ping(self) -> None:
         if self._connection.is_complete:

@@ -1,0 +1,107 @@
+"""The private names of qh3 that are used are there, and do what they did."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from qh3 import tls
+from qh3._hazmat import QuicConnectionCore
+from qh3.quic.connection import QuicConnection
+from qh3.quic.tls_bridge import QuicTlsBridge
+
+from p2pnet.transports.quic.qh3_core import Qh3
+from tests.transports.quic.private_names import names_used
+from tests.transports.quic.test_aioquic_core import SERVER, settings
+
+OF_CONNECTIONS = {
+    "_applied_transport_parameters",
+    "_call_core",
+    "_close_event",
+    "_configuration",
+    "_core",
+    "_create_core",
+    "_create_tls",
+    "_handshake_complete",
+    "_is_client",
+    "_original_destination_connection_id",
+    "_pre_handshake_state_replayed",
+    "_record_local_stream",
+    "_retry_source_connection_id",
+    "_set_version",
+    "_stream_can_send",
+    "_tls",
+    "_version",
+}
+OF_TLS = {
+    "_alps_negotiated",
+    "_peer_certificate",
+    "_process_certificate",
+    "_receive_buffer",
+    "_server_handle_finished",
+    "_server_handle_hello",
+}
+OF_THE_CORE = [
+    "is_client",
+    "version",
+    "local_addr",
+    "remote_addr",
+    "source_cid",
+    "destination_cid",
+    "peer_address_validated",
+    "active_connection_id_limit",
+    "max_datagram_size",
+    "probe_datagram_size",
+    "idle_timeout",
+    "ack_delay_exponent",
+    "max_datagram_frame_size",
+    "peer_max_datagram_frame_size",
+    "connection_receive_window",
+    "connection_send_limit",
+    "stream_receive_window",
+    "stream_send_limit_bidi_local",
+    "stream_send_limit_bidi_remote",
+    "stream_send_limit_uni",
+    "max_stream_reassembly",
+    "local_max_streams_bidi",
+    "local_max_streams_uni",
+    "peer_max_streams_bidi",
+    "peer_max_streams_uni",
+    "initial_rtt",
+    "max_ack_delay",
+    "initial_time",
+]
+"""What its constructor takes, by position."""
+
+
+@pytest.fixture
+def connection() -> QuicConnection:
+    """One of the library itself: nothing of ours is in it."""
+    made = QuicConnection(configuration=Qh3(settings())._configuration(is_client=True))
+    made.connect((SERVER.host, SERVER.port), 0.0)
+    return made
+
+
+def test_the_private_names_of_qh3_are_there(connection: QuicConnection) -> None:
+    assert {name for name in OF_CONNECTIONS if not hasattr(connection, name)} == set()
+    assert connection.tls is not None
+    assert {name for name in OF_TLS if not hasattr(connection.tls, name)} == set()
+
+
+def test_no_private_name_is_used_that_is_not_looked_for_here() -> None:
+    assert names_used("qh3_core", "qh3_tls") - OF_CONNECTIONS - OF_TLS == set()
+
+
+def test_the_native_core_is_made_with_what_it_takes() -> None:
+    assert list(inspect.signature(QuicConnectionCore).parameters) == OF_THE_CORE
+
+
+def test_what_is_overridden_is_called_with_the_same(connection: QuicConnection) -> None:
+    for base, name, parameters in (
+        (QuicConnection, "_create_core", ["self", "remote_addr", "initial_dcid", "now"]),
+        (QuicConnection, "_create_tls", ["self", "remote_source_cid"]),
+        (QuicTlsBridge, "serialize_transport_parameters", ["self"]),
+        (tls.Context, "_server_handle_finished", ["self", "input_buf", "output_buf"]),
+        (tls.Context, "handle_message", ["self", "input_data", "output_buf", "epoch"]),
+    ):
+        assert list(inspect.signature(getattr(base, name)).parameters) == parameters, name
