@@ -17,6 +17,7 @@ import trio
 from p2pnet.core.addresses import Endpoint, Multiaddr
 from p2pnet.core.bus import Subscription
 from p2pnet.core.env import ByteStream, Env
+from p2pnet.core.keepalive import Hush, Pace
 from p2pnet.core.keys import PrivateKey, PublicKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.watch import Watch
@@ -175,6 +176,19 @@ class CapableConnection(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Pulsing(Protocol):
+    """A connection that pings its remote when it was silent for long, or passes that on."""
+
+    def hush(self, seconds: float) -> Hush | None:
+        """Ping no more for so long, and see if all is silent; None if it would not live so long."""
+        ...
+
+    def stay_alert(self) -> None:
+        """Notice as soon as can be if the remote is gone, whatever pings that costs."""
+        ...
 
 
 class PendingConnection(Protocol):
@@ -368,6 +382,11 @@ class Connection(Protocol):
     @property
     def is_inbound(self) -> bool:
         """True if it arrived here, or was dialled here for a peer that plays the dialer."""
+        ...
+
+    @property
+    def opened_at(self) -> float:
+        """When this host had it, handshakes and all, by the clock of trio."""
         ...
 
     @property
@@ -663,6 +682,8 @@ class Kit:
     """The host has a pre-shared key: a transport that cannot keep to it refuses to be built."""
     tcp_ports: TcpPorts | None = None
     """What the transports of the host listen and dial with over TCP; None has each by itself."""
+    pace: Pace = field(default_factory=Pace)
+    """How long connections may be silent in this network, as far as that was learned."""
 
 
 class Part(Protocol[T_co]):

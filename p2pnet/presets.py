@@ -14,6 +14,7 @@ from p2pnet.muxers.yamux import Yamux
 from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
 from p2pnet.protocols.autonat_v1 import AutoNATv1, AutoNATv1Server
 from p2pnet.protocols.dcutr import DCUtR
+from p2pnet.protocols.hold import Hold
 from p2pnet.protocols.identify import Identify
 from p2pnet.protocols.ping import Ping
 from p2pnet.protocols.relay import RelayClient, RelayServer
@@ -79,6 +80,7 @@ def edge(
         AutoNAT(),
         AutoNATv1(),
         NatProbing(),
+        Hold(max_served=0),
     ]
     if port_mapping:
         own.append(PortMapping())
@@ -114,6 +116,7 @@ def relay(
         AutoNAT(),
         AutoNATServer(),
         AutoNATv1Server(),
+        Hold(),
     ]
     return HostConfig(
         key=key,

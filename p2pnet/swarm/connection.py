@@ -12,6 +12,7 @@ from functools import partial
 import trio
 
 from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.keepalive import Hush
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary, close_at_once, log_stopped
 from p2pnet.errors import ConnectionLost, LimitExceeded, P2PError, StreamReset, describe
@@ -21,6 +22,7 @@ from p2pnet.interfaces import (
     CircuitLimit,
     MuxedStream,
     PeerBook,
+    Pulsing,
     Stream,
     StreamHandler,
 )
@@ -193,6 +195,15 @@ class LiveConnection:
     def _opened(self, muxed: MuxedStream, protocol_id: str, *, lazy: bool) -> Stream:
         self._outbound.add(muxed)
         return LiveStream(muxed, protocol_id, self, lazy=lazy, on_close=self._outbound.discard)
+
+    def hush(self, seconds: float) -> Hush | None:
+        """See Pulsing.hush."""
+        return self._capable.hush(seconds) if isinstance(self._capable, Pulsing) else None
+
+    def stay_alert(self) -> None:
+        """See Pulsing.stay_alert."""
+        if isinstance(self._capable, Pulsing):
+            self._capable.stay_alert()
 
     async def aclose(self, reason: str = "closed by this host") -> None:
         self.closing_reason = self.closing_reason or reason

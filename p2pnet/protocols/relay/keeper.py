@@ -37,7 +37,7 @@ from p2pnet.events import (
     ReservationFailed,
     ReservationLost,
 )
-from p2pnet.interfaces import Connection, Kit, ServiceHost
+from p2pnet.interfaces import Connection, Kit, Pulsing, ServiceHost
 from p2pnet.protocols.relay.channels import direct_connection, hop_channel
 from p2pnet.protocols.relay.dialogue import reserve
 from p2pnet.protocols.relay.messages import HOP, Reservation
@@ -225,6 +225,8 @@ class Keeper:
         if renewal:
             self._failures = 0
         host.protect(self.relay, PROTECTED_AS)
+        if isinstance(connection, Pulsing):
+            connection.stay_alert()  # KA5
         host.publish(ReservationAccepted(self.relay, addresses, seconds, renewal))
         logger.log(
             logging.DEBUG if renewal else logging.INFO,

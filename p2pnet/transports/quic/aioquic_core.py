@@ -281,6 +281,10 @@ class AioquicCore:
         )
 
     @property
+    def is_owed(self) -> bool:
+        return self._connection.bytes_in_flight > 0
+
+    @property
     def probe_timeout(self) -> float:
         return self._connection.probe_timeout
 

@@ -98,6 +98,10 @@ class ProbingConnection(QuicConnection):
     def path(self) -> PathSize:
         return self._reno.path
 
+    @property
+    def bytes_in_flight(self) -> int:
+        return self._loss.bytes_in_flight
+
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
         taken = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from p2pnet.core.keepalive import LONGEST_SILENCE
+from p2pnet.core.keepalive import RELAXED, Habits
 from p2pnet.errors import ExtraMissing
 from p2pnet.interfaces import Kit
 from p2pnet.security.tls.certificate import make_certificate
-from p2pnet.transports.quic.connection import Terms
 from p2pnet.transports.quic.core import CoreSettings, Library
 from p2pnet.transports.quic.listening import Admission
 from p2pnet.transports.quic.packets import Secrets
+from p2pnet.transports.quic.terms import Terms
 from p2pnet.transports.quic.transport import QuicTransport
 
 MIN_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES = 1200, 1452
@@ -31,10 +31,11 @@ class QUIC:
     handshake_timeout: float = 10.0
     """Seconds until a dial that nobody answers is given up."""
     idle_timeout: float = 30.0
-    """Seconds of silence after which a peer counts as gone; the smaller of both ends' holds."""
-    keep_alive: float = LONGEST_SILENCE
+    """Seconds of silence after which a peer counts as gone that should have answered."""
+    keep_alive: float | None = None
     """Seconds of silence after which a peer is pinged, or up to 15 % earlier; at most half of the
-    idle timeout. More than 15 loses mappings of NATs that forget after 20."""
+    idle timeout. None begins with 15, and goes by what ``Hold`` learns of the NAT; more than 15
+    without that loses mappings of NATs that forget after 20."""
     linger: float = 1.0
     """Seconds a closed connection waits at most for what was sent before to arrive."""
     max_streams: int = 256
@@ -61,7 +62,8 @@ class QUIC:
 
     def __post_init__(self) -> None:
         for name in ("handshake_timeout", "idle_timeout", "keep_alive"):
-            if getattr(self, name) <= 0:
+            value: float | None = getattr(self, name)
+            if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive")
         if self.linger < 0:
             raise ValueError("linger must not be negative")
@@ -104,7 +106,7 @@ class QUIC:
             certificate=own.certificate_pem,
             private_key=own.private_key_pem,
             reset_token=secrets.reset_token,
-            idle_timeout=self.idle_timeout,
+            idle_timeout=self.idle_timeout * (RELAXED if self.keep_alive is None else 1),  # KA3
             datagram_bytes=self.datagram_bytes,
             max_datagram_bytes=self.max_datagram_bytes,
             max_streams=self.max_streams,
@@ -115,7 +117,7 @@ class QUIC:
         )
         terms = Terms(
             env=kit.env,
-            keep_alive=self.keep_alive,
+            habits=Habits(pace=kit.pace, fixed=self.keep_alive, patience=self.idle_timeout),
             linger=self.linger,
             max_unsent_bytes=self.max_unsent_bytes,
             max_unread_bytes=self.max_connection_window,

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address
-from p2pnet.core.env import Env
-from p2pnet.core.keepalive import silence
+from p2pnet.core.keepalive import Hush, Pulse
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.progress import answered
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.errors import ConnectionLost, StreamReset
 from p2pnet.interfaces import CircuitLimit, MuxedStream
 from p2pnet.transports.quic.core import (
+    Cause,
     Core,
     Ended,
     Event,
@@ -45,8 +44,8 @@ from p2pnet.transports.quic.endings import (
     failed_handshake,
     identified,
 )
-from p2pnet.transports.quic.endpoint import QuicSocket
 from p2pnet.transports.quic.stream import QuicStream
+from p2pnet.transports.quic.terms import Terms, Way
 
 TICK = 1e-6
 """Seconds by which timers fire late: on the dot, rounding may have it that nothing is due yet."""
@@ -56,29 +55,6 @@ GOODBYES = 3
 """Copies of a goodbye: nobody acknowledges it, and the socket may be closed when it is missed."""
 GOODBYE_SECONDS = 1.0
 """How long a full socket may keep a goodbye waiting, and a dial whoever is to get one at all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What all connections of a transport go by."""
-
-    env: Env
-    keep_alive: float
-    linger: float
-    max_unsent_bytes: int
-    max_unread_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Where a connection runs."""
-
-    socket: QuicSocket
-    local: Endpoint
-    remote: Endpoint
-    is_dialed: bool
-    ids: tuple[bytes, ...] = field(default=())
-    """More connection IDs by which the remote addresses it, in the beginning."""
 
 
 class QuicConnection:
@@ -109,8 +85,8 @@ class QuicConnection:
         self._error: Exception | None = None
         self._kicked = trio.lowlevel.ParkingLot()
         self._changed = trio.lowlevel.ParkingLot()
-        self._ping_at = math.inf
-        self._drawn = terms.env.jitter(0.0, 1.0)
+        drawn = terms.env.jitter(0.0, 1.0)
+        self._pulse = Pulse(terms.habits, is_ipv6=way.remote.is_ipv6, drawn=drawn)
         self._drivers = 0
         self.on_settled: Callable[[], None] = lambda: None  # The handshake is over, either way.
         way.socket.enter(self, self._ids)
@@ -141,7 +117,7 @@ class QuicConnection:
             return
         self._core.receive(datagrams, remote, now)
         self._take_events()
-        self._ping_at = now + self._keep_alive
+        self._pulse.heard(now)
         self.kick()
 
     def is_disowned_by(self, token: bytes) -> bool:
@@ -308,10 +284,13 @@ class QuicConnection:
         timer = core.timer()
         if timer is not None and timer + TICK <= now:
             core.on_timer(now)
-        if now >= self._ping_at:
+        if now >= self._pulse.lost_at and self.is_established:  # Q10
+            self._end(failed_connection(Ended(Cause.SILENCE, 0, "")))
+        elif now >= self._ping_at:
             core.ping()
-            self._ping_at = now + self._keep_alive
+            self._pulse.pinged(now)
         datagrams = core.transmit(now)
+        self._pulse.sent(now, is_any=bool(datagrams), is_owed=core.is_owed)
         self._take_events()
         self._wake_senders()
         while datagrams:
@@ -330,7 +309,8 @@ class QuicConnection:
 
     async def _wait(self) -> None:
         timer = self._core.timer()
-        deadline = min(self._ping_at, math.inf if timer is None else timer + TICK)
+        look_at = self._pulse.wake_at(self._ping_at, trio.current_time())
+        deadline = min(look_at, math.inf if timer is None else timer + TICK)
         if self._is_kicked or self._is_over:
             await trio.lowlevel.checkpoint()
             return
@@ -338,8 +318,8 @@ class QuicConnection:
             await self._kicked.park()
 
     @property
-    def _keep_alive(self) -> float:
-        return silence(self._terms.keep_alive, self._core.idle_timeout, self._drawn)  # Q11
+    def _ping_at(self) -> float:
+        return self._pulse.ping_at(self._core.idle_timeout, is_in_use=bool(self._streams))  # Q11
 
     def _wake_senders(self) -> None:
         self._changed.unpark_all()
@@ -351,7 +331,7 @@ class QuicConnection:
 
     def begin(self, now: float) -> None:
         """Look at what the first datagram brought."""
-        self._ping_at = now + self._keep_alive
+        self._pulse.heard(now)
         self._take_events()
 
     async def refuse(self) -> None:
@@ -412,6 +392,15 @@ class QuicConnection:
         finally:
             await self._leave(NO_ERROR)
         await trio.lowlevel.checkpoint()
+
+    def hush(self, seconds: float) -> Hush | None:
+        """See Pulsing.hush."""
+        lives = not self._is_over and seconds < self._core.idle_timeout
+        return self._pulse.hush(trio.current_time(), seconds) if lives else None
+
+    def stay_alert(self) -> None:
+        """See Pulsing.stay_alert."""
+        self._pulse.is_relied_on = True
 
     # ---- the end -------------------------------------------------------------------------
 

@@ -144,6 +144,11 @@ class Core(Protocol):
         ...
 
     @property
+    def is_owed(self) -> bool:
+        """True if the remote has yet to acknowledge something that was sent."""
+        ...
+
+    @property
     def probe_timeout(self) -> float:
         """Seconds after which a packet without answer is sent again."""
         ...

@@ -15,10 +15,11 @@ import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address
 from p2pnet.core.udp import Arrival
-from p2pnet.transports.quic.connection import QuicConnection, Terms, Way
+from p2pnet.transports.quic.connection import QuicConnection
 from p2pnet.transports.quic.core import ID_BYTES, Library
 from p2pnet.transports.quic.endpoint import QuicSocket
 from p2pnet.transports.quic.packets import MIN_ORIGINAL_ID_BYTES, Header, Secrets
+from p2pnet.transports.quic.terms import Terms, Way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

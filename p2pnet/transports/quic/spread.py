@@ -21,9 +21,10 @@ from p2pnet.core.env import DatagramSocket, Env
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary, close_at_once
 from p2pnet.interfaces import Spread
-from p2pnet.transports.quic.connection import QuicConnection, Way
+from p2pnet.transports.quic.connection import QuicConnection
 from p2pnet.transports.quic.endpoint import QuicSocket
 from p2pnet.transports.quic.listening import Admission
+from p2pnet.transports.quic.terms import Way
 
 logger = logging.getLogger("p2pnet.quic")
 

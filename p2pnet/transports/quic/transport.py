@@ -17,11 +17,12 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import bare_exceptions, close_at_once
 from p2pnet.errors import AddressUnsupported, P2PError
 from p2pnet.interfaces import CapableConnection, Role, Spread
-from p2pnet.transports.quic.connection import QuicConnection, Way
+from p2pnet.transports.quic.connection import QuicConnection
 from p2pnet.transports.quic.endings import no_answer
 from p2pnet.transports.quic.endpoint import QuicSocket
 from p2pnet.transports.quic.listening import Admission, Expectation, QuicListener
 from p2pnet.transports.quic.spread import ManySockets, knock
+from p2pnet.transports.quic.terms import Way
 from p2pnet.transports.tcp_ports import source_endpoint
 
 PUNCH_BYTES = 64

@@ -1,0 +1,113 @@
+"""Pulses: when a connection pings, and when its peer is gone. Rules: specs/keepalive.md."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from p2pnet.core.keepalive import Habits, Pace, Pulse
+
+IDLE = 150.0
+
+
+def pulse(pace: Pace | None = None, *, fixed: float | None = None, is_ipv6: bool = False) -> Pulse:
+    habits = Habits(pace=pace or Pace(), fixed=fixed, patience=30.0)
+    return Pulse(habits, is_ipv6=is_ipv6, drawn=0.0)
+
+
+def learned(seconds: float) -> Pace:
+    pace = Pace()
+    pace.learn(seconds, is_ipv6=False)
+    return pace
+
+
+def test_who_has_heard_nothing_yet_has_nobody_to_ping() -> None:
+    one = pulse()
+    assert one.ping_at(IDLE, is_in_use=False) == math.inf
+    one.heard(10.0)
+    assert one.ping_at(IDLE, is_in_use=False) == 25.0
+    one.pinged(25.0)
+    assert one.ping_at(IDLE, is_in_use=False) == 40.0
+
+
+def test_what_was_learned_counts_on_an_old_connection_that_nobody_uses() -> None:
+    """KA5."""
+    one = pulse(learned(60.0))
+    one.heard(0.0)
+    assert one.ping_at(IDLE, is_in_use=False) == 15.0
+    one.heard(59.9)
+    assert one.ping_at(IDLE, is_in_use=False) == 74.9
+    one.heard(60.0)
+    assert one.ping_at(IDLE, is_in_use=False) == 120.0
+    assert one.ping_at(IDLE, is_in_use=True) == 75.0
+    one.is_relied_on = True
+    assert one.ping_at(IDLE, is_in_use=False) == 75.0
+
+
+def test_less_than_usual_counts_at_once_and_everywhere() -> None:
+    """KA5."""
+    one = pulse(learned(7.5))
+    one.heard(0.0)
+    assert one.ping_at(IDLE, is_in_use=True) == 7.5
+
+
+def test_a_fixed_interval_goes_before_all_that_was_learned() -> None:
+    one = pulse(learned(60.0), fixed=20.0)
+    one.heard(0.0)
+    one.heard(100.0)
+    assert one.ping_at(IDLE, is_in_use=False) == 120.0
+
+
+def test_what_was_learned_is_of_one_family_and_can_be_forgotten() -> None:
+    """KA10."""
+    pace = learned(60.0)
+    six, four = pulse(pace, is_ipv6=True), pulse(pace)
+    for one in (six, four):
+        one.heard(0.0)
+        one.heard(100.0)
+    assert six.ping_at(IDLE, is_in_use=False) == 115.0
+    assert four.ping_at(IDLE, is_in_use=False) == 160.0
+    assert four.wake_at(160.0, 100.0) == 115.0, "or it would be late after a move"
+    pace.forget()
+    assert four.ping_at(IDLE, is_in_use=False) == 115.0
+
+
+def test_a_peer_is_gone_that_is_silent_and_owes_an_answer() -> None:
+    """KA4."""
+    one = pulse()
+    one.heard(0.0)
+    one.sent(0.1, is_any=True, is_owed=False)
+    assert one.lost_at == math.inf
+    one.sent(2.0, is_any=True, is_owed=True)
+    one.sent(9.0, is_any=True, is_owed=True)
+    assert one.lost_at == 30.0
+    one.heard(10.0)
+    assert one.lost_at == math.inf
+    one.sent(70.0, is_any=True, is_owed=True)
+    assert one.lost_at == 85.0
+
+
+@pytest.mark.parametrize("way", ["came", "went"])
+def test_a_hush_pings_not_and_knows_what_broke_it(way: str) -> None:
+    """KA8."""
+    one = pulse()
+    one.heard(0.0)
+    hush = one.hush(1.0, 72.0)
+    assert one.ping_at(IDLE, is_in_use=True) == 73.0
+    one.sent(2.0, is_any=False, is_owed=False)
+    assert hush.broken_at == math.inf
+    for now in (30.0, 40.0):
+        if way == "came":
+            one.heard(now)
+        else:
+            one.sent(now, is_any=True, is_owed=True)
+    assert hush.broken_at == 30.0
+
+
+def test_what_comes_after_a_hush_does_not_break_it() -> None:
+    one = pulse()
+    hush = one.hush(1.0, 10.0)
+    one.heard(11.0)
+    assert hush.broken_at == math.inf
+    assert one.ping_at(IDLE, is_in_use=True) == 26.0
