@@ -2,85 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
-from typing import Literal
 
 import pytest
 import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address, quic_endpoint
-from p2pnet.core.env import DatagramSocket
-from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.progress import hearing
-from p2pnet.errors import NegotiationFailed, P2PError, PeerIdMismatch, PeerSilent, SecurityError
+from p2pnet.errors import P2PError, PeerIdMismatch, PeerSilent
 from p2pnet.interfaces import Listener
-from p2pnet.security.tls.certificate import make_certificate
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
 from p2pnet.transports.quic import QUIC
-from p2pnet.transports.quic.aioquic_core import Aioquic, Connection
-from p2pnet.transports.quic.core import CoreSettings
+from p2pnet.transports.quic.aioquic_core import Aioquic
 from p2pnet.transports.quic.endings import no_answer
 from p2pnet.transports.quic.listening import QuicListener, QuicPending
+from tests.transports.quic.puppets import settings_of
 from tests.transports.quic.quic_scene import Peer, meeting
+from tests.transports.quic.test_quic_streams import CoreName, both
 
 FAILED = (P2PError, OSError)
-MIB = 1_048_576
-
-
-def settings_of(peer: Peer) -> CoreSettings:
-    own = make_certificate(peer.key, peer.env.random_bytes)
-    return CoreSettings(
-        certificate=own.certificate_pem,
-        private_key=own.private_key_pem,
-        reset_token=lambda id_: bytes(16),
-        idle_timeout=30.0,
-        datagram_bytes=1232,
-        max_datagram_bytes=1452,
-        max_streams=256,
-        stream_window=MIB,
-        max_stream_window=MIB,
-        connection_window=MIB,
-        max_connection_window=MIB,
-    )
-
-
-class Puppet:
-    """A client whose handshake can be bent, on a socket of its own."""
-
-    def __init__(self, socket: DatagramSocket, remote: Endpoint, peer: Peer) -> None:
-        self.socket = socket
-        self.remote = remote
-        library = Aioquic(settings_of(peer))
-        self.configuration = library._configuration(is_client=True)
-        self.connection: Connection | None = None
-        self.settings = settings_of(peer)
-
-    async def talk(self) -> int | None:
-        """Shake hands; return the code with which the remote closed, or None if it did not."""
-        connection = self.connection = Connection(self.configuration, self.settings)
-        connection.connect((self.remote.host, self.remote.port), trio.current_time())
-        with trio.move_on_after(5):
-            while connection.close_event is None:
-                await self.flush(connection)
-                with trio.move_on_after(0.2):
-                    for arrival in await self.socket.receive_many():
-                        sender = (arrival.remote.host, arrival.remote.port)
-                        connection.receive_datagram(arrival.data, sender, trio.current_time())
-                timer = connection.get_timer()
-                if timer is not None and timer <= trio.current_time():
-                    connection.handle_timer(trio.current_time())
-        event = connection.close_event
-        return None if event is None else event.error_code
-
-    async def flush(self, connection: Connection) -> None:
-        for data, _ in connection.datagrams_to_send(trio.current_time()):
-            await self.socket.send(data, self.remote)
 
 
 class Scene:
@@ -125,28 +70,6 @@ def address_of(door: QuicListener) -> Endpoint:
     return endpoint
 
 
-async def attacked(
-    world: World, bend: Callable[[Puppet], None], part: QUIC | None = None
-) -> tuple[Scene, int | None]:
-    """Let a bent client shake hands; afterwards an honest one still gets in."""
-    scene = Scene(world, part)
-    door = await scene.server.transport.listen(quic_address(Endpoint(scene.host, 0)))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(scene.serve, door, nursery)
-        socket = await scene.machine.env.network.bind_udp(Endpoint("0.0.0.0", 0))
-        puppet = Puppet(socket, address_of(door), scene.attacker)
-        bend(puppet)
-        code = await puppet.talk()
-        await trio.sleep(15)
-        await socket.aclose()
-        assert not scene.upgraded
-        await honest(scene, door.address)
-        nursery.cancel_scope.cancel()
-    await door.aclose()
-    assert not scene.server.transport._sockets
-    return scene, code
-
-
 async def honest(scene: Scene, address: Multiaddr) -> None:
     connection = await scene.attacker.dial(address, scene.server)
     assert connection.peer_id == scene.server.peer_id
@@ -158,84 +81,12 @@ async def honest(scene: Scene, address: Multiaddr) -> None:
 # ---- who gets in -------------------------------------------------------------------------
 
 
-async def test_a_client_without_a_certificate_is_refused(world: World) -> None:
-    """Q4: and told so; no stream of it surfaces."""
-
-    def bend(puppet: Puppet) -> None:
-        puppet.configuration.certificate = None
-
-    scene, code = await attacked(world, bend)
-    assert code == 0x100 + 116
-    assert [type(error) for error in scene.errors] == [SecurityError]
-    assert "no certificate" in str(scene.errors[0])
-    assert scene.streams == 0
-
-
-async def test_a_client_with_two_certificates_is_refused(world: World) -> None:
-    """Q4."""
-
-    def bend(puppet: Puppet) -> None:
-        puppet.configuration.certificate_chain = [puppet.configuration.certificate]
-
-    scene, code = await attacked(world, bend)
-    assert code == 0x100 + 42
-    assert "2 certificates" in str(scene.errors[0])
-
-
-async def test_a_certificate_of_a_mebibyte_is_refused(world: World) -> None:
-    """Q4: no more than 64 KiB of a message are kept of somebody unknown."""
-
-    def bend(puppet: Puppet) -> None:
-        chain = [puppet.configuration.certificate] * 2000
-        puppet.configuration.certificate_chain = chain
-
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr("aioquic.quic.connection.CRYPTO_BUFFER_SIZE", 2 * MIB)
-    try:
-        scene, code = await attacked(world, bend)
-    finally:
-        monkey.undo()
-    assert code == 0xD
-    assert all(isinstance(error, FAILED) for error in scene.errors)
-
-
-async def test_another_alpn_is_refused(world: World) -> None:
+@both
+async def test_another_peer_than_the_one_asked_for_is_refused(core: CoreName, world: World) -> None:
     """Q5."""
-
-    def bend(puppet: Puppet) -> None:
-        puppet.configuration.alpn_protocols = ["h3"]
-
-    scene, code = await attacked(world, bend)
-    assert code == 0x100 + 120
-    assert [type(error) for error in scene.errors] == [NegotiationFailed]
-
-
-async def test_a_certificate_of_another_key_is_refused(world: World) -> None:
-    """Q4: the identity key must have signed the certificate's."""
-    other = make_certificate(PrivateKey.generate(), os.urandom)
-
-    def bend(puppet: Puppet) -> None:
-        puppet.configuration.certificate = other.certificate
-
-    scene, code = await attacked(world, bend)
-    assert code is not None
-    assert all(isinstance(error, SecurityError) for error in scene.errors)
-
-
-async def test_another_version_is_told_which_there_is(world: World) -> None:
-    """Q3."""
-
-    def bend(puppet: Puppet) -> None:
-        puppet.configuration.supported_versions = [0x6B3343CF]
-
-    scene, code = await attacked(world, bend)
-    assert code == 1
-    assert not scene.errors
-
-
-async def test_another_peer_than_the_one_asked_for_is_refused(world: World) -> None:
-    """Q5."""
-    one, two, three = (Peer(world.machine(f"m{number}").env) for number in range(3))
+    one, two, three = (
+        Peer(world.machine(f"m{number}").env, QUIC(core=core)) for number in range(3)
+    )
     async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
 
         async def refuse() -> None:
@@ -289,16 +140,20 @@ def first_datagram(scene: Scene) -> bytes:
     return core.transmit(0.0)[0][0]
 
 
-async def test_garbage_leaves_nothing_and_is_hardly_answered(world: World) -> None:
+@both
+async def test_garbage_leaves_nothing_and_is_hardly_answered(core: CoreName, world: World) -> None:
     """Q8, Q18."""
     chance = Random(7)
     sizes = [*range(60), *(chance.randrange(60, 1400) for _ in range(300))]
-    answers, begun = await flooded(world, lambda _: [chance.randbytes(size) for size in sizes])
+    answers, begun = await flooded(
+        world, lambda _: [chance.randbytes(size) for size in sizes], QUIC(core=core)
+    )
     assert begun == 0
     assert sum(map(len, answers)) < sum(sizes)
 
 
-async def test_a_first_datagram_cut_anywhere_leaves_nothing(world: World) -> None:
+@both
+async def test_a_first_datagram_cut_anywhere_leaves_nothing(core: CoreName, world: World) -> None:
     """Q8: and what is padded with zeros again, to be long enough, can't be read."""
 
     def make(scene: Scene) -> list[bytes]:
@@ -306,12 +161,15 @@ async def test_a_first_datagram_cut_anywhere_leaves_nothing(world: World) -> Non
         cuts = range(0, len(whole.rstrip(b"\0")) - 1, 7)
         return [whole[:cut] for cut in cuts] + [whole[:cut].ljust(1232, b"\0") for cut in cuts]
 
-    answers, begun = await flooded(world, make)
+    answers, begun = await flooded(world, make, QUIC(core=core))
     assert begun == 0
     assert not answers
 
 
-async def test_a_first_datagram_changed_anywhere_is_not_believed(world: World) -> None:
+@both
+async def test_a_first_datagram_changed_anywhere_is_not_believed(
+    core: CoreName, world: World
+) -> None:
     """Q8."""
 
     def make(scene: Scene) -> list[bytes]:
@@ -320,11 +178,14 @@ async def test_a_first_datagram_changed_anywhere_is_not_believed(world: World) -
             whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :] for at in range(1, 1200, 11)
         ]
 
-    _, begun = await flooded(world, make)
+    _, begun = await flooded(world, make, QUIC(core=core))
     assert begun <= 3  # The bytes of the version, and of the source's ID, are not protected all.
 
 
-async def test_tokens_of_any_length_that_are_not_ours_are_worth_nothing(world: World) -> None:
+@both
+async def test_tokens_of_any_length_that_are_not_ours_are_worth_nothing(
+    core: CoreName, world: World
+) -> None:
     """Q6, Q18."""
 
     def make(scene: Scene) -> list[bytes]:
@@ -338,14 +199,17 @@ async def test_tokens_of_any_length_that_are_not_ours_are_worth_nothing(world: W
             for length in lengths
         ]
 
-    answers, begun = await flooded(world, make, QUIC(retry_above=0))
+    answers, begun = await flooded(world, make, QUIC(core=core, retry_above=0))
     assert begun == 0
     assert len(answers) > 40
 
 
-async def test_above_the_threshold_strangers_are_sent_back_first(world: World) -> None:
+@both
+async def test_above_the_threshold_strangers_are_sent_back_first(
+    core: CoreName, world: World
+) -> None:
     """Q6: a flood of first datagrams costs a bounded number of handshakes."""
-    part = QUIC(retry_above=8)
+    part = QUIC(core=core, retry_above=8)
 
     def make(scene: Scene) -> list[bytes]:
         return [first_datagram(scene) for _ in range(150)]
@@ -357,9 +221,10 @@ async def test_above_the_threshold_strangers_are_sent_back_first(world: World) -
     assert max(map(len, retries)) < 200
 
 
-async def test_who_comes_back_with_its_token_gets_in(world: World) -> None:
+@both
+async def test_who_comes_back_with_its_token_gets_in(core: CoreName, world: World) -> None:
     """Q6."""
-    part = QUIC(retry_above=0)
+    part = QUIC(core=core, retry_above=0)
     one, two = Peer(world.machine("m0").env, part), Peer(world.machine("m1").env, part)
     async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
         dialled, accepted = await made.connect()
@@ -367,9 +232,12 @@ async def test_who_comes_back_with_its_token_gets_in(world: World) -> None:
         assert dialled.capable.peer_id == two.peer_id
 
 
-async def test_more_handshakes_than_are_allowed_are_not_answered(world: World) -> None:
+@both
+async def test_more_handshakes_than_are_allowed_are_not_answered(
+    core: CoreName, world: World
+) -> None:
     """Q7."""
-    part = QUIC(retry_above=4, max_handshakes=4)
+    part = QUIC(core=core, retry_above=4, max_handshakes=4)
 
     def make(scene: Scene) -> list[bytes]:
         return [first_datagram(scene) for _ in range(20)]
@@ -378,17 +246,23 @@ async def test_more_handshakes_than_are_allowed_are_not_answered(world: World) -
     assert begun == 4
 
 
-async def test_versions_are_named_only_for_large_datagrams_and_seldom(world: World) -> None:
+@both
+async def test_versions_are_named_only_for_large_datagrams_and_seldom(
+    core: CoreName, world: World
+) -> None:
     """Q3."""
     small = b"\xc0\xaa\xaa\xaa\xaa\x08" + bytes(8) + b"\x00"
-    answers, _ = await flooded(world, lambda _: [small] * 50)
+    answers, _ = await flooded(world, lambda _: [small] * 50, QUIC(core=core))
     assert not answers
 
 
-async def test_many_large_ones_get_no_more_answers_than_are_allowed(world: World) -> None:
+@both
+async def test_many_large_ones_get_no_more_answers_than_are_allowed(
+    core: CoreName, world: World
+) -> None:
     """Q3, Q18."""
     large = (b"\xc0\xaa\xaa\xaa\xaa\x08" + bytes(8) + b"\x08" + b"5" * 8).ljust(1200, b"\0")
-    answers, _ = await flooded(world, lambda _: [large] * 1000)
+    answers, _ = await flooded(world, lambda _: [large] * 1000, QUIC(core=core))
     assert 200 <= len(answers) < 450
     assert all(answer[1:5] == bytes(4) and answer[6:14] == b"5" * 8 for answer in answers)
     assert all(answer.endswith((1).to_bytes(4)) for answer in answers)
@@ -402,9 +276,13 @@ async def wait_at(door: Listener) -> None:
         await door.accept()
 
 
-async def test_strays_of_a_closed_connection_are_told_so(world: World) -> None:
+@both
+async def test_strays_of_a_closed_connection_are_told_so(core: CoreName, world: World) -> None:
     """Q18: the last words are repeated, ever more seldom."""
-    one, two = Peer(world.machine("m0").env), Peer(world.machine("m1").env)
+    one, two = (
+        Peer(world.machine("m0").env, QUIC(core=core)),
+        Peer(world.machine("m1").env, QUIC(core=core)),
+    )
     async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
         dialled, accepted = await made.connect()
         link = world.machines["m1"].plug.link
@@ -418,9 +296,13 @@ async def test_strays_of_a_closed_connection_are_told_so(world: World) -> None:
         dialled.expect_good_order("the other end had closed")
 
 
-async def test_a_peer_that_forgot_all_says_so_at_once(world: World) -> None:
+@both
+async def test_a_peer_that_forgot_all_says_so_at_once(core: CoreName, world: World) -> None:
     """Q17: stateless resets work also after the other end began anew with the same key."""
-    one, two = Peer(world.machine("m0").env), Peer(world.machine("m1").env)
+    one, two = (
+        Peer(world.machine("m0").env, QUIC(core=core)),
+        Peer(world.machine("m1").env, QUIC(core=core)),
+    )
     async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
         dialled, _ = await made.connect()
         await trio.sleep(1)
@@ -434,9 +316,13 @@ async def test_a_peer_that_forgot_all_says_so_at_once(world: World) -> None:
         assert "knows nothing" in str(dialled.error)
 
 
-async def test_a_peer_that_vanishes_is_noticed(world: World) -> None:
+@both
+async def test_a_peer_that_vanishes_is_noticed(core: CoreName, world: World) -> None:
     """Q10."""
-    one, two = Peer(world.machine("m0").env), Peer(world.machine("m1").env)
+    one, two = (
+        Peer(world.machine("m0").env, QUIC(core=core)),
+        Peer(world.machine("m1").env, QUIC(core=core)),
+    )
     async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
         dialled, _ = await made.connect()
         world.machines["m1"].plug.link.is_cut = True
@@ -446,10 +332,13 @@ async def test_a_peer_that_vanishes_is_noticed(world: World) -> None:
         dialled.expect_error(PeerSilent, after="the peer vanished")
 
 
-async def test_a_quiet_connection_lives_on_though_the_remote_is_impatient(world: World) -> None:
+@both
+async def test_a_quiet_connection_lives_on_though_the_remote_is_impatient(
+    core: CoreName, world: World
+) -> None:
     """Q11: as one with rust-libp2p, which gives up after 10 seconds."""
-    one = Peer(world.machine("m0").env)
-    two = Peer(world.machine("m1").env, QUIC(idle_timeout=10.0, keep_alive=3600.0))
+    one = Peer(world.machine("m0").env, QUIC(core=core))
+    two = Peer(world.machine("m1").env, QUIC(core=core, idle_timeout=10.0, keep_alive=3600.0))
     async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
         dialled, accepted = await made.connect()
         await trio.sleep(600)
@@ -457,8 +346,12 @@ async def test_a_quiet_connection_lives_on_though_the_remote_is_impatient(world:
         assert not accepted.ended.is_set()
 
 
-async def test_nobody_at_the_address_is_a_timeout(world: World) -> None:
-    one, two = Peer(world.machine("m0").env), Peer(world.machine("m1").env)
+@both
+async def test_nobody_at_the_address_is_a_timeout(core: CoreName, world: World) -> None:
+    one, two = (
+        Peer(world.machine("m0").env, QUIC(core=core)),
+        Peer(world.machine("m1").env, QUIC(core=core)),
+    )
     began = trio.current_time()
     nowhere = quic_address(Endpoint(world.machines["m1"].addresses[0], 9))
     with pytest.raises(type(no_answer())):
@@ -485,10 +378,8 @@ def test_the_part_refuses_what_makes_no_sense() -> None:
             replace(QUIC(), **bad)
 
 
-@pytest.mark.parametrize("core", ["aioquic", "qh3"])
-async def test_a_dial_tells_that_the_remote_has_answered(
-    core: Literal["aioquic", "qh3"], world: World
-) -> None:
+@both
+async def test_a_dial_tells_that_the_remote_has_answered(core: CoreName, world: World) -> None:
     """DI10: once something of it has come, and not as long as it is silent."""
     one, two = (Peer(world.machine().env, QUIC(core=core)) for _ in range(2))
     host = next(ip for ip in two.env.network.interface_addresses() if ip.startswith("11."))
