@@ -6,6 +6,7 @@ import os
 
 import pytest
 from aioquic.quic.congestion.reno import RenoCongestionControl
+from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPreferredAddress
 
 from p2pnet.core.addresses import Endpoint
@@ -15,6 +16,7 @@ from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore, Connection
 from p2pnet.transports.quic.aioquic_probing import Reno
 from p2pnet.transports.quic.core import Core, CoreSettings, HandshakeDone, Library, StreamData
 from p2pnet.transports.quic.qh3_core import Qh3
+from tests.transports.quic.private_names import names_used
 
 CLIENT, SERVER = Endpoint("1.2.3.4", 5), Endpoint("5.6.7.8", 9)
 WINDOW = 65_536
@@ -143,50 +145,73 @@ def test_credit_of_aioquic_follows_the_reader() -> None:
     assert dialled._connection._remote_max_data == WINDOW + WINDOW // 2
 
 
+OF_CONNECTIONS = {
+    "_close_event",
+    "_configuration",
+    "_cryptos",
+    "_find_network_path",
+    "_flush_builder",
+    "_handshake_confirmed",
+    "_host_cids",
+    "_initialize",
+    "_is_client",
+    "_local_max_data",
+    "_local_max_streams_bidi",
+    "_local_max_streams_uni",
+    "_local_next_stream_id_bidi",
+    "_logger",
+    "_loss",
+    "_max_datagram_size",
+    "_network_paths",
+    "_packet_number",
+    "_parse_transport_parameters",
+    "_peer_cid",
+    "_peer_cid_available",
+    "_probe_preferred_address",
+    "_remote_max_idle_timeout",
+    "_remote_max_streams_bidi",
+    "_remote_preferred_address",
+    "_replenish_connection_ids",
+    "_serialize_transport_parameters",
+    "_spin_bit",
+    "_state",
+    "_streams",
+    "_version",
+    "_write_connection_limits",
+    "_write_stream_limits",
+}
+OF_TLS = {
+    "_ec_private_keys",
+    "_peer_certificate",
+    "_peer_certificate_chain",
+    "_receive_buffer",
+    "_request_client_certificate",
+    "_supported_groups",
+    "_x25519_private_key",
+    "_x448_private_key",
+}
+OF_LOSS = {"_cc", "_pacer", "_rtt_smoothed"}
+"""What stands behind ``_loss``; and ``_max_datagram_size`` behind its pacer, too."""
+
+
 def test_the_private_names_of_aioquic_are_there() -> None:
+    configuration = Aioquic(settings())._configuration(is_client=True)
+    plain = QuicConnection(configuration=configuration)  # Nothing of ours is in it.
+    plain.connect((SERVER.host, SERVER.port), 0.0)
+    assert {name for name in OF_CONNECTIONS if not hasattr(plain, name)} == set()
+    assert {name for name in OF_TLS if not hasattr(plain.tls, name)} == set()
+    assert {name for name in OF_LOSS if not hasattr(plain._loss, name)} == set()
+
+
+def test_no_private_name_is_used_that_is_not_looked_for_here() -> None:
+    used = names_used("aioquic_core", "aioquic_probing")
+    assert used - OF_CONNECTIONS - OF_TLS - OF_LOSS == set()
+
+
+def test_what_is_set_behind_the_back_of_aioquic_is_what_it_goes_by() -> None:
     library = Aioquic(settings())
     connection = Connection(library._configuration(is_client=True), settings())
     connection.connect((SERVER.host, SERVER.port), 0.0)
-    for name in (
-        "_close_event",
-        "_cryptos",
-        "_find_network_path",
-        "_flush_builder",
-        "_handshake_confirmed",
-        "_host_cids",
-        "_local_max_data",
-        "_local_max_streams_bidi",
-        "_local_max_streams_uni",
-        "_local_next_stream_id_bidi",
-        "_loss",
-        "_max_datagram_size",
-        "_network_paths",
-        "_packet_number",
-        "_parse_transport_parameters",
-        "_peer_cid",
-        "_peer_cid_available",
-        "_probe_preferred_address",
-        "_remote_max_idle_timeout",
-        "_remote_max_streams_bidi",
-        "_remote_preferred_address",
-        "_replenish_connection_ids",
-        "_serialize_transport_parameters",
-        "_spin_bit",
-        "_state",
-        "_streams",
-        "_version",
-        "_write_connection_limits",
-        "_write_stream_limits",
-    ):
-        assert hasattr(connection, name), name
-    for name in (
-        "_peer_certificate",
-        "_peer_certificate_chain",
-        "_receive_buffer",
-        "_x25519_private_key",
-        "_x448_private_key",
-    ):
-        assert hasattr(connection.tls, name), name
     assert connection.tls._request_client_certificate is False
     assert connection.tls._x25519_private_key is not None
     assert connection.tls._x448_private_key is None, "keys are made that nobody uses"

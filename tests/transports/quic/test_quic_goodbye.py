@@ -1,4 +1,4 @@
-"""Q15: who gets a goodbye, and who has not answered for so long that it gets none."""
+"""Q15 Q16: who gets a goodbye, who has been silent for too long, and what its code becomes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import pytest
 import trio
 
 from p2pnet.core.addresses import Endpoint, quic_address
+from p2pnet.errors import ConnectionLost
 from p2pnet.testing.packet import Packet
 from p2pnet.testing.world import World
-from tests.transports.quic.quic_scene import Peer
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.quic.connection import QuicConnection
+from tests.transports.quic.quic_scene import Peer, meeting
+from tests.transports.quic.test_quic_streams import CoreName, both, host_of, two_peers
 
 
 @pytest.mark.parametrize(("seconds", "goodbyes"), [(0.15, 3), (1.9, 0)])
@@ -30,3 +34,35 @@ async def test_a_dial_that_is_given_up_late_sends_no_more(
     await trio.sleep(30)
     assert came
     assert sum(time >= began + seconds for time in came) == goodbyes
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (0x0, None),
+        (0x1004, None),
+        (0x1005, None),
+        (0x1006, None),
+        (0x1003, "code 0x1003, we broke a rule"),
+        (0x1007, "code 0x1007, the remote does not want us"),
+        (0xABCDEF, "code 0xabcdef"),
+    ],
+)
+@both
+async def test_the_code_of_a_close_arrives(
+    core: CoreName, code: int, says: str | None, world: World
+) -> None:
+    """Q15 Q16."""
+    one, two = two_peers(world, QUIC(core=core))
+    async with meeting(one, two, host_of(two)) as made:
+        dialled, accepted = await made.connect()
+        connection = accepted.capable
+        assert isinstance(connection, QuicConnection)
+        await connection._leave(code)
+        with trio.fail_after(1):
+            await dialled.ended.wait()
+        if says is None:
+            dialled.expect_good_order("the remote closed")
+        else:
+            dialled.expect_error(ConnectionLost, after="the remote closed")
+            assert str(dialled.error) == f"the remote closed the connection: {says}"
