@@ -1,4 +1,4 @@
-"""Dials over UDP at the client's own IP address: who has to pay, and how (AN18, AN20)."""
+"""Dials over UDP at the client's own IP address: who has to pay, and how (AN18, AN20, DI25)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from p2pnet.protocols.autonat import AutoNAT, AutoNATServer
 from p2pnet.protocols.autonat.dialogue import MAX_PAYMENT
 from p2pnet.protocols.autonat.messages import PADDING, DialStatus
 from p2pnet.protocols.autonat.server import LEAST_PAYMENT
+from p2pnet.swarm.black_hole import BlackHoles, Class, Outcome, State
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.packet import Datagram, Packet
@@ -122,3 +123,27 @@ async def test_a_client_pads_what_it_asks_about_udp_and_nothing_else(world: Worl
     heard = await heard_from(client, server, seconds=40)
     assert heard.tested
     assert asked == {"tcp": {0}, "udp": {PADDING}}
+
+
+async def test_di25_a_dial_back_neither_asks_about_black_holes_nor_tells(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor of a server that takes itself for one without UDP."""
+    server = await put(world, "server", peer(AutoNATServer()))
+    client = Player(await put(world, "client", peer()))
+    await connect_over(client.machine, server, "udp/4001/quic-v1")
+    holes = server.host._swarm._dialling.black_holes
+    for _ in range(100):
+        holes.learn(
+            Outcome(parse("/ip4/8.8.8.8/tcp/1"), silent=(parse("/ip4/8.8.8.8/udp/1/quic-v1"),))
+        )
+    assert holes.state(Class.UDP) is State.BLOCKED
+    consulted: list[str] = []
+    for name in ("screen", "learn", "state"):
+        monkeypatch.setattr(BlackHoles, name, lambda *_, name=name, **__: consulted.append(name))
+    answer = await client.ask(server, f"/ip4/{client.machine.addresses[0]}/udp/4001/quic-v1")
+    monkeypatch.undo()
+    assert answer.dial_status == DialStatus.OK
+    assert client.nonces == [7]
+    assert not consulted
+    assert holes.state(Class.UDP) is State.BLOCKED

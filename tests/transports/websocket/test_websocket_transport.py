@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from p2pnet.errors import AddressUnsupported, ExtraMissing, P2PError, SecurityEr
 from p2pnet.interfaces import Kit
 from p2pnet.negotiation.upgrader import LayeredUpgrader
 from p2pnet.security.tls import TLSStream
+from p2pnet.swarm.config import SwarmConfig
 from p2pnet.testing.conformance.wires import read_exactly
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
@@ -345,6 +347,17 @@ async def test_w4_a_client_that_does_not_finish_is_given_up(
 # ---- hosts -------------------------------------------------------------------------------
 
 
+def sharing(env: Env, *listen: str, web: WebSocket | None = None) -> HostConfig:
+    return HostConfig(
+        env=env,
+        listen=listen,
+        transports=[TCP(), web or WebSocket()],
+        security=[Noise()],
+        muxers=[Yamux()],
+        services=[Identify(), Ping()],
+    )
+
+
 async def test_w20_hosts_meet_at_one_port_in_a_simulated_world(world: World) -> None:
     machine = world.machine()
     issued = AUTHORITY.issue(machine.addresses[0])
@@ -352,19 +365,33 @@ async def test_w20_hosts_meet_at_one_port_in_a_simulated_world(world: World) -> 
     base = f"/ip4/{machine.addresses[0]}/tcp/4001"
     listen = (base, f"{base}/ws", f"{base}/tls/ws")
 
-    def config(env: Env, *listen: str) -> HostConfig:
-        return HostConfig(
-            env=env,
-            listen=listen,
-            transports=[TCP(), web],
-            security=[Noise()],
-            muxers=[Yamux()],
-            services=[Identify(), Ping()],
-        )
-
-    async with open_host(config(machine.env, *listen)) as host:
+    async with open_host(sharing(machine.env, *listen, web=web)) as host:
         for address in listen:
-            async with open_host(config(world.machine().env)) as guest:
+            async with open_host(sharing(world.machine().env, web=web)) as guest:
                 connection = await guest.connect(f"{address}/p2p/{host.peer_id}")
                 assert str(connection.remote_address) == address
                 await guest.service(Ping).ping(host.peer_id)
+
+
+async def test_w22_the_silent_at_a_shared_port_are_few_and_gone_in_time(world: World) -> None:
+    """S6: whoever has not said what it speaks is counted among those that prove nothing."""
+    machine = world.machine()
+    base = f"/ip4/{machine.addresses[0]}/tcp/4001"
+    swarm = SwarmConfig(max_pending_inbound=8, upgrade_timeout=5.0)
+    config = replace(sharing(machine.env, base, f"{base}/ws"), swarm=swarm)
+    async with open_host(config) as host:
+        there = Endpoint(machine.addresses[0], 4001)
+        crowd = [world.machine() for _ in range(20)]
+        silent = [await each.env.network.dial_tcp(there) for each in crowd]
+        await trio.sleep(0.5)
+        assert len(host._swarm._pending) == 8
+        for address in (base, f"{base}/ws"):
+            async with open_host(sharing(world.machine().env)) as guest:
+                connection = await guest.connect(f"{address}/p2p/{host.peer_id}")
+                assert str(connection.remote_address) == address
+        await trio.sleep(5)
+        assert len(host._swarm._pending) == 0
+        for stream in silent:
+            with suppress(trio.BrokenResourceError):
+                assert await stream.receive_some() == b""
+            await stream.aclose()
