@@ -7,18 +7,20 @@ is over when it was handed on. All else is the muxer's.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pnet import presets
-from p2pnet.interfaces import Connection, Stream
+from p2pnet import TLS, Noise, WebSocket, presets
+from p2pnet.interfaces import Connection, Part, Security, Stream, Transport
 from p2pnet.testing.links import Quality
 from p2pnet.testing.tcp import TcpConfig
 from p2pnet.testing.world import World
+from p2pnet.transports import tcp
+from tests.transports.websocket.web_authority import Authority
 
 RATE = 1_000_000
 """Bytes a second; a line of 8 Mbit/s."""
@@ -32,6 +34,16 @@ BELOW = (QUEUE + SOCKET) / RATE + 4 * LATENCY
 ECHO, SINK, DEAF = "/echo/1", "/sink/1", "/deaf/1"
 SMALL = 50
 WORDS = bytes(200)
+
+
+AUTHORITY = Authority()
+ISSUED = AUTHORITY.issue("a.example")
+WEB = WebSocket(certificate=ISSUED.certificate, key=ISSUED.key, authorities=AUTHORITY.pem)
+STACKS: dict[str, tuple[str, Part[Transport], Part[Security]]] = {
+    "TCP, TLS": ("/ip4/0.0.0.0/tcp/4001", tcp.TCP(), TLS()),
+    "WebSocket, Noise": ("/ip4/0.0.0.0/tcp/4001/ws", WebSocket(), Noise()),
+    "WebSocket over TLS, TLS": ("/ip4/0.0.0.0/tcp/4001/tls/sni/a.example/ws", WEB, TLS()),
+}
 
 
 @dataclass
@@ -117,6 +129,28 @@ async def test_fifty_small_streams_have_their_share_beside_greedy_ones(world: Wo
     arrived = tally.sunk.values()
     assert sum(arrived) > 0.85 * RATE * (trio.current_time() - began)
     assert max(arrived) < 1.25 * min(arrived)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+async def test_beside_a_greedy_one_they_have_it_over_each_transport(
+    stack: str, world: World
+) -> None:
+    """Y20: a turn is 16 KiB of the greedy one and the 50 small ones; it is waited for twice."""
+    tally = Tally()
+    address, transport, security = STACKS[stack]
+    config = replace(presets.minimal(), transports=[transport], security=[security])
+    there = await world.host(replace(config, listen=[address]))
+    here = await world.host(config, link=LINE)
+    there.host.handle(ECHO, echo)
+    there.host.handle(SINK, tally.sink)
+    began = trio.current_time()
+    place = address.replace("0.0.0.0", there.addresses[0])
+    connection = await here.host.connect(f"{place}/p2p/{there.host.peer_id}")
+    times = await echoes_beside(connection, SINK)
+    turn = (16_384 + SMALL * 2 * len(WORDS)) / RATE
+    assert len(times) == SMALL * 5
+    assert max(times) < BELOW + 2 * turn
+    assert sum(tally.sunk.values()) > 0.85 * RATE * (trio.current_time() - began)
 
 
 async def test_a_stream_that_nobody_reads_costs_the_others_nothing(world: World) -> None:
