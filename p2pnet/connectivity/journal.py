@@ -81,11 +81,22 @@ class Entry:
         return f"{self.time:.3f} s: {self.words}"
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An event that holds no error, put into words only when somebody asks."""
+
+    time: float
+    event: ConnectionOpened | ConnectionClosed
+
+
+Note = Entry | Unread
+
+
 @dataclass(slots=True)
 class Journal:
     """The newest events of the peers heard of last."""
 
-    peers: OrderedDict[PeerId, deque[Entry]] = field(default_factory=OrderedDict)
+    peers: OrderedDict[PeerId, list[Note]] = field(default_factory=OrderedDict)
     relay_failures: dict[PeerId, Finding] = field(default_factory=dict)
     reservations: set[PeerId] = field(default_factory=set)
     failures: deque[Cause] = field(default_factory=lambda: deque(maxlen=MAX_SILENCES))
@@ -94,9 +105,10 @@ class Journal:
     def note(self, event: Noted, now: float) -> None:
         """Take an event; the peer heard of longest ago gives way at the limit (V23)."""
         peer_id = peer_of(event)
-        entries = self.peers.setdefault(peer_id, deque(maxlen=MAX_ENTRIES))
+        notes = self.peers.setdefault(peer_id, [])
         self.peers.move_to_end(peer_id)
-        entries.append(entry_of(event, now))
+        notes.append(note_of(event, now))
+        del notes[:-MAX_ENTRIES]
         while len(self.peers) > MAX_PEERS:
             gone, _ = self.peers.popitem(last=False)
             self.relay_failures.pop(gone, None)
@@ -115,7 +127,10 @@ class Journal:
                 self.failures.clear()
 
     def entries(self, peer_id: PeerId) -> tuple[Entry, ...]:
-        return tuple(self.peers.get(peer_id, ()))
+        return tuple(
+            note if isinstance(note, Entry) else entry_of(note.event, note.time)
+            for note in self.peers.get(peer_id, ())
+        )
 
 
 def peer_of(event: Noted) -> PeerId:
@@ -135,6 +150,15 @@ def peer_of(event: Noted) -> PeerId:
 
 
 # ---- what events show --------------------------------------------------------------------
+
+
+def note_of(event: Noted, now: float) -> Note:
+    """Make a note; that of a connection costs next to nothing, as there are many."""
+    match event:
+        case ConnectionOpened() | ConnectionClosed(error=None):
+            return Unread(now, event)
+        case _:
+            return entry_of(event, now)
 
 
 def entry_of(event: Noted, now: float) -> Entry:

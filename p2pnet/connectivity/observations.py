@@ -71,11 +71,6 @@ class Observations:
         """
         return self.by_connection.pop(number, None) is not None
 
-    def keep_only(self, numbers: Iterable[int]) -> None:
-        alive = set(numbers)
-        for number in [n for n in self.by_connection if n not in alive]:
-            del self.by_connection[number]
-
     def seen(self, *, observers: int, listening: Sequence[Multiaddr] = ()) -> tuple[Multiaddr, ...]:
         """Return the addresses that so many different networks saw, the most seen first (A22).
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import trio
 
@@ -63,15 +63,33 @@ class Subscription(Generic[E]):
         return waiting
 
 
+class Tap(Generic[E]):
+    """Has a function called with the events of some kinds, as they happen."""
+
+    def __init__(self, kinds: tuple[type[E], ...], take: Callable[[E], None]) -> None:
+        self._kinds = kinds
+        self._take = take
+
+    def offer(self, event: object) -> None:
+        if isinstance(event, self._kinds):
+            self._take(event)
+
+
+class Reader(Protocol):
+    """Whoever is offered all events."""
+
+    def offer(self, event: object) -> None: ...
+
+
 class EventBus:
     """Hands each published event to every subscription that asked for its kind."""
 
     def __init__(self) -> None:
-        self._subscriptions: list[Subscription[object]] = []
+        self._readers: list[Reader] = []
 
     def publish(self, event: object) -> None:
-        for subscription in self._subscriptions:
-            subscription.offer(event)
+        for reader in self._readers:
+            reader.offer(event)
 
     @contextmanager
     def subscribe(
@@ -79,8 +97,22 @@ class EventBus:
     ) -> Generator[Subscription[E], None, None]:
         """Collect events of these kinds (at most ``limit`` unread ones) inside the block."""
         subscription = Subscription(kinds, limit)
-        self._subscriptions.append(subscription)  # type: ignore[arg-type]
-        try:
+        with self._offering(subscription):
             yield subscription
+
+    @contextmanager
+    def tap(self, *kinds: type[E], take: Callable[[E], None]) -> Generator[None, None, None]:
+        """Call ``take`` with each event of these kinds inside the block; it costs no task a turn.
+
+        For bookkeeping: it runs within ``publish``, so it must not raise, nor publish.
+        """
+        with self._offering(Tap(kinds, take)):
+            yield
+
+    @contextmanager
+    def _offering(self, reader: Reader) -> Generator[None, None, None]:
+        self._readers.append(reader)
+        try:
+            yield
         finally:
-            self._subscriptions.remove(subscription)  # type: ignore[arg-type]
+            self._readers.remove(reader)

@@ -14,11 +14,10 @@ from p2pnet.connectivity.beliefs import Beliefs
 from p2pnet.connectivity.known import KnownAddress, expand
 from p2pnet.connectivity.nat import Nats
 from p2pnet.core.addresses import Multiaddr, parse, with_peer
-from p2pnet.core.bus import EventBus, Subscription
+from p2pnet.core.bus import EventBus
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.watch import Watch
-from p2pnet.errors import EventsMissed
 from p2pnet.events import (
     AddressesChanged,
     AddressObserved,
@@ -88,6 +87,7 @@ class Advertising:
             confirming_observers=config.confirming_observers,
             announced=tuple(parse(text) for text in config.announce),
         )
+        self._news = trio.Event()
         self._next_look = -math.inf
         self._clock_lead: float | None = None
         self.addresses: Watch[tuple[Multiaddr, ...]] = Watch(())
@@ -96,27 +96,19 @@ class Advertising:
         self.nat = Watch(Nats())
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with self._bus.subscribe(*KINDS, limit=4096) as heard:
+        with self._bus.tap(*KINDS, take=self._hear):
             self.refresh()
             task_status.started()
             while True:
-                is_news = True
                 with trio.move_on_at(self._next_look):
-                    is_news = await self._hear(heard)
-                if is_news:
-                    self.refresh()
+                    await self._news.wait()
+                # One conclusion from all that came: a crowd costs one, not a thousand.
+                self._news = trio.Event()
+                self.refresh()
 
-    async def _hear(self, heard: Subscription[Heard]) -> bool:
-        """Take in what happened; tell if anything may follow from it."""
-        try:
-            fact = await anext(heard)
-        except EventsMissed:
-            alive = (connection.ref.number for connection in self._swarm.connections())
-            self._beliefs.observations.keep_only(alive)
-            return True
-        # One conclusion from all that waits: a crowd that connects costs one, not a thousand.
-        news = [self._learn(each) for each in (fact, *heard.take_waiting())]
-        return any(news)
+    def _hear(self, fact: Heard) -> None:
+        if self._learn(fact):
+            self._news.set()
 
     def _learn(self, fact: Heard) -> bool:
         """Take a fact; tell if anything may follow from it: of most connections nothing does."""

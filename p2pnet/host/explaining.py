@@ -14,9 +14,8 @@ from p2pnet.connectivity.explain import (
     explain_peer,
 )
 from p2pnet.connectivity.journal import KINDS, Journal, Noted
-from p2pnet.core.bus import EventBus, Subscription
+from p2pnet.core.bus import EventBus
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import EventsMissed
 from p2pnet.host.advertising import Advertising
 from p2pnet.host.config import HostConfig
 from p2pnet.protocols.relay import RelayClient
@@ -36,23 +35,17 @@ class Explaining:
         self._bus = bus
         self._began = 0.0
         self._journal = Journal()
-        self._events: Subscription[Noted] | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with self._bus.subscribe(*KINDS, limit=4096) as self._events:
+        with self._bus.tap(*KINDS, take=self._note):
             self._began = trio.current_time()
             task_status.started()
-            while True:
-                try:
-                    event = await anext(self._events)
-                except EventsMissed:
-                    continue  # The journal has a gap, then.
-                self._journal.note(event, self._now())
+            await trio.sleep_forever()
+
+    def _note(self, event: Noted) -> None:
+        self._journal.note(event, self._now())
 
     def explain(self, peer_id: PeerId | None) -> Explanation:
-        # Who asks right after a failure must not be told that nothing has happened yet.
-        for event in () if self._events is None else self._events.take_waiting():
-            self._journal.note(event, self._now())
         situation = self._situation()
         if peer_id is None:
             return explain_host(situation)

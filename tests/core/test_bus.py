@@ -52,6 +52,18 @@ async def test_iterating_waits_for_what_comes() -> None:
     assert seen == [1, 2, 3]
 
 
+def test_a_tap_is_called_with_each_event_of_its_kinds_as_it_happens() -> None:
+    bus = EventBus()
+    seen: list[object] = []
+    with bus.tap(Rain, Sun, take=seen.append):
+        bus.publish(Rain(1))
+        bus.publish("hail")
+        assert seen == [Rain(1)]
+        bus.publish(Sun(2))
+    bus.publish(Rain(3))
+    assert seen == [Rain(1), Sun(2)]
+
+
 async def test_nothing_is_collected_outside_the_block() -> None:
     bus = EventBus()
     bus.publish(Rain(1))
