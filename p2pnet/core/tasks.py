@@ -8,7 +8,7 @@ logged in one line; anything else is our bug, or the user's, and is logged with 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -36,20 +36,20 @@ class Stopped:
 
 @contextmanager
 def boundary(
-    logger: logging.Logger, what: str, *, expected: int = logging.DEBUG
+    logger: logging.Logger, what: str | Callable[[], str], *, expected: int = logging.DEBUG
 ) -> Generator[Stopped, None, None]:
     """Stop every error of the block here, and log it once.
 
     Misbehaviour of the remote (ProtocolError, SecurityError) is logged as a WARNING, if there
     is not too much of it, loss of connection and the like at ``expected``, and all else as an
-    ERROR with its traceback.
+    ERROR with its traceback. Where texts cost much, ``what`` is made when it is needed.
     """
     stopped = Stopped()
     try:
         yield stopped
     except Exception as error:  # noqa: BLE001
         stopped.error = error
-        log_stopped(logger, what, error, expected=expected)
+        log_stopped(logger, what if isinstance(what, str) else what(), error, expected=expected)
 
 
 def log_stopped(logger: logging.Logger, what: str, error: Exception, *, expected: int) -> None:

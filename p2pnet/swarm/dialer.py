@@ -69,6 +69,8 @@ class Race:
     """All that were begun."""
     report: Callable[[FailedAttempt], None] = lambda failure: None
     """Told of each failure as it happens."""
+    watch: Callable[[], None] = lambda: None
+    """Told of each change."""
     running: int = 0
     changed: trio.Event = field(default_factory=trio.Event)
 
@@ -79,6 +81,7 @@ class Race:
     def change(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
+        self.watch()
 
     @property
     def answered(self) -> tuple[Multiaddr, ...]:
@@ -163,7 +166,7 @@ async def run_one(
     """Dial one address. A boundary: what a remote does wrong fails this attempt alone."""
     connection: CapableConnection | None = None
     try:
-        with boundary(logger, f"dial of {address}") as stopped:
+        with boundary(logger, lambda: f"dial of {address}") as stopped:
             # DI11: a circuit takes no slot, as the dial of its relay within it may need one.
             slot: AbstractAsyncContextManager[object] = nullcontext()
             async with slot if slots is None or is_relayed(address) else slots:

@@ -112,7 +112,9 @@ def stagger(addresses: Sequence[Multiaddr], *, start: float, step: float) -> Ite
     """Go through the kinds: of each, IPv6, IPv4, and the others, one step apart (DI5)."""
     turn = start
     for kind in Kind:
-        of_kind = sorted((each for each in addresses if kind_of(each) is kind), key=preference)
+        of_kind = [each for each in addresses if kind_of(each) is kind]
+        if len(of_kind) > 1:
+            of_kind.sort(key=preference)
         if kind is Kind.OTHER and turn > start:
             turn += (OTHER_STEPS - 1) * step
         for together in eyeballs(of_kind):

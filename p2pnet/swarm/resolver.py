@@ -54,11 +54,13 @@ async def resolve(
     found = Resolution()
     deadline = trio.current_time() + MAX_SECONDS
     for origin in addresses:
-        resolved: list[Multiaddr] = []
-        with trio.move_on_at(deadline) as waiting:
-            resolved = await resolve_one(origin, network, found, depth=0)
-        if waiting.cancelled_caught:  # A12
-            found.failed.append(FailedAttempt(origin, trio.TooSlowError()))
+        resolved = [origin]
+        if has_name(origin):
+            with trio.move_on_at(deadline) as waiting:
+                resolved = await resolve_one(origin, network, found, depth=0)
+            if waiting.cancelled_caught:  # A12
+                resolved = []
+                found.failed.append(FailedAttempt(origin, trio.TooSlowError()))
         for address in resolved:
             if len(found.addresses) < max_addresses:
                 found.addresses.setdefault(address, origin)
@@ -68,12 +70,17 @@ async def resolve(
     return found
 
 
+def has_name(address: Multiaddr) -> bool:
+    """Tell if an address has to be resolved before it is dialled."""
+    return dns_name(address) is not None and not is_relayed(address)
+
+
 async def resolve_one(
     address: Multiaddr, network: Network, found: Resolution, *, depth: int
 ) -> list[Multiaddr]:
     """Resolve an address, or note why it can't be; one that fails does not spoil the others."""
     named = dns_name(address)
-    if named is None or is_relayed(address):
+    if named is None or not has_name(address):
         return [address]
     try:
         if named[0] == "dnsaddr":

@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
-from operator import ne
 
 import trio
 
@@ -38,28 +35,14 @@ from p2pnet.interfaces import (
 from p2pnet.swarm.arrivals import Arrivals, Settled
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.connection import LiveConnection
-from p2pnet.swarm.dialer import Race
 from p2pnet.swarm.dialling import Dialling, How, Own
 from p2pnet.swarm.expecting import ExpectedListeners
+from p2pnet.swarm.interrupting import Interruptions
 from p2pnet.swarm.peerstore import Peerstore
 from p2pnet.swarm.roster import Roster
 from p2pnet.swarm.trimming import Candidate, choose
 
 logger = logging.getLogger("p2pnet.swarm")
-
-
-@dataclass(slots=True)
-class Interruptible:
-    """A dial that ends when the peer comes by itself."""
-
-    since: int
-    """Connections with higher numbers are newer than the dial."""
-    race: Race = field(default_factory=Race)
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    arrived: LiveConnection | None = None
-
-    def is_answered_by(self, connection: LiveConnection) -> bool:
-        return connection.ref.number > self.since and not connection.is_relayed
 
 
 class Swarm:
@@ -84,6 +67,7 @@ class Swarm:
         self.expected = ExpectedListeners(config.max_expected)
         self.changes = Watch(0)
         """Counts openings and closings of connections, for who waits for either."""
+        self._interruptions = Interruptions(self.connections)
         own = Own(self._transports, lambda: self.listen_addresses, bus.publish)
         self._dialling = Dialling(config, env.network, own=own, peers=self.peers)
 
@@ -158,9 +142,8 @@ class Swarm:
     async def _upgrade(
         self, pending: PendingConnection, number: int, scope: trio.CancelScope
     ) -> None:
-        what = f"inbound connection from {pending.remote_address}"
         patience = self.expected.patience(pending.remote_address)  # D15
-        with boundary(logger, what), scope:
+        with boundary(logger, lambda: f"inbound connection from {pending.remote_address}"), scope:
             try:
                 with trio.fail_after(self._config.upgrade_timeout):
                     capable = await pending.upgrade(patience=patience)
@@ -241,7 +224,7 @@ class Swarm:
 
     async def _hold(self, connection: LiveConnection) -> None:
         self._bus.publish(ConnectionOpened(connection.ref))
-        self.changes.set(self.changes.value + 1)
+        self._changed(connection.peer_id)
         reason = "this host is leaving"
         try:
             reason = await connection.run()
@@ -250,8 +233,12 @@ class Swarm:
             if connection.ref.is_inbound:
                 self._settled.remove(connection.ref.remote_address)
             self._bus.publish(ConnectionClosed(connection.ref, reason, connection.failure))
-            self.changes.set(self.changes.value + 1)
+            self._changed(connection.peer_id)
             logger.debug("%r ended: %s", connection, reason)
+
+    def _changed(self, peer_id: PeerId) -> None:
+        self.changes.set(self.changes.value + 1)
+        self._interruptions.changed(peer_id)  # DI13
 
     def _trim(self) -> None:
         config = self._config
@@ -293,39 +280,19 @@ class Swarm:
         Raises:
             DialError: with one cause per address.
         """
-        dial = Interruptible(since=self._numbers)
-        with bare_exceptions():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._end_on_arrival, peer_id, dial)
-                try:
-                    with dial.scope:
-                        capable = await self._dialling.ranked(
-                            peer_id, addresses, insist=insist, result=dial.race
-                        )
-                        return await self._admit(capable, is_inbound=False)
-                except DialError:
-                    if dial.arrived is None or dial.arrived.is_closed:
-                        raise
-                finally:
-                    nursery.cancel_scope.cancel()
+        with bare_exceptions(), self._interruptions.during(peer_id, self._numbers) as dial:
+            try:
+                with dial.scope:
+                    capable = await self._dialling.ranked(
+                        peer_id, addresses, insist=insist, result=dial.race
+                    )
+                    return await self._admit(capable, is_inbound=False)
+            except DialError:
+                if dial.arrived is None or dial.arrived.is_closed:
+                    raise
         if dial.arrived is None:
             raise trio.ClosedResourceError("the host is not running")
         return dial.arrived
-
-    async def _end_on_arrival(self, peer_id: PeerId, dial: Interruptible) -> None:
-        """End a dial whose peer has come by itself (DI13)."""
-        while True:
-            seen = self.changes.value
-            arrived = [c for c in self.connections(peer_id) if dial.is_answered_by(c)]
-            dial.arrived = arrived[0] if arrived else None
-            # The peer may use already what is half made here: that is let come to its end.
-            if arrived and not dial.race.is_shaking_hands():
-                dial.scope.cancel()
-                return
-            if arrived:
-                await dial.race.changed.wait()
-            else:
-                await self.changes.wait_for(partial(ne, seen))
 
     async def dial_at_once(
         self,

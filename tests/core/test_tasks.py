@@ -20,6 +20,22 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 # ---- boundary ----------------------------------------------------------------------------
 
 
+def test_a_boundary_makes_its_text_only_when_it_is_needed(log: pytest.LogCaptureFixture) -> None:
+    made: list[str] = []
+
+    def what() -> str:
+        made.append("it")
+        return "it"
+
+    with boundary(logger, what):
+        pass
+    assert made == []
+    with boundary(logger, what):
+        raise ConnectionLost("gone")
+    assert made == ["it"]
+    assert log.messages == ["it: gone"]
+
+
 @pytest.mark.parametrize(
     ("error", "level", "words"),
     [
