@@ -21,7 +21,12 @@ class FrameDecoder:
         self._protocol_id = protocol_id
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> None:
+    @property
+    def is_empty(self) -> bool:
+        """True if no byte of a message waits in here."""
+        return not self._buffer
+
+    def feed(self, data: bytes | bytearray) -> None:
         self._buffer += data
 
     def next_frame(self) -> bytes | None:

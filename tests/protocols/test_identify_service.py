@@ -160,6 +160,21 @@ async def test_more_than_ten_messages_are_too_many(
     assert "misbehaving peer" in caplog.text
 
 
+async def test_an_answer_that_ends_within_a_message_is_none(
+    autojump_clock: MockClock, world: MemoryWorld
+) -> None:
+    """I2."""
+    here, there = await pair(world)
+
+    async def mumble(stream: Stream) -> None:
+        for piece in (b"\x03\x2a", b"\x01x", b"\x05\x2a"):
+            await stream.send_all(piece)
+
+    there.handlers[IDENTIFY] = mumble
+    world.connect(here, there)
+    assert "ended within a message" in (await here.wait_event(IdentifyFailed)).reason
+
+
 async def test_whoever_tells_another_key_is_not_believed(
     autojump_clock: MockClock, world: MemoryWorld
 ) -> None:

@@ -14,12 +14,19 @@ import trio
 
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.bus import Subscription
-from p2pnet.core.channel import read_frame
+from p2pnet.core.framing import FrameDecoder
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, boundary
 from p2pnet.core.version import AGENT
 from p2pnet.core.watch import Watch
-from p2pnet.errors import ConnectionLost, EventsMissed, LimitExceeded, P2PError, describe
+from p2pnet.errors import (
+    ConnectionLost,
+    EventsMissed,
+    LimitExceeded,
+    P2PError,
+    ProtocolError,
+    describe,
+)
 from p2pnet.events import (
     AddressObserved,
     ConnectionClosed,
@@ -234,7 +241,7 @@ class IdentifyService:
         return read_observed(message, self._running.peer_id)
 
     async def _ask(self, connection: Connection, acquaintance: Acquaintance) -> None:
-        with boundary(logger, f"identify of {connection.peer_id}"):
+        with boundary(logger, lambda: f"identify of {connection.peer_id}"):
             try:
                 self._learn(connection, await self._exchange(connection), pushed=False)
             except EXPECTED as error:
@@ -384,11 +391,12 @@ async def read_messages(stream: Stream) -> IdentifyMessage:
         ProtocolError: if there is none, or more or larger ones than allowed.
     """
     parts: list[bytes] = []
-    while len(parts) <= MAX_MESSAGES:
-        try:
-            parts.append(
-                await read_frame(stream, max_bytes=MAX_MESSAGE_BYTES, protocol_id=IDENTIFY)
-            )
-        except EOFError:
-            break
+    decoder = FrameDecoder(MAX_MESSAGE_BYTES, IDENTIFY)
+    # Nothing else follows on this stream, so all that is there is read at once.
+    while len(parts) <= MAX_MESSAGES and (data := await stream.receive_some(MAX_MESSAGE_BYTES)):
+        decoder.feed(data)
+        while len(parts) <= MAX_MESSAGES and (part := decoder.next_frame()) is not None:
+            parts.append(part)
+    if not decoder.is_empty and len(parts) <= MAX_MESSAGES:
+        raise ProtocolError(IDENTIFY, "the stream ended within a message")
     return decode_untrusted(parts)
