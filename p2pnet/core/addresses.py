@@ -52,6 +52,7 @@ MAX_ADDRESS_BYTES = 1024
 MAX_COMPONENTS = 16
 KEPT = 1024
 """Answers remembered of one question: of most addresses the same is asked again and again."""
+IP4_CODE, IP6_CODE, TCP_CODE = b"\x04", b"\x29", b"\x06"
 DNS_KINDS = frozenset({"dns", "dns4", "dns6", "dnsaddr"})
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -252,8 +253,12 @@ def circuit_address(relay_address: Multiaddr, target: PeerId | None = None) -> M
 
 @lru_cache(maxsize=KEPT)
 def from_endpoint(endpoint: Endpoint) -> Multiaddr:
-    kind = "ip6" if endpoint.is_ipv6 else "ip4"
-    return Multiaddr(f"/{kind}/{endpoint.host}/tcp/{endpoint.port}")
+    return Multiaddr(_ip_bytes(endpoint.host) + TCP_CODE + endpoint.port.to_bytes(2))
+
+
+def _ip_bytes(host: str) -> bytes:
+    """Encode an IP by hand: by its text it takes ten times as long, for each connection."""
+    return (IP6_CODE if ":" in host else IP4_CODE) + ipaddress.ip_address(host).packed
 
 
 @lru_cache(maxsize=KEPT)

@@ -231,7 +231,7 @@ class Host:
 
     async def _dial(self, peer_id: PeerId, insist: frozenset[Multiaddr]) -> LiveConnection:
         found = [address for finder in self._finders for address in finder(peer_id)]
-        addresses = [*sorted(insist, key=str), *self._swarm.peers.addresses(peer_id), *found]
+        addresses = [*insist, *self._swarm.peers.addresses(peer_id), *found]
         try:
             if not addresses:
                 raise DialError(peer_id, (), NO_ADDRESS)

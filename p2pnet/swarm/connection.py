@@ -56,7 +56,6 @@ class LiveConnection:
         self._inbound: set[MuxedStream] = set()
         self._outbound: set[MuxedStream] = set()
         self._opening = 0
-        self._where = f"{capable.peer_id} at {capable.remote_address}"
         self.ref = ref
         self.is_closed = False
         self.opened_at = trio.current_time()
@@ -67,6 +66,10 @@ class LiveConnection:
     def __repr__(self) -> str:
         kind = "relayed" if self.is_relayed else "direct"
         return f"<Connection {self.ref.number} {kind} to {self._where}>"
+
+    @property
+    def _where(self) -> str:
+        return f"{self._capable.peer_id} at {self._capable.remote_address}"
 
     @property
     def peer_id(self) -> PeerId:
@@ -138,7 +141,7 @@ class LiveConnection:
         handlers.start_soon(self._serve, muxed)
 
     async def _serve(self, muxed: MuxedStream) -> None:
-        with boundary(logger, f"stream of {self._where}"):
+        with boundary(logger, lambda: f"stream of {self._where}"):
             try:
                 protocol_id = await self._answer(muxed)
                 handler = self._handlers.get(protocol_id)
