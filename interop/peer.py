@@ -56,7 +56,9 @@ def make_config(env: Mapping[str, str]) -> HostConfig:
     psk = PreSharedKey.from_file(env["PSK_FILE"]) if env.get("PSK_FILE") else None
     transports: list[Part[Transport]] = [TCP(), WebSocket()]
     if psk is None:
-        transports.append(QUIC_CORES[env.get("QUIC_CORE", "aioquic")])
+        quic = QUIC_CORES[env.get("QUIC_CORE", "aioquic")]
+        is_strict = env.get("QUIC_RETRY", "0") == "1"
+        transports.append(dataclasses.replace(quic, retry_above=0) if is_strict else quic)
     config = choose_preset(env)
     return dataclasses.replace(
         config,

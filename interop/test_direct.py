@@ -65,6 +65,17 @@ async def test_quic_with_the_fast_core(dialer: str, listener: str) -> None:
     check(result, there, "quic")
 
 
+@pytest.mark.parametrize("core", ["aioquic", "qh3"])
+@pytest.mark.parametrize("dialer", ["go", "rust", "js", "p2pnet"])
+async def test_quic_sends_strangers_back_first(dialer: str, core: str) -> None:
+    """Q6: as under a flood; each comes back with its token."""
+    listen = LISTEN["quic"]
+    async with serving("p2pnet", "listen", LISTEN=listen, QUIC_CORE=core, QUIC_RETRY="1") as there:
+        size = str(ECHO_BYTES)
+        result = await dialled(dialer, TARGET=there.addresses[0], ECHO_BYTES=size, QUIC_CORE=core)
+    check(result, there, "quic")
+
+
 @pytest.mark.parametrize(("dialer", "listener"), PAIRS)
 @pytest.mark.parametrize(("transport", "security"), [("tcp", "noise"), ("ws", "tls")])
 async def test_private_network(
