@@ -17,6 +17,8 @@ import time
 from functools import partial
 
 import trio
+from libp2p.host.exceptions import StreamFailure
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.relay.circuit_v2.config import RelayConfig, RelayLimits, RelayRole
 from libp2p.relay.circuit_v2.dcutr import DCUtRProtocol
@@ -34,6 +36,7 @@ SAMPLE = bytes(range(256)) * 4
 LOOK_SECONDS = 0.02
 OBSERVED_SECONDS = 5.0
 ECHO_SECONDS = 15.0
+ECHO_TRIES = 4
 KEPT = 60
 """Of the last lines that its DCUtR logs."""
 
@@ -52,11 +55,10 @@ class Notes(logging.Handler):
 
 def heard() -> Notes:
     notes = Notes()
-    for name in ("relay.circuit_v2", "transport", "network.swarm"):
-        logger = logging.getLogger(f"libp2p.{name}")
-        logger.setLevel(logging.DEBUG)
-        logger.addHandler(notes)
-        logger.propagate = False
+    logger = logging.getLogger("libp2p.relay.circuit_v2.dcutr")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(notes)
+    logger.propagate = False
     return notes
 
 
@@ -121,12 +123,7 @@ class Peer:
                 found = connections(self.host, peer_id)
                 direct = next((each for each in found if not is_relayed(each)), None)
         seconds = trio.current_time() - began
-        if direct is not None:
-            for each in connections(self.host, peer_id):
-                if is_relayed(each):
-                    await each.close()  # So that the echo cannot take the relay.
-        with trio.fail_after(ECHO_SECONDS):
-            echoed = await self.echo(peer_id)
+        echoed = await self.echo_at_last(peer_id, direct=direct is not None)
         return {
             "remote_peer_id": str(peer_id),
             "relayed": direct is None,
@@ -137,8 +134,21 @@ class Peer:
             "error": None,
         }
 
-    async def echo(self, peer_id) -> bytes:
-        channel = Channel(await self.host.new_stream(peer_id, [ECHO]))
+    async def echo_at_last(self, peer_id, *, direct: bool) -> bytes:
+        """Try more than once: a connection may be there a moment before it is of use."""
+        with trio.fail_after(ECHO_SECONDS):
+            for _ in range(ECHO_TRIES - 1):
+                try:
+                    return await self.echo(peer_id, direct=direct)
+                except (StreamFailure, StreamError):
+                    await trio.sleep(1)
+            return await self.echo(peer_id, direct=direct)
+
+    async def echo(self, peer_id, *, direct: bool) -> bytes:
+        stream = await self.host.new_stream(peer_id, [ECHO])
+        if direct and is_relayed(stream.swarm_conn):
+            raise StreamFailure("the stream went over the relay")
+        channel = Channel(stream)
         await channel.send_all(SAMPLE)
         await channel.send_eof()
         data = b""
