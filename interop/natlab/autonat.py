@@ -1,8 +1,9 @@
 """AutoNAT in public and behind NATs: clients, each in a home of its own, ask servers in public.
 
 Runs in a private world (see ``p2pnet.demo.namespaces``). Arguments: cells, each as
-``version:client:server:place``, such as ``v2:p2pnet:go:nat``. For each cell prints what the client
-printed, with the cell, and with the addresses that it is expected to learn about.
+``version:client:server:transport:place``, such as ``v2:p2pnet:go:quic:nat``. For each cell prints
+what the client printed, with the cell, and with the addresses that it is expected to learn about.
+A server is there for both transports; a client listens at, and dials, those of its cell.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Place = Literal["public", "nat"]
 PLACES: Final[dict[str, Place]] = {"public": "public", "nat": "nat"}
 
 PORT: Final = 4001
+TRANSPORTS: Final = {"tcp": f"tcp/{PORT}", "quic": f"udp/{PORT}/quic-v1"}
 CLIENTS_AT_ONCE: Final = 8
 TIMEOUT_SECONDS: Final = 45
 
@@ -42,15 +44,20 @@ class Cell:
     version: str
     client: str
     server: str
+    transport: str
     place: Place
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        version, client, server, place = text.split(":")
-        return cls(version, client, server, PLACES[place])
+        version, client, server, transport, place = text.split(":")
+        return cls(version, client, server, transport, PLACES[place])
 
     def __str__(self) -> str:
-        return f"{self.version}:{self.client}:{self.server}:{self.place}"
+        parts = self.version, self.client, self.server, self.transport, self.place
+        return ":".join(parts)
+
+    def at(self, ip: str) -> str:
+        return multiaddr(ip, self.transport)
 
     @property
     def servers(self) -> int:
@@ -86,10 +93,11 @@ class Locations:
         return partial(self._laboratory.command, host)
 
     def add_server(self, host: str) -> str:
-        """Add a public host; return the multiaddr to listen at."""
+        """Add a public host; return its IP address."""
         self._servers += 1
-        self._laboratory.add_public(host, f"11.0.0.{self._servers}")
-        return tcp(f"11.0.0.{self._servers}")
+        ip = f"11.0.0.{self._servers}"
+        self._laboratory.add_public(host, ip)
+        return ip
 
     def add_client(self, cell: Cell) -> Location:
         """Add a host, public or behind a NAT of its own."""
@@ -98,18 +106,18 @@ class Locations:
         if cell.place == "nat":
             self._laboratory.add_home(f"home of {host}", outside=first)
             self._laboratory.add_host(f"home of {host}", host)
-            return Location(host, (tcp("0.0.0.0"),), (tcp(first),))
+            return Location(host, (cell.at("0.0.0.0"),), (cell.at(first),))
         self._laboratory.add_public(host, first)
         if not cell.has_two_addresses:
-            return Location(host, (tcp(first),), (tcp(first),))
+            return Location(host, (cell.at(first),), (cell.at(first),))
         change = [tool("ip"), "address", "add", f"{second}/16", "dev", "eth0"]
         subprocess.run(self._laboratory.command(host, change), check=True)
-        both = (tcp(first), tcp(second))
+        both = (cell.at(first), cell.at(second))
         return Location(host, both, both)
 
 
-def tcp(ip: str) -> str:
-    return f"/ip4/{ip}/tcp/{PORT}"
+def multiaddr(ip: str, transport: str) -> str:
+    return f"/ip4/{ip}/{TRANSPORTS[transport]}"
 
 
 # ---- servers -----------------------------------------------------------------------------
@@ -119,7 +127,8 @@ class Servers:
     """Those that are running, and why others are not."""
 
     def __init__(self) -> None:
-        self._addresses: dict[tuple[str, str], list[str]] = {}
+        self._running: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        """The IP address and the peer ID of each."""
         self._failures: dict[tuple[str, str], str] = {}
 
     def addresses(self, cell: Cell) -> list[str]:
@@ -127,7 +136,8 @@ class Servers:
         group = (cell.server, cell.version)
         if group in self._failures:
             raise PeerFailed(self._failures[group])
-        return self._addresses[group][: cell.servers]
+        running = self._running[group][: cell.servers]
+        return [f"{cell.at(ip)}/p2p/{peer_id}" for ip, peer_id in running]
 
     async def start(
         self, nursery: trio.Nursery, cells: Iterable[Cell], locations: Locations
@@ -139,11 +149,11 @@ class Servers:
             counts[group] = max(counts.get(group, 0), cell.servers)
         async with trio.open_nursery() as starting:
             for group, count in counts.items():
-                self._addresses[group] = []
+                self._running[group] = []
                 for number in range(count):
                     host = f"{' '.join(group)} server {number}"
-                    listen = locations.add_server(host)
-                    run = partial(self._run, group, placed=locations.place(host), listen=listen)
+                    ip = locations.add_server(host)
+                    run = partial(self._run, group, placed=locations.place(host), ip=ip)
                     starting.start_soon(nursery.start, run)
 
     async def _run(
@@ -151,14 +161,15 @@ class Servers:
         group: tuple[str, str],
         *,
         placed: partial[list[str]],
-        listen: str,
+        ip: str,
         task_status: trio.TaskStatus[None],
     ) -> None:
         kind, version = group
+        listen = ",".join(multiaddr(ip, transport) for transport in TRANSPORTS)
         settings = {"LISTEN": listen, "AUTONAT": f"{version}-server"}
         try:
             async with serving(kind, "listen", placed=placed, **settings) as running:
-                self._addresses[group].append(f"{listen}/p2p/{running.peer_id}")
+                self._running[group].append((ip, running.peer_id))
                 task_status.started()
                 await trio.sleep_forever()
         except PeerFailed as failure:
