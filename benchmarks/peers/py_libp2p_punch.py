@@ -180,6 +180,9 @@ async def main() -> int:
                 line |= await peer.dial()
             except Exception as error:  # noqa: BLE001 - the contract wants it in the line
                 line["error"] = repr(error)
+                if os.environ["ROLE"] == "listen":
+                    print(line["error"], file=sys.stderr, flush=True)
+                    os._exit(1)
             print(json.dumps({**line, "notes": NOTES.lines}), flush=True)
             os._exit(0 if line["error"] is None else 1)
 
