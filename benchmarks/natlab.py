@@ -85,11 +85,24 @@ def missing(chosen: argparse.Namespace, rows: Sequence[Row]) -> list[Place]:
     return found
 
 
+def otherwise(chosen: argparse.Namespace, rows: Sequence[Row]) -> list[Place]:
+    """Give each place where most meetings, or the only one, came out otherwise than expected."""
+    lead: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        lead[row.a, row.b, row.transport] += 1 if row.agrees else -1
+    return [
+        ((ALL_KINDS[a], ALL_KINDS[b]), transport)
+        for (a, b, name), count in lead.items()
+        for transport in chosen.transports
+        if count <= 0 and name == transport
+    ]
+
+
 def work_off(chosen: argparse.Namespace) -> None:
     """Let those meet that have not, until all is done or time is up."""
     file = file_of(chosen.of)
     file.parent.mkdir(parents=True, exist_ok=True)
-    todo = missing(chosen, rows_of(file))
+    todo = (otherwise if chosen.again else missing)(chosen, rows_of(file))
     homes = {kind.name: kind for (a, b), _ in todo for kind in (a, b)}
     count = 0
 
@@ -139,6 +152,7 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--transports", type=transports, default=TRANSPORTS, help="tcp,quic")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="meetings at the same time")
     parser.add_argument("--minutes", type=float, default=1e6, help="then stop; continue later")
+    parser.add_argument("--again", action="store_true", help="once more what was not as expected")
     parser.add_argument("--page", action="store_true", help="write docs/nat-lab.csv and its table")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return parser

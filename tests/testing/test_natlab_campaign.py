@@ -8,7 +8,7 @@ from itertools import combinations_with_replacement, product
 
 import pytest
 
-from benchmarks.natlab import missing, parser_of, wanted
+from benchmarks.natlab import missing, otherwise, parser_of, wanted
 from benchmarks.natlab_cells import LabCell, as_csv, from_csv, read_cells, summarized
 from benchmarks.natlab_page import section
 from benchmarks.natlab_py_libp2p import row_of
@@ -43,6 +43,15 @@ def test_what_is_done_is_not_done_again() -> None:
     once = [("open", "open"), ("open", "carrier"), ("carrier", "carrier")]
     other = [("open", "open"), ("carrier", "open"), ("carrier", "carrier")]
     assert left == [pair for pair in (*once, *other, *once) if pair != ("open", "carrier")]
+
+
+def test_what_came_out_otherwise_is_done_again_until_that_is_the_exception() -> None:
+    options = chosen("--again", "--transports", "tcp")
+    failed = replace(DIRECT, outcome="relayed", seconds=None, reason="no answer")
+    rows = [failed, replace(failed, transport="quic"), RELAYED, DIRECT]
+    ((pair, transport),) = otherwise(options, rows)
+    assert ([kind.name for kind in pair], transport) == (["open", "carrier"], "tcp")
+    assert otherwise(options, [*rows, DIRECT]) == []
 
 
 def test_meetings_of_a_cell_are_put_together() -> None:
