@@ -264,6 +264,14 @@ class CircuitClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class CircuitOffered:
+    """A relay says that a peer calls this host, which takes the call; the peer may be another."""
+
+    peer_id: PeerId
+    relay: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class CircuitNearLimit:
     """A circuit that ends here has used most of what its relay allows, and will be cut."""
 

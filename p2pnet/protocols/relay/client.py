@@ -23,6 +23,7 @@ from p2pnet.core.addresses import (
 )
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary
+from p2pnet.events import CircuitOffered
 from p2pnet.interfaces import Kit, ServiceHost, Stream
 from p2pnet.protocols.relay.channels import stop_channel
 from p2pnet.protocols.relay.choice import Candidate
@@ -229,6 +230,7 @@ class RelayClientService:
                 await channel.send(StopStatus(call.status))
                 return
         self._inbound += 1
+        host.publish(CircuitOffered(call.peer_id, stream.peer_id))
         try:
             with trio.fail_after(self._config.stop_timeout):
                 await channel.send(StopStatus(Status.OK))

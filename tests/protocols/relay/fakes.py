@@ -173,6 +173,7 @@ class FakeConnection:
     live: list[FakeStream] = field(default_factory=list)
     security: str = "/fake"
     muxer: str = "/fake"
+    opened_at: float = field(default_factory=trio.current_time)
 
     @property
     def peer_id(self) -> PeerId:
