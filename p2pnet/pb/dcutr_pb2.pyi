@@ -2,13 +2,13 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HolePunch(_message.Message):
-    __slots__ = ("type", "obs_addrs", "birthday")
+    __slots__ = ("type", "obs_addrs", "birthday", "swift")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNUSED: _ClassVar[HolePunch.Type]
@@ -25,10 +25,19 @@ class HolePunch(_message.Message):
     NONE: HolePunch.Side
     EASY: HolePunch.Side
     HARD: HolePunch.Side
+    class Swift(_message.Message):
+        __slots__ = ("waited", "hidden")
+        WAITED_FIELD_NUMBER: _ClassVar[int]
+        HIDDEN_FIELD_NUMBER: _ClassVar[int]
+        waited: int
+        hidden: int
+        def __init__(self, waited: _Optional[int] = ..., hidden: _Optional[int] = ...) -> None: ...
     TYPE_FIELD_NUMBER: _ClassVar[int]
     OBS_ADDRS_FIELD_NUMBER: _ClassVar[int]
     BIRTHDAY_FIELD_NUMBER: _ClassVar[int]
+    SWIFT_FIELD_NUMBER: _ClassVar[int]
     type: HolePunch.Type
     obs_addrs: _containers.RepeatedScalarFieldContainer[bytes]
     birthday: HolePunch.Side
-    def __init__(self, type: _Optional[_Union[HolePunch.Type, str]] = ..., obs_addrs: _Optional[_Iterable[bytes]] = ..., birthday: _Optional[_Union[HolePunch.Side, str]] = ...) -> None: ...
+    swift: HolePunch.Swift
+    def __init__(self, type: _Optional[_Union[HolePunch.Type, str]] = ..., obs_addrs: _Optional[_Iterable[bytes]] = ..., birthday: _Optional[_Union[HolePunch.Side, str]] = ..., swift: _Optional[_Union[HolePunch.Swift, _Mapping]] = ...) -> None: ...

@@ -103,9 +103,9 @@ async def test_ports_that_others_took_meanwhile_are_left_behind_by_the_next_atte
     await know_their_nats(alice, bob)
     near = Quality(latency=0.0)
     neighbour = world.machine("neighbour", at=alice.site, link=near, families=IPV4_ONLY)
-    with bob.host.subscribe(PunchStarted, HolePunched) as events:
+    with alice.host.subscribe(PunchStarted, HolePunched) as events:
         await call(alice, bob)
-        # Alice has looked when Bob has her answer, and will dial when she has his SYNC.
+        # Alice has looked before she answered, and will dial a quarter of a round trip later.
         assert isinstance(await anext(events), PunchStarted)
         for number in range(TAKEN):
             with trio.move_on_after(0.001):

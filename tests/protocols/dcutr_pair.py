@@ -32,6 +32,8 @@ class Pair:
     """Alice called Bob over a relay, so Bob initiates. Nobody's SYN gets through at first."""
 
     world: MemoryWorld
+    age: float = 60.0
+    """Seconds since the relayed connection opened: with so many there is a SYNC (D26)."""
     alice: MemoryHost = field(init=False)
     bob: MemoryHost = field(init=False)
 
@@ -55,7 +57,10 @@ class Pair:
 
     def arrive(self) -> MemoryConnection:
         """Let Alice call Bob; return Alice's end. She has not identified herself yet."""
-        return self.world.connect(self.alice, self.bob, relay=RELAY, latency=LATENCY)
+        relayed = self.world.connect(self.alice, self.bob, relay=RELAY, latency=LATENCY)
+        for end in (relayed, relayed.other_end):
+            end.opened_at -= self.age
+        return relayed
 
     def identify(self, connection: MemoryConnection, *protocols: str, pushed: bool = False) -> None:
         """Let the host of this end learn which protocols the other has."""

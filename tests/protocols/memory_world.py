@@ -148,6 +148,7 @@ class MemoryConnection:
     """How long it takes to open a stream."""
     security: str = "/memory"
     muxer: str = "/memory"
+    opened_at: float = field(default_factory=trio.current_time)
 
     @property
     def peer_id(self) -> PeerId:
@@ -481,7 +482,10 @@ class MemoryWorld:
         ends = ((dialer, listener, outbound), (listener, dialer, inbound))
         limit = CircuitLimit(seconds=120.0) if relay else None
         for owner, remote, ref in ends:
-            owner.ends[number] = MemoryConnection(ref, owner, remote, latency, limit)
+            end = MemoryConnection(ref, owner, remote, latency, limit)
+            if relayed and owner is dialer:
+                end.opened_at -= latency  # as the last word of a handshake is the dialer's
+            owner.ends[number] = end
         for owner, _, ref in ends:
             owner.publish(ConnectionOpened(ref))
             owner.changed()

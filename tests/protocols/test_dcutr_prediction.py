@@ -14,6 +14,7 @@ from p2pnet.protocols.dcutr.prediction import (
     Forecast,
     Offering,
     Sample,
+    follow_no_rule,
     foresee,
     with_predicted,
 )
@@ -71,6 +72,16 @@ def test_random_ports_hardly_ever_show_a_rule() -> None:
         for _ in range(20_000)
     ]
     assert sum(forecast is not None for forecast in found) <= 1
+
+
+def test_samples_that_follow_no_rule_are_told_from_those_that_are_missing() -> None:
+    """D29."""
+    assert follow_no_rule(seen(2000, 40_000, 9000))
+    assert follow_no_rule([*seen(2000, 2001), *seen(2002, host="11.0.0.2")])
+    assert not follow_no_rule(seen(2000, 40_000))
+    assert not follow_no_rule(seen(2000, 2004, 2002))
+    kept = [Sample("tcp", port, Endpoint(HOST, port)) for port in (2000, 40_000, 9000)]
+    assert not follow_no_rule(kept)
 
 
 @given(PORTS, st.integers(1, MAX_SPREAD), st.integers(1, 4), st.integers(1, 8))

@@ -11,11 +11,11 @@ from trio.testing import MockClock
 
 from p2pnet.core.addresses import Multiaddr, parse
 from p2pnet.core.peer_id import PeerId
-from p2pnet.events import DialPlanned
+from p2pnet.events import CircuitOffered, DialPlanned, NetworkChanged
 from p2pnet.interfaces import Apart, Connection
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.prediction import Forecast
-from p2pnet.protocols.dcutr.sampling import Sampler
+from p2pnet.protocols.dcutr.sampling import RANDOM_SECONDS, Sampler
 from tests.protocols.dcutr_pair import BOB, RELAY
 from tests.protocols.memory_world import MemoryHost, MemoryWorld
 
@@ -32,6 +32,7 @@ class Moving(MemoryHost):
         self.punchable = (parse("/ip4/11.0.0.1/tcp/5000"),)
         self.moving["tcp"] = True
         self.next_port = 5001
+        self.gap = 1
         self.silent = False
 
     def apart(
@@ -49,8 +50,9 @@ class Moving(MemoryHost):
         await trio.sleep(SECONDS)
         if self.silent:
             await trio.sleep_forever()
-        self.next_port += 1
-        return parse(f"/ip4/11.0.0.1/tcp/{self.next_port - 1}")
+        seen = parse(f"/ip4/11.0.0.1/tcp/{self.next_port}")
+        self.next_port += self.gap
+        return seen
 
 
 class Samples(Apart):
@@ -112,6 +114,85 @@ async def test_who_is_about_to_call_over_a_relay_looks_ahead(
     moving.publish(DialPlanned(moving.relay.peer_id, tuple((0.0, parse(a)) for a in plan), ()))
     await trio.sleep(2)
     assert moving.next_port == 5001 + samples
+
+
+async def test_who_is_about_to_be_called_looks_ahead(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D16: So CONNECT need not wait for that."""
+    await moving.start(DCUtR().build(moving.kit))
+    moving.world.connect(moving, moving.relay)
+    caller = moving.world.host(3, BOB).peer_id
+    moving.publish(CircuitOffered(caller, moving.relay.peer_id))
+    await trio.sleep(0.1)
+    moving.world.connect(moving.world.host(3, BOB), moving, relay=RELAY)
+    await trio.sleep(2)
+    assert moving.next_port == 5004
+
+
+async def test_a_nat_without_a_rule_is_not_looked_at_again_for_minutes(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29."""
+    moving.world.connect(moving, moving.relay)
+    moving.gap = 100
+    sampler = Sampler(moving, 2.0)
+    assert await sampler.look() == ()
+    assert moving.next_port == 5301
+    await trio.sleep(RANDOM_SECONDS - 1)
+    assert not sampler.is_of_use
+    began = trio.current_time()
+    assert await sampler.look() == ()
+    assert (moving.next_port, trio.current_time()) == (5301, began)
+    await trio.sleep(1)
+    assert sampler.is_of_use
+    moving.gap = 1
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5303, 1),)
+
+
+async def test_another_network_is_looked_at_at_once(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29."""
+    await moving.start(DCUtR().build(moving.kit))
+    moving.world.connect(moving, moving.relay)
+    moving.gap = 100
+    offered = CircuitOffered(moving.world.host(3, BOB).peer_id, moving.relay.peer_id)
+    for expected in (5301, 5301):
+        moving.publish(offered)
+        await trio.sleep(2)
+        assert moving.next_port == expected
+    moving.publish(NetworkChanged("moved"))
+    moving.publish(offered)
+    await trio.sleep(2)
+    assert moving.next_port == 5601
+
+
+async def test_what_is_found_out_after_a_move_is_of_the_network_before(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29."""
+    moving.world.connect(moving, moving.relay)
+    moving.gap = 100
+    sampler = Sampler(moving, 2.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sampler.look)
+        await trio.sleep(SECONDS / 2)
+        sampler.forget()
+    assert sampler.is_of_use
+    moving.gap = 1
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5303, 1),)
+
+
+async def test_a_look_that_failed_says_nothing_of_the_nat(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29."""
+    moving.world.connect(moving, moving.relay)
+    moving.silent = True
+    sampler = Sampler(moving, 2.0)
+    assert await sampler.look() == ()
+    assert sampler.is_of_use
 
 
 async def test_a_nat_that_leaves_ports_alone_is_not_looked_at(moving: Moving) -> None:

@@ -109,10 +109,28 @@ def test_it_works_in_the_first_attempt_even_if_packets_are_late_or_lost(
 
 
 def test_the_time_runs_while_both_have_the_relayed_connection_and_not_both_a_direct_one() -> None:
-    """A plain dial over TCP: to identify takes 1 round trip, the dial 1, its handshake 1.5."""
+    """Without a SYNC (D27) CONNECT takes 1 round trip, TCP 0.75, its handshake 1.5."""
     for trip in (0.2, 0.1):
-        cell = measure("open", "port-restricted", seed=SEED, link=plain_link(trip)).cell
-        assert cell.virtual_seconds == pytest.approx(3.5 * trip)
+        cell = measure("port-restricted", "firewall", seed=SEED, link=plain_link(trip)).cell
+        assert cell.virtual_seconds == pytest.approx(3.25 * trip)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "transport", "trips"),
+    [
+        ("port-restricted", "port-restricted", "quic", 2.5),
+        ("port-restricted", "symmetric-sequential", "tcp", 3.25),
+        ("port-restricted", "symmetric-sequential", "quic", 2.5),
+        ("address-restricted", "symmetric", "tcp", 3.5),
+        ("address-restricted", "symmetric", "quic", 2.5),
+    ],
+)
+def test_a_direct_connection_takes_so_many_round_trips(
+    a: str, b: str, transport: Punched, trips: float
+) -> None:
+    """D16 D27 D28: To look at the ports of the called one costs nothing more."""
+    cell = measure(a, b, seed=SEED, link=plain_link(0.2), transport=transport).cell
+    assert cell.virtual_seconds == pytest.approx(trips * 0.2, abs=0.01)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

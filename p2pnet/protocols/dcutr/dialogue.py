@@ -11,20 +11,39 @@
         |  dials                                 |
 
 Both begin to dial at about the same moment, and each SYN opens its own NAT for the other's.
+
+Two p2pnet peers do without SYNC in their first attempt (D26, D27)::
+
+    initiator                                  responder
+        | -- CONNECT, waited so long ----------> |   the responder knows the round trip
+        | <-- CONNECT, took so long to answer -- |
+        |  dials                                 |  dials a quarter of it later, over QUIC half
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.errors import ProtocolError
-from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect, HolePunch, Side, Sync
+from p2pnet.protocols.dcutr.messages import (
+    PROTOCOL_ID,
+    Connect,
+    HolePunch,
+    Side,
+    Swift,
+    Sync,
+)
 
 MAX_WAIT = 5.0
 """Seconds the initiator waits after SYNC at most: no relay is that slow, but a liar may be."""
+MAX_AGE = 10.0
+"""Seconds since the relayed connection opened: later its round trip cannot be told from that."""
+MAX_SWIFT_ROUND_TRIP = 1.0
+DISORDER = 0.05
+"""Seconds by which the answer to a CONNECT may seem to be older than the question: jitter."""
 
 
 class Channel(Protocol):
@@ -33,6 +52,16 @@ class Channel(Protocol):
     async def send(self, message: HolePunch, /) -> None: ...
 
     async def receive(self) -> HolePunch: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unsynced:
+    """What two peers agree on that do without SYNC."""
+
+    udp_after: float
+    """Seconds to wait before dialling over UDP: what comes too early is lost for long (D27)."""
+    turned: tuple[str, ...]
+    """The transports over which the roles are the other way round (D28)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +75,8 @@ class Punch:
     """Seconds over the relay."""
     side: Side | None = None
     """What this host does in birthday punching, if both are willing and their NATs fit (D21)."""
+    unsynced: Unsynced | None = None
+    """None if there was a SYNC."""
 
 
 async def initiate(
@@ -54,23 +85,31 @@ async def initiate(
     now: Callable[[], float],
     *,
     ready: Callable[[], Awaitable[None]] | None = None,
+    opened: float | None = None,
 ) -> Punch:
     """Play the side that was called over the relay (D4).
 
-    ``ready`` is waited for before SYNC: until then, nobody punches (D3).
+    ``ready`` is waited for before SYNC: until then, nobody punches (D3). ``opened`` is when the
+    relayed connection was there, if this may be done without SYNC.
 
     Raises:
         ProtocolError: if the remote breaks a rule.
     """
     sent = now()
+    ours = having_waited(ours, None if opened is None else sent - opened)
     await channel.send(ours)
     theirs = await receive_connect(channel)
     round_trip = now() - sent
+    side = side_taken(ours, theirs)
+    if ours.swift is not None and theirs.swift is not None:
+        round_trip = max(round_trip - theirs.swift.waited, 0.0)
+        unsynced = Unsynced(0.0, turned(initiator=ours.swift, responder=theirs.swift))
+        return Punch(theirs.addresses, now(), round_trip, side, unsynced)  # D27
     if ready is not None:
         await ready()
     await channel.send(Sync())
     at = now() + min(round_trip / 2, MAX_WAIT)
-    return Punch(theirs.addresses, at, round_trip, side_taken(ours, theirs))
+    return Punch(theirs.addresses, at, round_trip, side)
 
 
 async def respond(
@@ -79,12 +118,14 @@ async def respond(
     now: Callable[[], float],
     *,
     offered: Callable[[tuple[Multiaddr, ...]], None] = lambda addresses: None,
+    opened: float | None = None,
 ) -> Punch:
     """Play the side that called over the relay (D4).
 
     ``offered`` is told the remote's addresses as soon as they are here. ``ours`` answers them,
     and may take its time: to the initiator that is a part of the round trip, of which it waits
-    for half.
+    for half. ``opened`` is when the relayed connection was there, if this may be done without
+    SYNC.
 
     Raises:
         ProtocolError: if the remote breaks a rule.
@@ -92,9 +133,15 @@ async def respond(
     theirs = await receive_connect(channel)
     offered(theirs.addresses)
     heard = now()
+    known = None if opened is None else round_trip_told(theirs.swift, heard - opened)
     answer = await ours(theirs.addresses)
+    answer = having_waited(answer, None if known is None else now() - heard)
     await channel.send(answer)
     sent = now()
+    if known is not None and theirs.swift is not None and answer.swift is not None:
+        unsynced = Unsynced(known / 4, turned(initiator=theirs.swift, responder=answer.swift))
+        side = side_taken(answer, theirs)
+        return Punch(theirs.addresses, sent + known / 4, known, side, unsynced)  # D27
     match await channel.receive():
         case Sync():
             wait = min((sent - heard) / 2, MAX_WAIT)
@@ -102,6 +149,31 @@ async def respond(
             return Punch(theirs.addresses, at, now() - sent, side_taken(answer, theirs))
         case Connect():
             raise ProtocolError(PROTOCOL_ID, "CONNECT where SYNC was due")
+
+
+def having_waited(ours: Connect, seconds: float | None) -> Connect:
+    """Say how long we waited before CONNECT, or nothing of doing without SYNC (D26)."""
+    if ours.swift is None or seconds is None or seconds > MAX_AGE:
+        return replace(ours, swift=None)
+    return replace(ours, swift=replace(ours.swift, waited=seconds))
+
+
+def round_trip_told(theirs: Swift | None, age: float) -> float | None:
+    """Tell the round trip, as the responder knows it when it hears CONNECT (D26).
+
+    ``age`` is how long we have had the relayed connection: the peer has it half a round trip
+    later, waits as long as it says, and what it sends takes the other half. None if it does not
+    say, or nothing that can be believed.
+    """
+    if theirs is None or theirs.waited > MAX_AGE:
+        return None
+    round_trip = age - theirs.waited
+    return max(round_trip, 0.0) if -DISORDER <= round_trip <= MAX_SWIFT_ROUND_TRIP else None
+
+
+def turned(*, initiator: Swift, responder: Swift) -> tuple[str, ...]:
+    """Return the transports over which only the initiator's dial can come through (D28)."""
+    return tuple(each for each in initiator.hidden if each not in responder.hidden)
 
 
 def side_taken(ours: Connect, theirs: Connect) -> Side | None:

@@ -27,13 +27,16 @@ from p2pnet.core.tasks import EXPECTED, bare_exceptions, boundary
 from p2pnet.errors import ConnectionLost, NegotiationFailed, P2PError, PunchFailed, describe
 from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
 from p2pnet.interfaces import Connection, ServiceHost
-from p2pnet.protocols.dcutr.dialogue import Punch, initiate
+from p2pnet.protocols.dcutr.dialogue import MAX_AGE, Punch, initiate
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
 from p2pnet.protocols.dcutr.policy import CoolDown, gives_way
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
 from p2pnet.protocols.dcutr.sampling import Lookout
 
 logger = logging.getLogger("p2pnet.dcutr")
+
+ANSWER_PATIENCE = 0.05
+"""Seconds: CONNECT is asked for in one flight with identify, and so the answers are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,11 @@ class PlainDial:
 
     identified: trio.Event
     """It waits until the peer has said where it can be dialled, or will not."""
+    patience: float
+    """Seconds that it waits for the peer's CONNECT then: that may make it needless."""
+    answered: trio.Event = field(default_factory=trio.Event)
+    is_needless: bool = False
+    """The same addresses are punched at, at once."""
     began: trio.Event = field(default_factory=trio.Event)
     began_at: float = 0.0
     ended: trio.Event = field(default_factory=trio.Event)
@@ -71,6 +79,11 @@ class Upgrade:
     """True from the first attempt on: the peer knows, or will in a moment."""
     theirs: tuple[Multiaddr, ...] = ()
     """What the peer offered in the attempt before."""
+
+
+def is_fresh(relayed: Connection, now: float) -> bool:
+    """Tell if a conversation there may do without SYNC (D26)."""
+    return now - relayed.opened_at <= MAX_AGE
 
 
 class NotSpoken(P2PError):
@@ -106,6 +119,18 @@ class Initiator:
             if not identified:
                 self._strangers[peer_id] = trio.Event()
             nursery.start_soon(self._keep_upgrading, peer_id, nursery)
+
+    def prepare(self, nursery: trio.Nursery) -> None:
+        """Look ahead when a relay says that somebody calls this host (D16).
+
+        By the time that there is a connection, and CONNECT can be sent, that is done.
+        """
+        if self._puncher.looks_ahead:
+            nursery.start_soon(self._puncher.lookout().look)
+
+    def network_changed(self) -> None:
+        """Forget what was found out of the NAT (D29)."""
+        self._puncher.forget_nat()
 
     def connection_closed(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
         """Begin if a relayed connection is all that is left; end a rest if not even that is."""
@@ -187,7 +212,9 @@ class Initiator:
         """
         began = trio.current_time()
         relayed = self._relayed(peer_id)
-        plain = PlainDial(self._identified(peer_id))
+        identified = self._identified(peer_id)
+        is_asked = not identified.is_set() and relayed is not None and is_fresh(relayed, began)
+        plain = PlainDial(identified, ANSWER_PATIENCE if is_asked else 0.0)
         with trio.CancelScope() as scope:
             upgrade = self._under_way[peer_id] = Upgrade(scope, self._puncher.lookout(), plain)
             try:
@@ -229,6 +256,10 @@ class Initiator:
     async def _dial_plainly(self, peer_id: PeerId, plain: PlainDial) -> None:
         """Dial the peer where it says that it can be dialled, beside the punches (D3)."""
         await plain.identified.wait()
+        with trio.move_on_after(plain.patience):
+            await plain.answered.wait()
+        if plain.is_needless:
+            await trio.sleep(self._persistence.head_start)
         plain.began_at = trio.current_time()
         plain.began.set()
         try:
@@ -238,6 +269,7 @@ class Initiator:
 
     async def _give_head_start(self, plain: PlainDial) -> None:
         """Wait for the plain dial, or the word that there is none, but not for long (D3)."""
+        plain.answered.set()
         seconds = self._persistence.head_start
         with trio.move_on_after(seconds):
             await plain.began.wait()
@@ -277,7 +309,7 @@ class Initiator:
             raise ConnectionLost("the relayed connection ended")
         plain, is_told = upgrade.plain, self._speaks(peer_id)
         try:
-            punch = await self._converse(relayed, ours, plain)
+            punch = await self._converse(relayed, ours, plain, swiftly=attempt == 1)
         except EXPECTED as error:
             told_since = is_told is None and await self._will_tell(peer_id, plain)
             # A refusal may arrive as a reset: CONNECT behind the proposal made no sense there.
@@ -291,7 +323,9 @@ class Initiator:
             return attempt - 1, direct
         return attempt, await self._puncher.punch(peer_id, punch, attempt, initiator=True)
 
-    async def _converse(self, relayed: Connection, ours: Connect, plain: PlainDial) -> Punch:
+    async def _converse(
+        self, relayed: Connection, ours: Connect, plain: PlainDial, *, swiftly: bool
+    ) -> Punch:
         with trio.fail_after(self._persistence.exchange_timeout):
             stream = await relayed.open_stream(PROTOCOL_ID, lazy=True)
             try:
@@ -300,11 +334,15 @@ class Initiator:
                     ours,
                     trio.current_time,
                     ready=partial(self._give_head_start, plain),
+                    opened=relayed.opened_at if swiftly else None,  # D26
                 )
+                plain.is_needless = punch.unsynced is not None
                 await stream.aclose()
             except BaseException:
                 stream.reset()
                 raise
+            finally:
+                plain.answered.set()
             return punch
 
     def _speaks(self, peer_id: PeerId) -> bool | None:

@@ -29,6 +29,21 @@ class Side(Enum):
     """Its ports outside are random, and it opens many."""
 
 
+TRANSPORT_BITS = {"tcp": 1, "udp": 2}
+MICROSECONDS = 1_000_000
+MAX_MICROSECONDS = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Swift:
+    """That the sender does without SYNC, if the other side says so as well (D26)."""
+
+    waited: float
+    """Seconds from when it could have sent CONNECT until it did."""
+    hidden: tuple[str, ...] = ()
+    """The transports, ``tcp`` and ``udp``, over which nobody can tell its next port (D28)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connect:
     """Where the sender may be reached directly."""
@@ -36,6 +51,7 @@ class Connect:
     addresses: tuple[Multiaddr, ...]
     side: Side | None = None
     """What it is willing to do beyond; None if it says nothing of that, as others do."""
+    swift: Swift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +64,13 @@ HolePunch = Connect | Sync
 
 def encode_message(message: HolePunch) -> bytes:
     match message:
-        case Connect(addresses, side):
+        case Connect(addresses, side, swift):
             offered = [encode(address) for address in addresses[:MAX_OFFERED]]
             encoded = pb.HolePunch(type=pb.HolePunch.CONNECT, obs_addrs=offered)
             if side is not None:
                 encoded.birthday = side.value
+            if swift is not None:
+                encoded.swift.CopyFrom(encoded_swift(swift))
         case Sync():
             encoded = pb.HolePunch(type=pb.HolePunch.SYNC)
         case _:
@@ -76,7 +94,8 @@ def decode_untrusted(data: bytes) -> HolePunch:
         raise ProtocolError(PROTOCOL_ID, "message without type")
     match message.type:
         case pb.HolePunch.CONNECT:
-            return Connect(decode_many_untrusted(message.obs_addrs[:MAX_READ]), side_of(message))
+            addresses = decode_many_untrusted(message.obs_addrs[:MAX_READ])
+            return Connect(addresses, side_of(message), swift_of(message))
         case pb.HolePunch.SYNC:
             return Sync()  # D5: addresses in it mean nothing
         case other:
@@ -86,3 +105,18 @@ def decode_untrusted(data: bytes) -> HolePunch:
 def side_of(message: pb.HolePunch) -> Side | None:
     """Return the side, or None if there is none that we know (D21)."""
     return next((side for side in Side if side.value == message.birthday), None)
+
+
+def encoded_swift(swift: Swift) -> pb.HolePunch.Swift:
+    waited = min(max(round(swift.waited * MICROSECONDS), 0), MAX_MICROSECONDS)
+    hidden = sum(bit for name, bit in TRANSPORT_BITS.items() if name in swift.hidden)
+    return pb.HolePunch.Swift(waited=waited, hidden=hidden)
+
+
+def swift_of(message: pb.HolePunch) -> Swift | None:
+    """Return what it says of doing without SYNC, if it does (D26)."""
+    if not message.HasField("swift"):
+        return None
+    told = message.swift
+    hidden = tuple(name for name, bit in TRANSPORT_BITS.items() if told.hidden & bit)
+    return Swift(told.waited / MICROSECONDS, hidden)

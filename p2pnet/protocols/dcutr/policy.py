@@ -123,13 +123,14 @@ def punchable(address: Multiaddr) -> Place | None:
     return place_of(address) if above_ip in PUNCHED else None
 
 
-def role_of(attempt: int, *, initiator: bool) -> Role:
+def role_of(attempt: int, *, initiator: bool, turned: bool = False) -> Role:
     """Tell who plays the dialer on the punched connection: the responder (D9).
 
     From the third attempt on it is the initiator, as in go-libp2p since 0.41; and the
-    responder goes along with that, since two dialers cannot agree on anything.
+    responder goes along with that, since two dialers cannot agree on anything. ``turned`` is
+    what both know to be better the other way round (D28).
     """
-    swapped = attempt >= SWAPPED_ATTEMPT
+    swapped = (attempt >= SWAPPED_ATTEMPT) != turned
     return Role.LISTENER if initiator != swapped else Role.DIALER
 
 

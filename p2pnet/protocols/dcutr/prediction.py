@@ -72,12 +72,25 @@ def foresee(samples: Sequence[Sample], observed: Iterable[Multiaddr]) -> Forecas
     if all(sample.local_port == sample.seen.port for sample in samples):
         # It keeps ports as long as it can, and takes the next ones for further destinations.
         return Forecast(transport, host, max(known), 1)
+    step = step_among(samples)
+    last = max(sample.seen.port for sample in samples)
+    return None if step is None else Forecast(transport, host, last, step)
+
+
+def follow_no_rule(samples: Sequence[Sample]) -> bool:
+    """Tell if it is known that nothing can be foreseen: the samples are there, and differ (D29)."""
+    if len(samples) < SAMPLES or all(each.local_port == each.seen.port for each in samples):
+        return False
+    return len({sample.seen.host for sample in samples}) > 1 or step_among(samples) is None
+
+
+def step_among(samples: Sequence[Sample]) -> int | None:
+    """Return the distance from one port to the next; None if there is no rule."""
     ports = sorted({sample.seen.port for sample in samples})
     gaps = [later - earlier for earlier, later in pairwise(ports)]
     if len(ports) < SAMPLES or sum(gaps) > MAX_SPREAD:
         return None
-    step = min(gaps)
-    return Forecast(transport, host, ports[-1], step) if all(g % step == 0 for g in gaps) else None
+    return min(gaps) if all(gap % min(gaps) == 0 for gap in gaps) else None
 
 
 @dataclass(frozen=True, slots=True)

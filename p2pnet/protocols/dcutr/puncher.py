@@ -28,7 +28,7 @@ from p2pnet.events import AddressesChanged, AddressObserved, PunchStarted
 from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
 from p2pnet.protocols.dcutr.birthday import Birthday, Birthdays
 from p2pnet.protocols.dcutr.budget import TargetBudget
-from p2pnet.protocols.dcutr.dialogue import Punch
+from p2pnet.protocols.dcutr.dialogue import Punch, Unsynced
 from p2pnet.protocols.dcutr.messages import (
     MAX_MESSAGE_BYTES,
     MAX_OFFERED,
@@ -36,6 +36,7 @@ from p2pnet.protocols.dcutr.messages import (
     Connect,
     HolePunch,
     Side,
+    Swift,
     decode_untrusted,
     encode_message,
 )
@@ -47,14 +48,15 @@ from p2pnet.protocols.dcutr.policy import (
     offered,
     patience,
     private,
+    punchable,
     redial_pause,
     role_of,
     share_outside,
     targets,
 )
-from p2pnet.protocols.dcutr.prediction import Offering, with_predicted
+from p2pnet.protocols.dcutr.prediction import Forecast, Offering, with_predicted
 from p2pnet.protocols.dcutr.sampling import Lookout, Sampler
-from p2pnet.protocols.dcutr.witness import be_seen
+from p2pnet.protocols.dcutr.witness import TRANSPORTS, be_seen
 
 STAGGER = 0.001
 """Seconds between two dials: each may move the port of the next one."""
@@ -83,14 +85,30 @@ class Bounds:
 class Effort:
     """The dials of one attempt: when to begin, in which role, how it goes."""
 
-    at: float
-    role: Role
+    punch: Punch
+    attempt: int
+    initiator: bool
     pause: float
     own: tuple[Multiaddr, ...]
     failed: dict[Multiaddr, BaseException] = field(default_factory=dict)
     others: list[BaseException] = field(default_factory=list)
     """Causes that are of no single address."""
     is_over: bool = False
+
+    def role_at(self, place: Multiaddr) -> Role:
+        """Tell in which role a place is dialled (D9, D28)."""
+        turned = self._unsynced is not None and transport_of(place) in self._unsynced.turned
+        return role_of(self.attempt, initiator=self.initiator, turned=turned)
+
+    def begins_at(self, place: Multiaddr) -> float:
+        """Tell when a place is dialled, if it is the first one (D27)."""
+        if self._unsynced is None or transport_of(place) != "udp":
+            return self.punch.at
+        return self.punch.at + self._unsynced.udp_after
+
+    @property
+    def _unsynced(self) -> Unsynced | None:
+        return self.punch.unsynced
 
 
 class Puncher:
@@ -111,6 +129,10 @@ class Puncher:
     def lookout(self) -> Lookout:
         """Return who sees which ports the NAT will give next, for the attempts with a peer."""
         return Lookout(self._sampler, trio.current_time())
+
+    def forget_nat(self) -> None:
+        """Forget which ports the NAT gives: it is another one now (D29)."""
+        self._sampler.forget()
 
     @property
     def looks_ahead(self) -> bool:
@@ -134,7 +156,14 @@ class Puncher:
         offering = Offering(attempt, self._bounds.predicted_ports, maximum)
         others = with_predicted(offered(found), forecasts, offering)
         side = self._birthdays.side(forecasts)
-        return Connect(tuple(dict.fromkeys([*others, *near])), side)
+        swift = Swift(0.0, self._hidden(forecasts))
+        return Connect(tuple(dict.fromkeys([*others, *near])), side, swift)
+
+    def _hidden(self, forecasts: Sequence[Forecast]) -> tuple[str, ...]:
+        """Return the transports over which no peer can know where we dial from (D28)."""
+        foreseen = {forecast.transport for forecast in forecasts}
+        moving = (each for each in TRANSPORTS if self._host.ports_move(each))
+        return tuple(each for each in moving if each not in foreseen)
 
     async def _wait_candidates(self) -> tuple[Multiaddr, ...]:
         await trio.lowlevel.checkpoint()
@@ -209,17 +238,14 @@ class Puncher:
             raise NoPunchAddress("the peer offered no public address")
         every = tuple(dict.fromkeys([*places, *near]))
         self._host.publish(PunchStarted(peer_id, attempt, initiator, every, punch.round_trip))
-        effort = Effort(
-            punch.at,
-            role_of(attempt, initiator=initiator),
-            longest_pause(punch.round_trip, self._bounds.shortest_pause),
-            self._own(),
-        )
+        pause = longest_pause(punch.round_trip, self._bounds.shortest_pause)
+        effort = Effort(punch, attempt, initiator, pause, self._own())
+        spoken_to = [place for place in places if effort.role_at(place) is Role.DIALER]
         direct = None
         side = punch.side if attempt == BIRTHDAY_ATTEMPT else None
         seconds = max(self._bounds.punch_timeout, self._birthdays.seconds if side else 0.0)
         with (
-            self.expecting(places, effort.role, punch.round_trip),
+            self.expecting(spoken_to, punch.round_trip),
             trio.move_on_at(punch.at + seconds) as limit,
         ):
             async with trio.open_nursery() as nursery:
@@ -241,10 +267,10 @@ class Puncher:
         raise PunchFailed(peer_id, [*causes, *effort.others])
 
     def expecting(
-        self, places: Sequence[Multiaddr], role: Role, round_trip: float
+        self, places: Sequence[Multiaddr], round_trip: float
     ) -> AbstractContextManager[None]:
-        """Speak first on what the peer's own dials become here, if that is our role (D15)."""
-        if role is Role.LISTENER:
+        """Speak first on what the peer's own dials become here, where that is our role (D15)."""
+        if not places:
             return nullcontext()
         return self._host.expect_listeners(places, patience=patience(round_trip))
 
@@ -258,7 +284,7 @@ class Puncher:
     async def _celebrate(
         self, peer_id: PeerId, side: Side, places: Sequence[Multiaddr], effort: Effort
     ) -> None:
-        await trio.sleep_until(effort.at)
+        await trio.sleep_until(effort.punch.at)
         await self._birthdays.run(peer_id, side, places, effort.others)
 
     async def _dial_neighbour(self, peer_id: PeerId, place: Multiaddr, effort: Effort) -> None:
@@ -278,13 +304,13 @@ class Puncher:
         A dial that nobody answers is left alone: a socket that keeps sending its SYN is what
         the other side's SYN has to meet.
         """
-        await trio.sleep_until(effort.at + wait)
+        await trio.sleep_until(effort.begins_at(place) + wait)
         for number in range(1 + self._bounds.max_redials):
             began = trio.current_time()
             if effort.is_over or not self._may_dial(place, effort):
                 return
             try:
-                await self._host.dial(peer_id, [place], role=effort.role)
+                await self._host.dial(peer_id, [place], role=effort.role_at(place))
                 return
             except DialError as error:
                 effort.failed[place] = last_cause(error)
@@ -293,6 +319,12 @@ class Puncher:
             # With fixed pauses, two NATs that refuse lock both sides into step.
             pause = redial_pause(number, trio.current_time() - began, effort.pause)
             await trio.sleep(self._jitter(0.0, pause))
+
+
+def transport_of(address: Multiaddr) -> str | None:
+    """Return ``tcp`` or ``udp``; None for what is not punched."""
+    place = punchable(address)
+    return None if place is None else place.protocol
 
 
 def cause_of(place: Multiaddr, effort: Effort) -> BaseException:

@@ -18,7 +18,7 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, boundary
 from p2pnet.errors import LimitExceeded, P2PError, ProtocolError, describe
 from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
-from p2pnet.interfaces import Connection, ServiceHost, Stream
+from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
 from p2pnet.protocols.dcutr.dialogue import Punch, respond
 from p2pnet.protocols.dcutr.initiator import Initiator
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
@@ -113,12 +113,18 @@ class Responder:
 
             def expect(theirs: tuple[Multiaddr, ...]) -> None:
                 # D15: should SYNC be late, the peer's SYN may be here before.
-                places = self._puncher.targets(answer.peer_id, theirs)
-                role = role_of(answer.attempt, initiator=False)
-                until_sync.enter_context(self._puncher.expecting(places, role, ASSUMED_ROUND_TRIP))
+                if role_of(answer.attempt, initiator=False) is Role.DIALER:
+                    places = self._puncher.targets(answer.peer_id, theirs)
+                    expecting = self._puncher.expecting(places, ASSUMED_ROUND_TRIP)
+                    until_sync.enter_context(expecting)
 
-            channel = channel_on(stream)
-            punch = await respond(channel, ours, trio.current_time, offered=expect)
+            punch = await respond(
+                channel_on(stream),
+                ours,
+                trio.current_time,
+                offered=expect,
+                opened=stream.connection.opened_at if answer.attempt == 1 else None,  # D26
+            )
             await stream.aclose()
             return punch
 

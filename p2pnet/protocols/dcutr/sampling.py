@@ -1,4 +1,4 @@
-"""Opens ports only to learn which ones the NAT gives them. Rule: specs/dcutr.md (D16)."""
+"""Opens ports only to learn which ones the NAT gives them. Rules: specs/dcutr.md (D16, D29)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import trio
 from p2pnet.core.addresses import place_of, without_peer
 from p2pnet.core.tasks import boundary
 from p2pnet.interfaces import Apart, Connection, ServiceHost
-from p2pnet.protocols.dcutr.prediction import SAMPLES, Forecast, Sample, foresee
+from p2pnet.protocols.dcutr.prediction import (
+    SAMPLES,
+    Forecast,
+    Sample,
+    follow_no_rule,
+    foresee,
+)
 from p2pnet.protocols.dcutr.witness import TRANSPORTS, Transport, witnesses
 
 logger = logging.getLogger("p2pnet.dcutr")
@@ -19,6 +25,8 @@ logger = logging.getLogger("p2pnet.dcutr")
 FRESH_SECONDS = 5.0
 REUSE_SECONDS = 1.0
 """A crowd of peers is met with what was seen for the first of them."""
+RANDOM_SECONDS = 300.0
+"""A NAT whose ports follow no rule is not looked at again for so long, in the same network."""
 
 
 class Lookout:
@@ -56,11 +64,22 @@ class Sampler:
         self._next = -math.inf
         self._is_blind = False
         """There was nobody to ask, and there may be in a moment."""
+        self._random: dict[Transport, float] = {}
+        """Until when it is known of a transport that nothing can be foreseen (D29)."""
 
     @property
     def is_of_use(self) -> bool:
         """Tell if a look can help."""
-        return any(map(self._host.ports_move, TRANSPORTS))
+        return any(map(self._may_foresee, TRANSPORTS))
+
+    def _may_foresee(self, transport: Transport) -> bool:
+        is_random = trio.current_time() < self._random.get(transport, -math.inf)
+        return self._host.ports_move(transport) is True and not is_random
+
+    def forget(self) -> None:
+        """Forget what was seen: this host is in another network."""
+        self._last, self._next = (), -math.inf
+        self._random = {}
 
     async def look(self) -> tuple[Forecast, ...]:
         """Return how the NAT will go on, for each transport of which that can be told (D16)."""
@@ -68,18 +87,25 @@ class Sampler:
             with trio.move_on_after(self._timeout):
                 async with self._turn:
                     if trio.current_time() >= self._next:
-                        self._is_blind = False
-                        self._last = await self._look_anew()
-                        if not self._is_blind:
-                            self._next = trio.current_time() + REUSE_SECONDS
+                        await self._renew()
                     return self._last
         return ()
+
+    async def _renew(self) -> None:
+        self._is_blind = False
+        known = self._random
+        found = await self._look_anew()
+        if known is not self._random:
+            return  # This host has moved meanwhile, and what was seen is of a NAT that was.
+        self._last = found
+        if not self._is_blind:
+            self._next = trio.current_time() + REUSE_SECONDS
 
     async def _look_anew(self) -> tuple[Forecast, ...]:
         found: list[Forecast] = []
         async with trio.open_nursery() as nursery:
             for transport in TRANSPORTS:
-                if self._host.ports_move(transport):
+                if self._may_foresee(transport):
                     nursery.start_soon(self._look_at, transport, found)
         return tuple(sorted(found, key=lambda forecast: forecast.transport))
 
@@ -89,6 +115,7 @@ class Sampler:
             self._is_blind = True
             return
         samples: list[Sample] = []
+        known = self._random
         with boundary(logger, f"a look at the NAT with {witness.peer_id}"):
             async with self._host.apart(stranger=True) as apart:
                 async with trio.open_nursery() as nursery:
@@ -97,6 +124,9 @@ class Sampler:
                 forecast = foresee(samples, self._host.punch_addresses())
                 if forecast is not None:
                     found.append(forecast)
+                elif follow_no_rule(samples):
+                    # Another dictionary, if it has been forgotten meanwhile.
+                    known[transport] = trio.current_time() + RANDOM_SECONDS
 
     async def _take(self, apart: Apart, witness: Connection, samples: list[Sample]) -> None:
         """Have a port of ours seen that has spoken to nobody."""

@@ -11,11 +11,13 @@ import trio
 from p2pnet.core.bus import Subscription
 from p2pnet.errors import EventsMissed
 from p2pnet.events import (
+    CircuitOffered,
     ConnectionClosed,
     ConnectionOpened,
     ConnectionRef,
     DialPlanned,
     IdentifyFailed,
+    NetworkChanged,
     PeerIdentified,
 )
 from p2pnet.interfaces import Kit, ServiceHost
@@ -26,13 +28,23 @@ from p2pnet.protocols.dcutr.policy import CoolDown
 from p2pnet.protocols.dcutr.puncher import Bounds, Puncher
 from p2pnet.protocols.dcutr.responder import Responder
 
-Heard = DialPlanned | ConnectionOpened | PeerIdentified | IdentifyFailed | ConnectionClosed
+Heard = (
+    DialPlanned
+    | CircuitOffered
+    | ConnectionOpened
+    | PeerIdentified
+    | IdentifyFailed
+    | ConnectionClosed
+    | NetworkChanged
+)
 KINDS: tuple[type[Heard], ...] = (
     DialPlanned,
+    CircuitOffered,
     ConnectionOpened,
     PeerIdentified,
     IdentifyFailed,
     ConnectionClosed,
+    NetworkChanged,
 )
 
 
@@ -166,14 +178,19 @@ async def hear(
 ) -> None:
     initiator, responder = sides
     try:
-        event = await anext(events)
+        react(await anext(events), initiator, responder, nursery)
     except EventsMissed:
         responder.forget_closed()
         begin_with_all(host, initiator, nursery)
-        return
+
+
+def react(event: Heard, initiator: Initiator, responder: Responder, nursery: trio.Nursery) -> None:
+    """Do what an event asks for."""
     match event:
         case DialPlanned(_, plan):
             responder.plan([address for _, address in plan], nursery)
+        case CircuitOffered():
+            initiator.prepare(nursery)
         case ConnectionOpened(ref):
             if ref.is_relayed and not ref.is_inbound:
                 responder.prepare(ref.number, nursery)
@@ -185,6 +202,8 @@ async def hear(
         case PeerIdentified(ref) | IdentifyFailed(ref):
             if is_ours_to_upgrade(ref):
                 initiator.begin(ref.peer_id, nursery, identified=True)
+        case NetworkChanged():
+            initiator.network_changed()
 
 
 def is_ours_to_upgrade(ref: ConnectionRef) -> bool:

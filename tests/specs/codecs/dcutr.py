@@ -12,6 +12,7 @@ from p2pnet.protocols.dcutr.messages import (
     Connect,
     HolePunch,
     Side,
+    Swift,
     Sync,
     decode_untrusted,
     encode_message,
@@ -29,8 +30,10 @@ from tests.specs.forms import Codec, Dialogue, Fields, Toml
 
 def described(message: HolePunch) -> Toml:
     match message:
-        case Connect(addresses, side):
-            told = {} if side is None else {"side": side.name}
+        case Connect(addresses, side, swift):
+            told: dict[str, Toml] = {} if side is None else {"side": side.name}
+            if swift is not None:
+                told["swift"] = {"waited": swift.waited, "hidden": list(swift.hidden)}
             return {"type": "CONNECT", "addresses": [str(each) for each in addresses], **told}
         case Sync():
             return {"type": "SYNC"}
@@ -49,7 +52,10 @@ def message(name: str, given: Fields) -> object:
 
 def connect(texts: list[str], given: Fields) -> Connect:
     side = Side[given["side"]] if "side" in given else None
-    return Connect(tuple(map(parse, texts)), side)
+    swift = None
+    if "swift" in given:
+        swift = Swift(given["swift"]["waited"], tuple(given["swift"]["hidden"]))
+    return Connect(tuple(map(parse, texts)), side, swift)
 
 
 def offers(given: Fields) -> Callable[[tuple[Multiaddr, ...]], Awaitable[Connect]]:
@@ -66,11 +72,15 @@ CODECS = {
 }
 DIALOGUES = {
     "initiate": Dialogue(
-        play=lambda channel, now, given: initiate(channel, connect(given["ours"], given), now),
+        play=lambda channel, now, given: initiate(
+            channel, connect(given["ours"], given), now, opened=given.get("opened")
+        ),
         message=message,
     ),
     "respond": Dialogue(
-        play=lambda channel, now, given: respond(channel, offers(given), now),
+        play=lambda channel, now, given: respond(
+            channel, offers(given), now, opened=given.get("opened")
+        ),
         message=message,
     ),
 }
@@ -121,7 +131,10 @@ FORMS = {
         own=[parse(text) for text in given["own"]],
     ),
     "roles": lambda given: [
-        f"{role_of(attempt, initiator=True).value}, {role_of(attempt, initiator=False).value}"
+        ", ".join(
+            role_of(attempt, initiator=each, turned=given.get("turned", False)).value
+            for each in (True, False)
+        )
         for attempt in given["roles"]
     ],
     "gives_way": lambda given: gives_way(
