@@ -125,23 +125,27 @@ class YamuxConnection:
     async def _read(self, accept: Callable[[MuxedStream], None]) -> None:
         session = self._session
         breathed = 0
-        while True:
-            data = await self._stream.receive_some()
-            if not data:
-                self._receive_end()
-                return
-            events = session.receive(data, trio.current_time())
-            self._writer.heard(len(events))
-            for event in events:
-                if isinstance(event, GoneAway):
-                    self._receive_goodbye(event.code)
-                    return
-                self._dispatch(event, accept)
-            if session.wants_flush:
-                self._writer.kick()
+        # No variable holds what came: while idle, that would keep the last stream in memory.
+        while self._take_in(await self._stream.receive_some(), accept):
             if session.frames - breathed >= FRAMES_PER_CHECKPOINT:
                 breathed = session.frames
                 await trio.lowlevel.checkpoint()
+
+    def _take_in(self, data: bytes | bytearray, accept: Callable[[MuxedStream], None]) -> bool:
+        """Take what came from the remote; False once nothing more will."""
+        if not data:
+            self._receive_end()
+            return False
+        events = self._session.receive(data, trio.current_time())
+        self._writer.heard(len(events))
+        for event in events:
+            if isinstance(event, GoneAway):
+                self._receive_goodbye(event.code)
+                return False
+            self._dispatch(event, accept)
+        if self._session.wants_flush:
+            self._writer.kick()
+        return True
 
     def _receive_end(self) -> None:
         self._is_remote_gone = True
