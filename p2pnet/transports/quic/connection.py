@@ -344,7 +344,7 @@ class QuicConnection:
             await self._attended(lambda: self.is_established)
             if self._error is not None:
                 raise self._error
-            if self._is_over:
+            if not self.is_established:  # Who is in may have left already, as AutoNAT v1 does.
                 raise ConnectionLost("the connection was closed in the handshake")
         except BaseException:
             await self._leave(CONNECTION_REFUSED, is_application=False)
