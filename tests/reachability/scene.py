@@ -18,13 +18,18 @@ from p2pnet.testing.machines import Machine
 from p2pnet.testing.nat import Dependence, NatKind
 from p2pnet.testing.sites import IPV4_ONLY, Router, Site
 from p2pnet.testing.world import World
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.tcp import TCP
 
 PEERS = 5
 PORT = 4001
 LISTEN = f"/ip4/0.0.0.0/tcp/{PORT}"
 LINK = Quality(latency=0.02)
+LISTEN_QUIC = f"/ip4/0.0.0.0/udp/{PORT}/quic-v1"
 SERVER = presets.relay(listen=[LISTEN])
 EDGE = presets.edge(listen=[LISTEN])
+SERVER_QUIC = presets.relay(listen=[LISTEN_QUIC], transports=[QUIC()])
+EDGE_QUIC = presets.edge(listen=[LISTEN_QUIC], transports=[QUIC()])
 FREE, BY_ADDRESS, BY_PORT = Dependence
 
 
@@ -41,17 +46,26 @@ class Scene:
         home: Site | None = None,
         *,
         config: HostConfig = EDGE,
+        server: HostConfig = SERVER,
         peers: int = PEERS,
     ) -> Scene:
         """Start everybody, and connect the host with all the peers."""
         servers = [
-            await world.host(SERVER, f"peer {n}", link=LINK, families=IPV4_ONLY)
+            await world.host(server, f"peer {n}", link=LINK, families=IPV4_ONLY)
             for n in range(peers)
         ]
         host = await world.host(config, "host", at=home, link=LINK, families=IPV4_ONLY)
         scene = cls(world, host, servers)
         await scene.connect()
         return scene
+
+    @classmethod
+    async def over(
+        cls, transport: str, world: World, home: Site | None = None, *, peers: int = PEERS
+    ) -> Scene:
+        """Set up a scene of hosts that speak TCP alone, or QUIC alone (``udp``)."""
+        config, server = (EDGE, SERVER) if transport == "tcp" else (EDGE_QUIC, SERVER_QUIC)
+        return await cls.set_up(world, home, config=config, server=server, peers=peers)
 
     async def connect(self) -> None:
         """Connect the host with all peers that run."""
@@ -73,9 +87,9 @@ class Scene:
         """Tell if somebody gets through to whom the host never spoke: what is true."""
         peer_id = self.host.host.peer_id
         for address in self.host.host.punch_addresses():
-            stranger = await self.world.host(
-                presets.minimal(), f"stranger {next(NUMBERS)}", link=LINK, families=IPV4_ONLY
-            )
+            config = presets.minimal(transports=[TCP(), QUIC()])
+            name = f"stranger {next(NUMBERS)}"
+            stranger = await self.world.host(config, name, link=LINK, families=IPV4_ONLY)
             reached = await reaches(stranger, address, f"{address}/p2p/{peer_id}")
             await stranger.stop()
             if reached:
