@@ -2,7 +2,8 @@
 
 One world for each mapping, filtering and choice of ports: a host that five public peers test all
 the time, connected over TCP and over QUIC. What is printed should be one verdict a line: who can
-dial the host, and what its NAT is called for TCP and for UDP. The last line is JSON.
+dial the host, and what its NAT is called for TCP and for UDP. The last line is JSON. Each change is
+seen, however short. ``--core qh3`` has QUIC spoken by the faster library, at both ends.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -35,13 +36,26 @@ from p2pnet.transports.tcp import TCP
 
 LINK = Quality(latency=0.02)
 SUFFIXES = {"tcp": "tcp/4001", "udp": "udp/4001/quic-v1"}
+CORES = {quic.core: quic for quic in (QUIC(), QUIC(core="qh3"))}
 SETTLING = 30.0
-LOOK_INTERVAL = 1.0
 
 
-def spoken(config: HostConfig, protocols: Sequence[str]) -> HostConfig:
-    """Let a host listen on each of these, TCP or UDP, and skip what costs only time here."""
-    transports: dict[str, Part[Transport]] = {"tcp": TCP(), "udp": QUIC()}
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is looked at, and for how long."""
+
+    nat: NatKind
+    hours: float
+    seed: int
+    protocols: Sequence[str]
+    """TCP, UDP or both."""
+    quic: QUIC
+
+
+def spoken(config: HostConfig, watched: Watched) -> HostConfig:
+    """Let a host listen on each of the protocols, and skip what costs only time here."""
+    protocols = watched.protocols
+    transports: dict[str, Part[Transport]] = {"tcp": TCP(), "udp": watched.quic}
     return replace(
         config,
         security=[Insecure()],
@@ -50,17 +64,17 @@ def spoken(config: HostConfig, protocols: Sequence[str]) -> HostConfig:
     )
 
 
-async def watch(nat: NatKind, hours: float, seed: int, protocols: Sequence[str]) -> list[str]:
+async def watch(watched: Watched) -> list[str]:
     """Return the verdicts that a host comes to, one after the other, with their times."""
-    seconds = hours * 3600
+    seconds, protocols = watched.hours * 3600, watched.protocols
     verdicts: list[str] = []
-    async with World(seed, patience=seconds + 100) as world:
-        server = without_tests_of_its_own(spoken(presets.relay(), protocols))
+    async with World(watched.seed, patience=seconds + 100) as world:
+        server = without_tests_of_its_own(spoken(presets.relay(), watched))
         peers = [
             await world.host(server, f"peer {n}", link=LINK, families=IPV4_ONLY) for n in range(5)
         ]
-        home = world.home(Kind("home", (nat,)), "home", link=LINK)
-        config = spoken(presets.edge(), protocols)
+        home = world.home(Kind("home", (watched.nat,)), "home", link=LINK)
+        config = spoken(presets.edge(), watched)
         machine = await world.host(config, "host", at=home, link=LINK, families=IPV4_ONLY)
         for peer, name in product(peers, protocols):
             address = parse(f"/ip4/{peer.addresses[0]}/{SUFFIXES[name]}")
@@ -73,8 +87,21 @@ async def watch(nat: NatKind, hours: float, seed: int, protocols: Sequence[str])
                 if verdict != said:
                     verdicts.append(f"{trio.current_time():.0f} s: {verdict}")
                     said = verdict
-                await trio.sleep(LOOK_INTERVAL)
+                await something_else(machine.host)
     return verdicts
+
+
+async def something_else(host: Host) -> None:
+    """Wait until a host believes anything else of itself, or of its NAT."""
+    reachability, nat = host.reachability.value, host.nat.value
+    async with trio.open_nursery() as nursery:
+
+        async def wait(change: Awaitable[object]) -> None:
+            await change
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait, host.reachability.wait_for(lambda value: value != reachability))
+        nursery.start_soon(wait, host.nat.wait_for(lambda value: value != nat))
 
 
 def without_tests_of_its_own(config: HostConfig) -> HostConfig:
@@ -102,6 +129,7 @@ def main() -> None:
     choices = [each.value for each in PortChoice]
     parser.add_argument("--ports", choices=choices, action="append", help="only this; repeatable")
     parser.add_argument("--transport", choices=list(SUFFIXES), action="append", help="only this")
+    parser.add_argument("--core", choices=list(CORES), default="aioquic", help="of QUIC")
     chosen = parser.parse_args()
     protocols = chosen.transport or list(SUFFIXES)
     found: dict[str, list[str]] = {}
@@ -112,7 +140,8 @@ def main() -> None:
         nat = NatKind(mapping=mapping, filtering=filtering, ports=port_choice)
         name = f"{mapping.value} mapping, {filtering.value} filtering, {port_choice.value} ports"
         began = time.perf_counter()
-        found[name] = run(partial(watch, nat, chosen.hours, chosen.seed, protocols))
+        watched = Watched(nat, chosen.hours, chosen.seed, protocols, CORES[chosen.core])
+        found[name] = run(partial(watch, watched))
         print(f"{name}: {', '.join(found[name])} ({time.perf_counter() - began:.0f} s)", flush=True)
     print(json.dumps(found))
 
