@@ -13,9 +13,10 @@ from p2pnet.events import StreamMoved
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.relay import RelayServer
 from p2pnet.protocols.resume import Resume
+from p2pnet.protocols.resume.stream import ResumableStream
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
-from tests.network.resuming import BULK, Arrival, bulk, put_resuming, send_paced
+from tests.network.resuming import BULK, CHUNK, Arrival, bulk, put_resuming, send_paced
 from tests.network.scene import NEAR, call, direct, put_relay
 
 MIB = 1 << 20
@@ -147,6 +148,55 @@ async def test_a_transfer_outlives_the_limit_of_many_circuits(world: World) -> N
         await stream.send_eof()
         await arrival.complete(data, within=300)
         assert len(moves.take_waiting()) >= len(data) // 131_072
+    await stream.aclose()
+    await nothing_left(alice, bob)
+
+
+@pytest.mark.parametrize("opener", ["alice", "bob"])
+@pytest.mark.parametrize(
+    "limits",
+    [RelayServer(circuit_bytes=MIB), RelayServer(circuit_bytes=64 * MIB, circuit_seconds=15)],
+    ids=["bytes", "seconds"],
+)
+async def test_nothing_stands_still_when_a_circuit_has_had_its_share(
+    world: World, limits: RelayServer, opener: str
+) -> None:
+    """RS21: alice has called, and the stream is her own or the other's."""
+    relay, alice, bob = await put_two(world, "symmetric", limits)
+    one, other = (alice, bob) if opener == "alice" else (bob, alice)
+    arrival, data, seconds = Arrival(), bulk(4 * MIB), 40.0
+    other.host.handle(BULK, arrival.receive)
+    await call(alice, bob)
+    await trio.sleep(1)
+    with one.host.subscribe(StreamMoved) as moves:
+        stream = await one.host.open_stream(other.host.peer_id, BULK, limited="allow")
+        assert stream.connection.is_inbound is (one is bob)
+        await send_paced(stream, data, seconds=seconds)
+        await arrival.complete(data, within=10)
+        assert len(moves.take_waiting()) >= 3
+    between_two_pieces = seconds / (len(data) / CHUNK)
+    assert arrival.longest_stall() < between_two_pieces + ROUND_TRIP + 0.05
+    await trio.sleep(12)
+    statistics = relay.host.service(RelayServer).statistics()
+    assert statistics.circuits <= 1, "the others were closed when the stream had left them"
+    await stream.aclose()
+    await nothing_left(alice, bob)
+
+
+async def test_a_quiet_stream_always_has_a_circuit(world: World) -> None:
+    """RS21: the time of one is over before that of the next, though nothing is said."""
+    relay, alice, bob = await put_two(world, "symmetric", RelayServer(circuit_seconds=15))
+    arrival = Arrival()
+    stream = await open_bulk(alice, bob, arrival)
+    await stream.send_all(b"hello")
+    await trio.sleep(1)
+    assert isinstance(stream, ResumableStream)
+    for _ in range(1000):
+        await trio.sleep(0.1)
+        assert stream.machine.current is not None
+    assert relay.host.service(RelayServer).statistics().circuits_opened <= 9
+    await stream.send_eof()
+    await arrival.complete(b"hello", within=10)
     await stream.aclose()
     await nothing_left(alice, bob)
 

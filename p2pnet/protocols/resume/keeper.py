@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
+from p2pnet.core.addresses import without_peer
 from p2pnet.core.tasks import EXPECTED, boundary, close_at_once
 from p2pnet.errors import P2PError, describe
 from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.resume.carrier import Carrier
 from p2pnet.protocols.resume.messages import PROTOCOL_ID, Ask, Decoder, Refuse, encode
 from p2pnet.protocols.resume.policy import pause, rank
-from p2pnet.protocols.resume.stream import ResumableStream, lost
+from p2pnet.protocols.resume.stream import LINGER, ResumableStream, lost
 
 logger = logging.getLogger("p2pnet.resume")
+
+FAREWELLS = 6
+"""How often, each LINGER seconds, it is looked if a circuit that was left can be closed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -28,6 +33,12 @@ class Entry:
     """Where the responder asked it to move."""
     avoided: set[int] = field(default_factory=set)
     """Connections on which it could not move; the numbers of those that still live."""
+    leaves: Connection | None = None
+    """A circuit that is about to be cut."""
+    renewed: int = -1
+    """What had come and gone when it last left one."""
+    dialled: trio.Event | None = None
+    """Set once the next circuit is there, or will not be; None if none was ever dialled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,38 @@ class Keeper:
         fit = [c for c in there if c.ref.number not in entry.avoided]
         return max(fit, key=rank, default=None)
 
+    # ---- circuits that are about to be cut -----------------------------------------------
+
+    async def renew(
+        self, connection: Connection, entries: Sequence[Entry], *, is_lasting: bool
+    ) -> None:
+        """Dial the next circuit while one still carries, and have its streams move there (RS21)."""
+        due = [entry for entry in entries if is_lasting or entry.stream.progress > entry.renewed]
+        if not due:
+            return
+        dialled = trio.Event()
+        for entry in due:
+            entry.renewed, entry.dialled = entry.stream.progress, dialled
+        peer_id, address = connection.peer_id, without_peer(connection.remote_address)
+        with boundary(logger, f"the next circuit to {peer_id}"):
+            try:
+                with trio.fail_after(self._patience.move):
+                    fresh = await self._host.dial(peer_id, [address])
+            finally:
+                dialled.set()
+            for entry in due:
+                if entry.stream.machine.is_opener and entry.stream.connection is connection:
+                    entry.asked = fresh
+                    entry.stream.stir()
+            with trio.fail_after(self._patience.move):
+                for entry in due:
+                    await entry.stream.wait_until(partial(entry.stream.is_off, connection))
+            for _ in range(FAREWELLS):
+                await trio.sleep(LINGER)
+                if not connection.streams:
+                    await connection.aclose()
+                    return
+
     # ---- the opener ----------------------------------------------------------------------
 
     async def _improve(self, entry: Entry) -> None:
@@ -134,6 +177,8 @@ class Keeper:
             )
 
     async def _connection(self, entry: Entry) -> Connection | None:
+        if entry.dialled is not None:
+            await entry.dialled.wait()  # RS21: that was begun before the circuit was cut.
         asked, entry.asked = entry.asked, None
         if asked is not None and not asked.is_closed:
             return asked

@@ -9,13 +9,14 @@ from functools import partial
 
 import trio
 
-from p2pnet.core.addresses import ip_of
+from p2pnet.core.addresses import circuit_of, ip_of
 from p2pnet.core.bus import Subscription
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary
 from p2pnet.errors import EventsMissed, ProtocolError
 from p2pnet.events import (
+    CircuitNearLimit,
     ConnectionClosed,
     ConnectionOpened,
     IdentifyFailed,
@@ -41,7 +42,7 @@ from p2pnet.protocols.resume.messages import (
     encode,
 )
 from p2pnet.protocols.resume.policy import Budget, Tokens, may_move
-from p2pnet.protocols.resume.stream import ResumableStream
+from p2pnet.protocols.resume.stream import LASTING, ResumableStream
 
 logger = logging.getLogger("p2pnet.resume")
 
@@ -49,8 +50,16 @@ FIRST_WINDOW = 262_144
 FULL_SECONDS = 60.0
 """How long a peer that refused a stream as one too many is opened plain ones."""
 IDENTIFY = "/ipfs/id/1.0.0"
-Heard = ConnectionOpened | ConnectionClosed | PeerIdentified | IdentifyFailed | NetworkChanged
+Heard = (
+    CircuitNearLimit
+    | ConnectionOpened
+    | ConnectionClosed
+    | PeerIdentified
+    | IdentifyFailed
+    | NetworkChanged
+)
 KINDS: tuple[type[Heard], ...] = (
+    CircuitNearLimit,
     ConnectionOpened,
     ConnectionClosed,
     PeerIdentified,
@@ -187,9 +196,12 @@ class ResumeService:
                 self._unidentified.add(ref.number)
             case ConnectionOpened() | ConnectionClosed():
                 self._unidentified.discard(event.connection.number)
+                self._go_on(self._host.connection(event.connection.number))
                 for entry in tuple(self._entries.values()):
                     if entry.stream.peer_id == event.connection.peer_id:
                         entry.stream.stir()
+            case CircuitNearLimit():
+                self._renew(event)
             case NetworkChanged():
                 await self._close_dead()
         self._changes.unpark_all()
@@ -198,6 +210,32 @@ class ResumeService:
         for entry in tuple(self._entries.values()):
             entry.stream.stir()
         self._changes.unpark_all()
+
+    def _renew(self, event: CircuitNearLimit) -> None:
+        """Leave the circuits to a peer before their relay cuts them (RS21)."""
+        is_lasting = event.limit == "seconds" and event.used >= LASTING
+        over: dict[Connection, list[Entry]] = {}
+        for entry in self._entries.values():
+            connection = entry.stream.connection
+            if entry.stream.peer_id == event.peer_id and runs_over(connection, event.relay):
+                over.setdefault(connection, []).append(entry)
+        for connection, entries in over.items():
+            for entry in entries:
+                entry.leaves = connection
+            if not connection.is_inbound:
+                renew = partial(self._keeper.renew, is_lasting=is_lasting)
+                self._handling.start_soon(renew, connection, entries)
+
+    def _go_on(self, fresh: Connection | None) -> None:
+        """Move what is about to leave its circuit to one that the peer has dialled (RS21)."""
+        if fresh is None or not (fresh.is_relayed and fresh.is_inbound):
+            return
+        for entry in self._entries.values():
+            stream, leaves = entry.stream, entry.leaves
+            if stream.peer_id != fresh.peer_id or leaves is None or leaves.is_closed:
+                continue
+            if stream.machine.is_opener and leaves is stream.connection:
+                entry.asked, entry.leaves = fresh, None
 
     async def _close_dead(self) -> None:
         """Close connections from addresses that this machine no longer has (RS16)."""
@@ -368,6 +406,13 @@ class ResumeService:
         if ask.number >= machine.number:  # RS13
             entry.asked = muxed.connection
             entry.stream.stir()
+
+
+def runs_over(connection: Connection, relay: PeerId) -> bool:
+    """Tell if a connection is a limited circuit through a relay."""
+    if connection.is_closed or not connection.is_limited:
+        return False
+    return circuit_of(connection.remote_address).relay == relay
 
 
 async def read_first(muxed: Stream, decoder: Decoder) -> Frame:

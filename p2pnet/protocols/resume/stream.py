@@ -98,8 +98,7 @@ class ResumableStream(Stream):
 
     def _note_loss(self) -> None:
         """See if the last carrier was of any use (RS20)."""
-        now, machine = trio.current_time(), self.machine
-        progress = machine.is_accepted + machine.sending.base + machine.receiving.received
+        now, progress = trio.current_time(), self.progress
         if progress > self._progress or now - self._carried_at >= LASTING:
             self.left_alone_at, self.fruitless = now, 0
         else:
@@ -135,6 +134,16 @@ class ResumableStream(Stream):
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             await self._changes.park()
+
+    @property
+    def progress(self) -> int:
+        """How much has arrived so far, at either end."""
+        machine = self.machine
+        return machine.is_accepted + machine.sending.base + machine.receiving.received
+
+    def is_off(self, connection: Connection) -> bool:
+        """Tell if nothing of it runs over a connection any more."""
+        return connection not in self._connections.values()
 
     @property
     def is_closed(self) -> bool:
