@@ -19,7 +19,7 @@ from p2pnet.commands.checkup import (
 )
 from p2pnet.commands.output import Field, Output
 from p2pnet.connectivity.causes import Cause
-from p2pnet.connectivity.explain import TESTING
+from p2pnet.connectivity.explain import can_test
 from p2pnet.connectivity.nat import Filtering
 from p2pnet.connectivity.probing import NatProbing
 from p2pnet.core.addresses import Endpoint, parse, peer_id_of
@@ -138,7 +138,7 @@ def is_settled(host: Host, report: Report) -> bool:
     if unanswered:
         return False
     has_testers = any(
-        not TESTING.isdisjoint(host.peers.protocols(connection.peer_id) or ())
+        can_test(connection.ref, host.peers.protocols(connection.peer_id) or ())
         for connection in host.connections()
     )
     if is_probing(host):

@@ -5,7 +5,7 @@ Rules: specs/reachability.md (V20 to V23). The first finding is the one to act u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -34,7 +34,7 @@ from p2pnet.events import (
 
 DCUTR = "/libp2p/dcutr"
 TESTING = frozenset({"/libp2p/autonat/2/dial-request", "/libp2p/autonat/1.0.0"})
-"""Who serves one of these can be asked to dial back."""
+"""Who serves one of these can be asked to dial back, if it is somewhere else."""
 PUNCH_SECONDS = 30.0
 """In so many a peer that was called over a relay has begun to punch, if it can."""
 UNTRIED = frozenset({Cause.RESTING, Cause.UNSUPPORTED, Cause.LEFT_OUT})
@@ -217,9 +217,16 @@ def open_questions(situation: Situation) -> Iterator[Finding]:
     if not situation.connections or situation.reachability is not Reachability.UNKNOWN:
         return
     if situation.testers:
-        yield Finding(Cause.TESTING, f"by {situation.testers} peers that can")
+        peers = "one peer that can" if situation.testers == 1 else f"{situation.testers} that can"
+        yield Finding(Cause.TESTING, f"by {peers}")
     else:
         yield Finding(Cause.NOT_TESTED, f"of {len(situation.connections)} connections, none")
+
+
+def can_test(connection: ConnectionRef, protocols: Collection[str]) -> bool:
+    """Tell if a peer can be asked to dial back: one in our own network sees nothing (V20)."""
+    is_elsewhere = not connection.is_relayed and scope(connection.remote_address) is Scope.PUBLIC
+    return is_elsewhere and not TESTING.isdisjoint(protocols)
 
 
 def described(known: KnownAddress) -> str:

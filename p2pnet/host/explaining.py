@@ -6,10 +6,10 @@ import trio
 
 from p2pnet.connectivity.explain import (
     DCUTR,
-    TESTING,
     Acquaintance,
     Explanation,
     Situation,
+    can_test,
     explain_host,
     explain_peer,
 )
@@ -64,7 +64,7 @@ class Explaining:
 
     def _situation(self) -> Situation:
         refs = tuple(connection.ref for connection in self._swarm.connections())
-        spoken = {ref.peer_id: self._swarm.peers.protocols(ref.peer_id) or () for ref in refs}
+        spoken = self._swarm.peers.protocols
         return Situation(
             now=self._now(),
             interfaces=self._advertising.interfaces,
@@ -72,7 +72,7 @@ class Explaining:
             nat=self._advertising.nat.value,
             reachability=self._advertising.reachability.value,
             connections=refs,
-            testers=sum(not TESTING.isdisjoint(protocols) for protocols in spoken.values()),
+            testers=len({r.peer_id for r in refs if can_test(r, spoken(r.peer_id) or ())}),
             speaks_dcutr=DCUTR in self._swarm.handlers,
             can_punch=bool(self._advertising.punch_addresses()),
             has_relay=bool(self._journal.reservations),

@@ -11,13 +11,14 @@ from p2pnet.connectivity.causes import Cause
 from p2pnet.connectivity.explain import Explanation
 from p2pnet.core.addresses import Endpoint, from_endpoint
 from p2pnet.interfaces import Kit, ServiceHost, Stream
+from p2pnet.protocols.autonat import AutoNATServer
 from p2pnet.protocols.relay import RelayServer
 from p2pnet.protocols.relay.channels import hop_channel
 from p2pnet.protocols.relay.messages import HOP, HopStatus, Status
 from p2pnet.testing.kinds import KINDS, PORT_RESTRICTED
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.nat import Dependence, NatKind
-from p2pnet.testing.sites import CARRIER_LAN, IPV6, Families, RouterSetup, Site
+from p2pnet.testing.sites import CARRIER_LAN, IPV4_ONLY, IPV6, Families, RouterSetup, Site
 from p2pnet.testing.world import World
 from tests.connectivity.fault_scene import (
     bare,
@@ -207,6 +208,17 @@ async def symmetric_nat_that_maps_behind_a_firewall(world: World) -> Explanation
 async def nobody_can_test(world: World) -> Explanation:
     machine = await put_edge(world, "edge", await put_relay(world))
     await reserved(machine)
+    await trio.sleep(LONG)
+    return machine.host.explain()
+
+
+@fault(Cause.NOT_TESTED)
+async def who_could_test_is_in_the_same_network(world: World) -> Explanation:
+    home = world.home("port-restricted", "home")
+    config = bare(presets.minimal(listen=presets.RELAY_PORTS), AutoNATServer())
+    tester = await world.host(config, "tester", at=home, families=IPV4_ONLY)
+    machine = await put_edge(world, "edge", at=home, config=presets.edge(), families=IPV4_ONLY)
+    await machine.host.connect(tester.address)
     await trio.sleep(LONG)
     return machine.host.explain()
 
