@@ -382,8 +382,9 @@ async def test_a_remote_that_hangs_up_in_the_handshake_is_said_so(role: Role) ->
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_garbage_after_any_part_of_a_handshake_ends_it_with_a_typed_error(
-    role: Role, autojump_clock: trio.testing.MockClock
+@pytest.mark.parametrize(("step", "garbage"), [(7, 0), (13, 4000)], ids=["cut", "garbage"])
+async def test_a_handshake_cut_anywhere_and_garbage_behind_it_is_a_typed_error(
+    role: Role, step: int, garbage: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     """T15: nothing is left open."""
     genuine = (Tap(stream) for stream in trio.testing.memory_stream_pair())
@@ -391,9 +392,9 @@ async def test_garbage_after_any_part_of_a_handshake_ends_it_with_a_typed_error(
     await secure_both(taps[Role.DIALER], taps[Role.LISTENER])
     opposite = Role.LISTENER if role is Role.DIALER else Role.DIALER
     said = b"".join(taps[opposite].sent)
-    for at in range(0, len(said), 13):
+    for at in range(0, len(said), step):
         one, other = trio.testing.memory_stream_pair()
-        await other.send_all(said[:at] + os.urandom(4000))
+        await other.send_all(said[:at] + os.urandom(garbage))
         await other.send_eof()
         with pytest.raises((SecurityError, ProtocolError)):
             await OURS.secure(one, role, expected=None, muxers=())
