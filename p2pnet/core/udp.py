@@ -68,18 +68,24 @@ class UdpSocket:
     async def send_many(
         self, datagrams: Sequence[bytes], remote: Endpoint, *, source: str = ""
     ) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        gone = self.send_now(datagrams, remote, source=source)
+        while gone < len(datagrams):
+            await trio.lowlevel.wait_writable(self._sock)
+            gone += self.send_now(datagrams[gone:], remote, source=source)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def send_now(self, datagrams: Sequence[bytes], remote: Endpoint, *, source: str = "") -> int:
+        """Do as ``send_many`` does, but without waiting; return how many have gone."""
         self._check_open()
-        batches = self._bulk()
-        waiting = list(batches.trains(datagrams))
-        while waiting:
-            self._check_open()
-            try:
-                batches.send(waiting[0], remote, source)
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._sock)
-            else:
-                waiting.pop(0)
+        batches, gone = self._bulk(), 0
+        try:
+            for train in batches.trains(datagrams):
+                batches.send(train, remote, source)
+                gone += len(train)
+        except BlockingIOError:
+            return gone
+        return gone
 
     async def receive(self) -> tuple[bytes, Endpoint]:
         await trio.lowlevel.checkpoint()
@@ -98,9 +104,12 @@ class UdpSocket:
                 return data, endpoint_of(name)
 
     async def receive_many(self) -> Sequence[Arrival]:
-        await trio.lowlevel.checkpoint()
         self._check_open()
         batches = self._bulk()
+        if batches.is_drained:
+            await trio.lowlevel.wait_readable(self._sock)
+        else:
+            await trio.lowlevel.checkpoint()
         while True:
             self._check_open()
             arrivals = batches.receive(self.local)
@@ -137,6 +146,8 @@ class Batches:
         self._sock = sock
         self._is_ipv6 = sock.family == socket.AF_INET6
         self._can_send_trains = IS_LINUX
+        self.is_drained = False
+        """True if there was nothing more to be received the last time."""
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             self._try_option(socket.SOL_SOCKET, option, WANTED_BUFFER_BYTES)
         if not IS_LINUX:
@@ -211,10 +222,12 @@ class Batches:
     def receive(self, local: Endpoint) -> list[Arrival]:
         """Take what is there; nothing if nothing is."""
         arrivals: list[Arrival] = []
+        self.is_drained = False
         for _ in range(MAX_RECEIVED_AT_ONCE):
             try:
                 data, ancillary, _, name = self._sock.recvmsg(MAX_DATAGRAM_BYTES, ANCILLARY_BYTES)
             except BlockingIOError:
+                self.is_drained = True
                 break
             except OSError:
                 continue  # An earlier datagram found nobody: not our concern.
