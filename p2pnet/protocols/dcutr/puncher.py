@@ -253,9 +253,7 @@ class Puncher:
                     nursery.start_soon(self._celebrate, peer_id, side, places, effort)
                 for place in near:
                     nursery.start_soon(self._dial_neighbour, peer_id, place, effort)
-                for number, place in enumerate(places):
-                    wait = number * STAGGER  # D18
-                    nursery.start_soon(self._keep_dialling, peer_id, place, effort, wait)
+                nursery.start_soon(self._begin, peer_id, places, effort, nursery)
                 direct = await self._host.wait_direct(peer_id)
                 # Had each side several handshakes under way and kept another one, both
                 # would be cancelled. So they may end, but nothing new begins.
@@ -296,15 +294,24 @@ class Puncher:
         except DialError as error:
             effort.failed.setdefault(place, last_cause(error))
 
-    async def _keep_dialling(
-        self, peer_id: PeerId, place: Multiaddr, effort: Effort, wait: float
+    async def _begin(
+        self, peer_id: PeerId, places: Sequence[Multiaddr], effort: Effort, nursery: trio.Nursery
     ) -> None:
+        """Dial all, one after the other (D18).
+
+        Not each at a time of its own: those that are late would all begin at once, in any order.
+        """
+        for place in sorted(places, key=effort.begins_at):
+            await trio.sleep_until(effort.begins_at(place))
+            nursery.start_soon(self._keep_dialling, peer_id, place, effort)
+            await trio.sleep(STAGGER)
+
+    async def _keep_dialling(self, peer_id: PeerId, place: Multiaddr, effort: Effort) -> None:
         """Dial one address; when refused, again, after a random pause (D10).
 
         A dial that nobody answers is left alone: a socket that keeps sending its SYN is what
         the other side's SYN has to meet.
         """
-        await trio.sleep_until(effort.begins_at(place) + wait)
         for number in range(1 + self._bounds.max_redials):
             began = trio.current_time()
             if effort.is_over or not self._may_dial(place, effort):
