@@ -21,6 +21,10 @@ where they were stopped. The figures of each cell are in [nat-lab.csv](nat-lab.c
 `python -m interop.natlab matrix` does it once; `make interop` runs two pairs of each kind.
 
 **Run so far:** {runs}.
+
+Time is real, so a machine that is busy with other work shows: a look at the NAT's ports (D16) is
+given up after 2 s, and a meeting after 90 s. Each run counts; with `--again` those that came out
+otherwise than theory says meet once more.
 """
 
 COLUMNS = """\
@@ -31,9 +35,17 @@ COLUMNS = """\
 BESIDE = """\
 ### Beside py-libp2p
 
-{name}, set up as its own program for libp2p's hole-punch tests does it, over a relay of p2pnet; who
-is called begins at once. Runs that ended direct, of all, p2pnet / py-libp2p; `-` was not run. Rows
-call, columns are called; in cells in *italics* theory sees no way.
+{name}, set up as its own program for libp2p's hole-punch tests does it, over a relay of p2pnet,
+with what helps it most: who is called begins at once, and the two listen at different ports, as it
+dials private addresses, too, which are the same in all homes. Runs that ended direct, of all,
+p2pnet / py-libp2p; `-` was not run. Rows call, columns are called; in *italics*: no way there.
+
+Its `relay/circuit_v2/dcutr.py` tells why it is so. `_get_observed_addrs` offers the public address
+at which the relay sees it, with the port that it *listens* at: that is right where a NAT keeps
+ports, and wrong where it takes others (`port-restricted-random`, `carrier`, `symmetric`). It does
+so for TCP alone; a host that listens by QUIC offers its private addresses, dials from fresh sockets
+(`transport/quic/transport.py`), and cannot take the listener's role in a punch
+(`dial_addr_as_responder` in `network/swarm.py`). So over QUIC a public host is all that it reaches.
 """
 
 

@@ -60,10 +60,12 @@ STEP: Final = 3
 """In the sample each kind calls the third behind it; neighbours are much alike."""
 AT_ONCE: Final = 6
 PUNCH_SECONDS: Final = 3.0
+LEARNS_NAT_SECONDS: Final = 10.0
+"""At most: where UDP is blocked, a host that listens by QUIC never learns it."""
 KNOWS_NAT_SECONDS: Final = 4.0
 """For a NAT whose ports are to be predicted, once it is known: they move before."""
-CELL_SECONDS: Final = 60.0
-READY_SECONDS: Final = 20.0
+CELL_SECONDS: Final = 90.0
+READY_SECONDS: Final = 40.0
 
 
 Place = tuple[tuple[Kind, Kind], Punched]
@@ -280,7 +282,7 @@ async def reserved(host: Host) -> None:
     await host.addresses.wait_for(
         lambda addresses: any("/p2p-circuit" in str(address) for address in addresses)
     )
-    with trio.move_on_after(READY_SECONDS):
+    with trio.move_on_after(LEARNS_NAT_SECONDS):
         await host.nat.wait_for(
             lambda nats: any(nat.mapping is not Mapping.UNKNOWN for _, nat in nats.told)
         )
