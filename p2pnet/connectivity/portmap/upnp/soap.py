@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from xml.sax.saxutils import escape, quoteattr
 
 from p2pnet.connectivity.portmap.upnp.xml import Path, read_untrusted
 from p2pnet.errors import ProtocolError
@@ -29,12 +28,18 @@ class Fault:
 Values = Mapping[str, str]
 
 
+def escaped(text: str) -> str:
+    """Escape text for XML; ``xml.sax`` would bring the clients of HTTP and FTP along."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace('"', "&quot;")
+
+
 def encode_call(service_type: str, action: str, arguments: Mapping[str, str]) -> bytes:
-    inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in arguments.items())
+    inner = "".join(f"<{name}>{escaped(value)}</{name}>" for name, value in arguments.items())
     return (
         '<?xml version="1.0"?>\r\n'
         f'<s:Envelope xmlns:s="{ENVELOPE}" s:encodingStyle="{ENCODING}"><s:Body>'
-        f"<u:{action} xmlns:u={quoteattr(service_type)}>{inner}</u:{action}>"
+        f'<u:{action} xmlns:u="{escaped(service_type)}">{inner}</u:{action}>'
         "</s:Body></s:Envelope>\r\n"
     ).encode()
 
