@@ -103,6 +103,8 @@ def work_off(chosen: argparse.Namespace) -> None:
     file = file_of(chosen.of)
     file.parent.mkdir(parents=True, exist_ok=True)
     todo = (otherwise if chosen.again else missing)(chosen, rows_of(file))
+    if not todo or chosen.minutes <= 0:
+        return
     homes = {kind.name: kind for (a, b), _ in todo for kind in (a, b)}
     count = 0
 
@@ -151,7 +153,9 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--kinds", type=kinds, help="A,B,...: only these")
     parser.add_argument("--transports", type=transports, default=TRANSPORTS, help="tcp,quic")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="meetings at the same time")
-    parser.add_argument("--minutes", type=float, default=1e6, help="then stop; continue later")
+    parser.add_argument(
+        "--minutes", type=float, default=1e6, help="then stop; continue later; 0: only count"
+    )
     parser.add_argument("--again", action="store_true", help="once more what was not as expected")
     parser.add_argument("--page", action="store_true", help="write docs/nat-lab.csv and its table")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
