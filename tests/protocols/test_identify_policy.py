@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2pnet.core.addresses import Multiaddr, encode, parse, with_peer
+from p2pnet.core.addresses import Multiaddr, Scope, encode, parse, with_peer
 from p2pnet.core.envelope import PeerRecord, seal_peer_record
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
@@ -245,8 +245,9 @@ def test_a_peer_hears_where_we_see_it() -> None:
 # ---- what we tell ----------------------------------------------------------------------------
 
 
-def own(*texts: str, max_bytes: int = 1500) -> list[Multiaddr]:
-    told = own_addresses([parse(text) for text in texts], own_id=US, max_bytes=max_bytes)
+def own(*texts: str, told_to: Scope = Scope.LOOPBACK, max_bytes: int = 1500) -> list[Multiaddr]:
+    addresses = [parse(text) for text in texts]
+    told = own_addresses(addresses, own_id=US, told_to=told_to, max_bytes=max_bytes)
     return [Multiaddr(data) for data in told]
 
 
@@ -256,6 +257,23 @@ def test_the_most_useful_addresses_are_told_first_and_without_our_name() -> None
         f"{LOOPBACK}/p2p/{US}", f"{PRIVATE}/p2p/{US}", f"{CIRCUIT}/p2p/{US}", f"{PUBLIC}/p2p/{US}"
     )
     assert [str(address) for address in told] == [PUBLIC, CIRCUIT, PRIVATE, LOOPBACK]
+
+
+@pytest.mark.parametrize(
+    ("told_to", "expected"),
+    [
+        (Scope.LOOPBACK, [PUBLIC, CIRCUIT, PRIVATE, LOOPBACK]),
+        (Scope.PRIVATE, [PUBLIC, CIRCUIT, PRIVATE]),
+        (Scope.PUBLIC, [PUBLIC, CIRCUIT]),
+        (Scope.UNROUTABLE, [PUBLIC, CIRCUIT]),
+    ],
+)
+def test_nobody_is_told_of_a_network_in_which_he_is_not(
+    told_to: Scope, expected: list[str]
+) -> None:
+    """I17."""
+    told = own(LOOPBACK, PRIVATE, CIRCUIT, PUBLIC, told_to=told_to)
+    assert [str(address) for address in told] == expected
 
 
 def test_addresses_that_do_not_fit_are_left_out_the_least_useful_first() -> None:

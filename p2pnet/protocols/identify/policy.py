@@ -179,15 +179,21 @@ def ports_of(advertised: Iterable[Multiaddr]) -> frozenset[tuple[str, int]]:
 
 
 def own_addresses(
-    advertised: Sequence[Multiaddr], *, own_id: PeerId, max_bytes: int
+    advertised: Sequence[Multiaddr], *, own_id: PeerId, told_to: Scope, max_bytes: int
 ) -> tuple[bytes, ...]:
-    """Return the addresses to tell, without ``/p2p``: the most useful, while they fit (I6)."""
+    """Return the addresses to tell a peer, without ``/p2p``: the most useful, while they fit (I6).
+
+    Only those that make sense where the peer is: nobody else learns what is in this network (I17).
+    """
     places = dict.fromkeys(
         without_peer(address) if peer_id_of(address) == own_id else address
         for address in advertised
     )
+    allowed = ALLOWED_FROM[told_to]
     told, size = [], 0
     for place in sorted(places, key=usefulness):
+        if not is_allowed(place, allowed):
+            continue
         data = encode(place)
         size += len(data) + 3
         if size > max_bytes:

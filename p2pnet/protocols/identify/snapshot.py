@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.addresses import Multiaddr, Scope, scope
 from p2pnet.core.envelope import PeerRecord, seal_peer_record
 from p2pnet.interfaces import Connection, Kit, ServiceHost
 from p2pnet.protocols.identify.messages import IdentifyMessage
@@ -15,7 +15,7 @@ Basis = tuple[tuple[Multiaddr, ...], tuple[str, ...]]
 
 
 class Snapshot:
-    """Makes the message to peers, and signs a record whenever addresses or protocols changed."""
+    """Makes the messages to peers, and signs records whenever addresses or protocols changed."""
 
     def __init__(
         self, kit: Kit, *, agent_version: str, protocol_version: str, max_address_bytes: int
@@ -24,7 +24,9 @@ class Snapshot:
         self._max_address_bytes = max_address_bytes
         self._sequence = 0
         self._basis: Basis | None = None
-        self._message = IdentifyMessage(
+        self._told: dict[Scope, IdentifyMessage] = {}
+        """What peers of each kind of place are told, as long as the basis is the same."""
+        self._nothing = IdentifyMessage(
             public_key=kit.key.public_key.encode(),
             protocol_version=protocol_version,
             agent_version=agent_version,
@@ -35,21 +37,24 @@ class Snapshot:
         basis = basis_of(host)
         if basis != self._basis:
             self._basis = basis
-            self._message = self._renewed(*basis)
+            self._told.clear()
+        told_to = scope(connection.remote_address)
+        if told_to not in self._told:
+            self._told[told_to] = self._made(*basis, told_to=told_to)
         return replace(
-            self._message,
+            self._told[told_to],
             observed_address=observed_by_us(connection.remote_address, connection.peer_id),
         )
 
-    def _renewed(
-        self, advertised: tuple[Multiaddr, ...], protocols: tuple[str, ...]
+    def _made(
+        self, advertised: tuple[Multiaddr, ...], protocols: tuple[str, ...], *, told_to: Scope
     ) -> IdentifyMessage:
-        own_id = self._kit.peer_id
-        addresses = own_addresses(advertised, own_id=own_id, max_bytes=self._max_address_bytes)
+        own_id, maximum = self._kit.peer_id, self._max_address_bytes
+        addresses = own_addresses(advertised, own_id=own_id, told_to=told_to, max_bytes=maximum)
         self._sequence = next_sequence(self._kit.env.wall_clock(), self._sequence)
         record = PeerRecord(own_id, self._sequence, addresses)
         return replace(
-            self._message,
+            self._nothing,
             addresses=addresses,
             protocols=protocols,
             signed_record=seal_peer_record(self._kit.key, record),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pnet.core.addresses import decode_many_untrusted, encode, parse
+from p2pnet.core.addresses import Scope, decode_many_untrusted, encode, parse
 from p2pnet.core.peer_id import PeerId
 from p2pnet.protocols.identify.messages import IdentifyMessage, decode_untrusted, split
 from p2pnet.protocols.identify.messages import encode as encode_message
@@ -68,7 +68,9 @@ def told(given: Fields) -> tuple[object, ...]:
     own = PeerId.parse(given["own"])
     advertised = [parse(text) for text in given["told"]]
     return decode_many_untrusted(
-        own_addresses(advertised, own_id=own, max_bytes=given["max_bytes"])
+        own_addresses(
+            advertised, own_id=own, told_to=Scope(given["to"]), max_bytes=given["max_bytes"]
+        )
     )
 
 
