@@ -157,7 +157,13 @@ def transports(args: argparse.Namespace) -> list[Part[Transport]]:
 def in_network(args: argparse.Namespace, config: HostConfig) -> HostConfig:
     """Give a host its network, and TLS for peers that know no Noise (C17)."""
     config = replace(config, security=[*config.security, TLS()])
-    return replace(config, private_network=read_psk(args.psk)) if args.psk else config
+    if not args.psk:
+        return config
+    if any("quic-v1" in str(address).split("/") for address in config.listen):
+        raise CommandError(
+            "QUIC cannot keep to a pre-shared key", "listen by TCP or WebSocket, or without --psk"
+        )
+    return replace(config, private_network=read_psk(args.psk))
 
 
 def relays(args: argparse.Namespace) -> Sequence[str]:

@@ -112,7 +112,7 @@ class Cause(Enum):
     NAME_SERVERS = "no name server answered", "see whether this machine reaches the internet at all"
     UNSUPPORTED = (
         "no transport of this host can use the address",
-        "give another address of the peer, or add the transport (QUIC and WebSocket are extras)",
+        "give another address of the peer, or add the transport: pip install 'p2pnet[quic,ws]'",
     )
     MISLEADING = (
         "the address leads to another peer, or to this host itself",

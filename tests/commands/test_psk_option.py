@@ -35,3 +35,12 @@ def test_a_key_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         done = run("node", "--psk", str(path))
         assert done.returncode == 1
         assert words in done.stderr
+
+
+def test_quic_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """C16 Q21."""
+    key = tmp_path / "swarm.key"
+    key.write_text(PreSharedKey(bytes(range(32))).encode())
+    done = run("node", "--psk", str(key), "--listen", "/ip4/127.0.0.1/udp/0/quic-v1")
+    assert done.returncode == 1
+    assert b"QUIC cannot keep to a pre-shared key" in done.stderr
