@@ -149,24 +149,26 @@ class Keeper:
         """Find another connection, until one carries the stream."""
         machine = entry.stream.machine
         # RS20: what the first carried shows when the second is there.
-        attempt = max(0, entry.stream.fruitless - 1)
+        is_hopeful = entry.stream.fruitless < 2
         while machine.is_orphaned:
-            await self._rest(entry, attempt)
-            attempt += 1
+            if not is_hopeful:
+                await self._rest(entry)
+            is_hopeful = False
             if not machine.is_orphaned:
                 return
             connection = await self._connection(entry)
             if connection is not None:
                 await self._move(entry, connection)
 
-    async def _rest(self, entry: Entry, attempt: int) -> None:
+    def _pause(self, stream: ResumableStream) -> float:
+        stood = trio.current_time() - stream.left_alone_at
+        patience = self._patience
+        return pause(stood, first=patience.first_pause, longest=patience.longest_pause)
+
+    async def _rest(self, entry: Entry) -> None:
         """Wait until another attempt makes sense: for a time, or for a new connection."""
         stream = entry.stream
-        patience = self._patience
-        seconds = pause(attempt, first=patience.first_pause, longest=patience.longest_pause)
-        if not seconds:
-            return
-        with trio.move_on_after(seconds):
+        with trio.move_on_after(self._pause(stream)):
             await stream.wait_until(
                 lambda: (
                     self._best(entry) is not None
@@ -227,10 +229,8 @@ class Keeper:
     async def _ask(self, entry: Entry) -> None:
         """Ask the opener to come, in case it does not by itself (RS13)."""
         stream, machine = entry.stream, entry.stream.machine
-        attempt = 1 + stream.fruitless  # RS20
         while machine.is_orphaned:
-            await self._wait_for_opener(stream, attempt)
-            attempt += 1
+            await self._wait_for_opener(stream)
             if not machine.is_orphaned:
                 return
             connection = await self._connection(entry)
@@ -242,11 +242,9 @@ class Keeper:
             if not answered:
                 entry.avoided.add(connection.ref.number)
 
-    async def _wait_for_opener(self, stream: ResumableStream, attempt: int) -> None:
-        patience, machine = self._patience, stream.machine
-        with trio.move_on_after(
-            pause(attempt, first=patience.first_pause, longest=patience.longest_pause)
-        ):
+    async def _wait_for_opener(self, stream: ResumableStream) -> None:
+        machine = stream.machine
+        with trio.move_on_after(self._pause(stream)):
             await stream.wait_until(lambda: not machine.is_orphaned)
 
     async def _ask_on(self, stream: ResumableStream, connection: Connection) -> bool:

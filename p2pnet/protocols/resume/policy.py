@@ -112,6 +112,9 @@ class Budget:
         self._left += windows
 
 
-def pause(attempt: int, *, first: float, longest: float) -> float:
-    """Return how many seconds to wait before another attempt; 0 before the first."""
-    return min(longest, first * 2.0 ** min(attempt - 1, 16)) if attempt else 0.0
+def pause(stood: float, *, first: float, longest: float) -> float:
+    """Return how many seconds to wait before another attempt, after a stream stood for so many.
+
+    What is over meanwhile goes unnoticed for no more than a quarter of its own time.
+    """
+    return min(longest, max(first, stood / 4))

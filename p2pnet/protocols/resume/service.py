@@ -92,7 +92,8 @@ class Resume:
     identify_timeout: float = 5.0
     """The first stream to a peer waits so long at most to hear what it speaks."""
     first_pause: float = 0.5
-    """Seconds between two attempts to reach a peer again; doubles each time ..."""
+    """Seconds between two attempts to reach a peer again; later a quarter of the time that the
+    stream has stood still ..."""
     longest_pause: float = 5.0
     """... up to this."""
     farewell_timeout: float = 2.0
