@@ -20,6 +20,7 @@ from p2pnet.errors import (
     ProtocolError,
     RelayRefused,
 )
+from p2pnet.events import CircuitOffered
 from p2pnet.interfaces import CapableConnection, CircuitLimit, Role, Stream
 from p2pnet.protocols.relay.channels import hop_channel, stop_channel
 from p2pnet.protocols.relay.client import RelayClient, RelayClientService
@@ -427,6 +428,19 @@ async def test_r26_no_circuit_comes_over_a_circuit(net: FakeNet, autojump_clock:
     link = net.link(relay.three.relay, relay.three.listener, relayed=True)
     answer, _ = await offer_on(link, StopConnect(relay.three.dialer.peer_id))
     assert answer == StopStatus(Status.PERMISSION_DENIED)
+
+
+async def test_r27_that_somebody_calls_is_told_once_the_offer_is_taken(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await hostile(net, max_inbound_circuits=1)
+    three = relay.three
+    call = StopConnect(three.dialer.peer_id)
+    with three.listener.subscribe(CircuitOffered) as told:
+        for _ in range(2):
+            await relay.offer(call)
+        waiting = list(told.take_waiting())
+    assert waiting == [CircuitOffered(three.dialer.peer_id, three.relay.peer_id)]
 
 
 async def test_r26_nobody_is_called_by_itself(net: FakeNet, autojump_clock: MockClock) -> None:
