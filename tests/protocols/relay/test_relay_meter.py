@@ -32,7 +32,7 @@ def bench_of(net: FakeNet, limit: CircuitLimit | None) -> Bench:
     host, relay, other = net.host(1), net.host(100), net.host(2)
     stream, far = net.link(host, relay).stream_pair()
     warnings = Subscription((CircuitNearLimit,), 100)
-    host.bus._subscriptions.append(warnings)  # type: ignore[arg-type]
+    host.bus._readers.append(warnings)
     circuit = Meter(host, net.nursery).watch(stream, other.peer_id, limit)
     return Bench(relay.peer_id, other.peer_id, circuit, far, warnings)
 
