@@ -7,6 +7,7 @@ Rules: specs/reachability.md (V23).
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from p2pnet.connectivity.causes import (
@@ -187,8 +188,10 @@ def finding_of_dial(error: DialError) -> tuple[Finding, tuple[PeerId, ...]]:
 
 
 def relay_of(address: object) -> PeerId | None:
+    """Return the relay of a circuit's address; None if it is none, or none that makes sense."""
     if isinstance(address, Multiaddr) and is_relayed(address):
-        return circuit_of(address).relay
+        with suppress(ValueError):  # Whoever named the address may have named anything.
+            return circuit_of(address).relay
     return None
 
 

@@ -139,6 +139,13 @@ def test_a_dial_without_addresses_is_told_by_its_hint() -> None:
     assert entry.words == "dial failed: nobody knows"
 
 
+def test_a_circuit_that_makes_no_sense_is_over_no_relay() -> None:
+    """Anybody may name one, a TXT record for example."""
+    nonsense = parse(f"/ip4/9.9.9.9/tcp/1/p2p-circuit/p2p/{ONE}")
+    (entry,) = noted(failed(trio.TooSlowError(), address=nonsense)).entries(ONE)
+    assert entry.relays == ()
+
+
 def test_the_relays_of_a_dial_are_those_of_what_says_most() -> None:
     """V21."""
     (entry,) = noted(failed(trio.TooSlowError(), address=CIRCUIT)).entries(ONE)
