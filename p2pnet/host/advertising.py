@@ -107,6 +107,10 @@ class Advertising:
                 self.refresh()
 
     def _hear(self, fact: Heard) -> None:
+        if isinstance(fact, AddressObserved):
+            is_late = self._swarm.connection(fact.connection.number) is None
+            if is_late:
+                return  # What is told by who has gone, nothing would withdraw any more.
         if self._learn(fact):
             self._news.set()
 

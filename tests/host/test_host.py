@@ -261,6 +261,18 @@ async def test_a20_without_descriptors_to_look_with_the_addresses_stay(
         assert host.addresses.value == before
 
 
+async def test_a23_what_is_told_by_who_has_gone_counts_for_nothing() -> None:
+    """It could not be withdrawn, and so many would leave no room for those who stay."""
+    async with running(Wires()) as host:
+        for number, peer_id in enumerate((PEER, OTHER)):
+            connection = await host.connect(f"/ip4/8.8.8.{number}/tcp/1/p2p/{peer_id}")
+            await connection.aclose()
+            await wait_all_tasks_blocked()
+            host.publish(AddressObserved(connection.ref, SEEN))
+            await wait_all_tasks_blocked()
+            assert (host.punch_addresses(), told(host)) == ((), [])
+
+
 async def test_a23_an_observed_address_is_told_while_those_who_saw_it_are_connected() -> None:
     async with running(Wires()) as host:
         seen_by = []
