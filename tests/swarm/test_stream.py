@@ -130,7 +130,7 @@ async def think(stream: Stream) -> None:
 
 @pytest.mark.parametrize(
     ("handler", "behind", "answered"),
-    [(echo, b"hi", b"hi"), (read_on, b"hi", b""), (think, b"", b"")],
+    [(echo, b"hi", b"hi"), (read_on, b"hi", b""), (think, b"", b""), (think, b"hi", b"")],
 )
 async def test_m13_the_answer_goes_with_the_first_data_or_when_more_is_waited_for(
     handler: StreamHandler, behind: bytes, answered: bytes, autojump_clock: trio.testing.MockClock

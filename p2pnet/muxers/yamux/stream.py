@@ -111,7 +111,9 @@ class YamuxStream(MuxedStream):
         self._check_sender()
         self._check_open()
         is_written = self._state.write_along(data)
-        if is_written and not self._state.has_unread:
+        if is_written and self._state.has_unread:
+            self._writer.kick_in_time()
+        elif is_written:
             self._writer.kick_soon()  # The remote may be waiting for just that.
         return is_written
 

@@ -9,6 +9,8 @@ before they read on, would wait for ever.
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from p2pnet.core.prompt import prompt_sender
@@ -27,6 +29,8 @@ PROMPT_SENDS = 2
 """So many times in a row frames are sent by who wrote them; then the task takes a turn."""
 CROWD = 4
 """Who reads so many events at once wakes several tasks, whose frames had better travel together."""
+ALONG_SECONDS = 0.005
+"""What is to go along with other bytes goes alone if there are none for so long."""
 WAITED_SECONDS = 0.05
 """Who had to wait so long for room found the buffers below full, and then something left them."""
 
@@ -45,6 +49,8 @@ class Writer:
         self._stream = stream
         self._scope = trio.CancelScope(shield=True)
         self._idle = Waiter()
+        self._nap = trio.CancelScope()
+        """What the task waits in, if it does."""
         self._send_now = prompt_sender(stream)
         self._is_sending = False
         self._is_crowded = False
@@ -77,7 +83,8 @@ class Writer:
                 self._is_sending = False
             self._flushed.wake()
             self._rest()
-            await self._idle.wait()
+            with trio.CancelScope() as self._nap:
+                await self._idle.wait()
 
     def _rest(self) -> None:
         self._prompt_sends = 0 if self._is_crowded else PROMPT_SENDS
@@ -130,11 +137,17 @@ class Writer:
         if self._session.bytes_to_send:
             self._idle.wake()
 
+    def kick_in_time(self) -> None:
+        """Send what is ready with the next bytes, or soon if there are none."""
+        self._nap.deadline = trio.current_time() + ALONG_SECONDS
+
     def _sent_now(self) -> bool:
         """Send all that is ready, if nobody is at it and if it fits; return True if it did."""
         if not self._prompt_sends or self._is_sending or self._send_now is None:
             return False
         self._prompt_sends -= 1
+        if self._nap.deadline != math.inf:
+            self._nap.deadline = math.inf
         data = self._session.data_to_send()
         self.wake_senders()
         try:
