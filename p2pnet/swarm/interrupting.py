@@ -25,6 +25,8 @@ class Interruptible:
 
     def look(self, connections: Sequence[LiveConnection]) -> None:
         """Look which connections to the peer there are now, the best first."""
+        if self.scope.cancel_called:
+            return  # For whom, stays known, even if that one leaves while the dial ends.
         came = (c for c in connections if c.ref.number > self.since and not c.is_relayed)
         self.arrived = next(came, None)
         # The peer may use already what is half made here: that is let come to its end.

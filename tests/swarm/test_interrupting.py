@@ -26,6 +26,19 @@ async def test_a_newer_direct_connection_ends_the_dial() -> None:
             assert dial.arrived.remote_address == B
 
 
+async def test_who_came_stays_known_while_the_dial_ends() -> None:
+    async with running() as swarm:
+        interruptions = Interruptions(swarm.connections)
+        with interruptions.during(PEER, 0) as dial:
+            await arrive(swarm, Line(PEER, B))
+            interruptions.changed(PEER)
+            (came,) = swarm.connections(PEER)
+            await came.aclose()
+            assert swarm.connections(PEER) == ()
+            interruptions.changed(PEER)
+            assert dial.arrived is came
+
+
 async def test_handshakes_under_way_come_to_their_end_first() -> None:
     async with running() as swarm:
         interruptions = Interruptions(swarm.connections)
