@@ -293,6 +293,7 @@ class SocketStream(ByteStream):
 
     async def _send_kept(self) -> None:
         while self._kept:
+            self._check_open()
             await trio.lowlevel.wait_writable(self._sock)
             self._kept = self._kept[self._try_to_send(self._kept) :]
 

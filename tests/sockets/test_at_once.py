@@ -67,6 +67,15 @@ async def test_what_did_not_fit_goes_in_front_of_the_end() -> None:
         assert await other.receive_some() == b""
 
 
+async def test_what_did_not_fit_is_lost_with_the_socket() -> None:
+    async with connected() as (one, _):
+        fill(one)
+        await one.aclose()
+        for _again in range(2):
+            with pytest.raises(trio.ClosedResourceError):
+                await one.send_all(b"")
+
+
 async def test_sending_at_once_raises_what_sending_raises() -> None:
     async with connected() as (one, other), trio.open_nursery() as nursery:
         send_now = prompt_sender(one)
