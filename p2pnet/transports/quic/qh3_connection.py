@@ -173,8 +173,8 @@ class Connection(QuicConnection):
 
     @property
     def has_unacknowledged(self) -> bool:
-        core = self._core
-        return core is not None and bool(core.outstanding_application_packets)
+        # Not the packets that are outstanding: those that only acknowledge stay among them.
+        return self._core is not None and self._core.bytes_in_flight > 0
 
     def forgo_application_keys(self) -> None:
         """Have the last words be sealed for who has not heard that the handshake is over."""

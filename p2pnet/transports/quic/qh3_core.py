@@ -168,8 +168,14 @@ class Qh3Core:
         except OWN_FAULTS as error:
             if self.is_begun:
                 self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
+        if not was_over:
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """Say why it is over, if what was looked at just now has ended it."""
+        connection = self._connection
         final = connection.close_event
-        if was_over or final is None or self._cause is not None:
+        if final is None or self._cause is not None:
             return
         if connection.has_local_error:
             self._cause = Cause.VIOLATION
@@ -253,12 +259,19 @@ class Qh3Core:
         self._unread -= count
         if not self._connection.is_held or self._unread > self._most_unread // 2:
             return False
-        self._connection.go_on()
+        was_over = self._connection.close_event is not None
+        try:
+            self._connection.go_on()
+        except OWN_FAULTS as error:
+            self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
+        if not was_over:
+            self._conclude()
         return True
 
     def ping(self) -> None:
-        if self._connection.is_complete:
-            self._connection.send_ping(0)
+        with suppress(*GONE):
+            if self._connection.is_complete:
+                self._connection.send_ping(0)
 
     def close(self, code: int, reason: str, *, is_application: bool) -> None:
         self._has_left = True

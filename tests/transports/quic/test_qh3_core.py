@@ -1,4 +1,4 @@
-"""The private names of qh3 that are used are there, and do what they did."""
+"""The private names of qh3 that are used are there, and do what they did; and its traps."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from qh3._hazmat import QuicConnectionCore
 from qh3.quic.connection import QuicConnection
 from qh3.quic.tls_bridge import QuicTlsBridge
 
-from p2pnet.transports.quic.qh3_core import Qh3
+from p2pnet.transports.quic.core import Cause, Core, Ended, Event, StreamData
+from p2pnet.transports.quic.qh3_core import Qh3, Qh3Core
 from tests.transports.quic.private_names import names_used
-from tests.transports.quic.test_aioquic_core import SERVER, settings
+from tests.transports.quic.test_aioquic_core import SERVER, WINDOW, exchange, pair, settings
+
+CRYPTO_OF_NO_MESSAGE = b"\x01\x00\x00\x02ab"
 
 OF_CONNECTIONS = {
     "_applied_transport_parameters",
@@ -105,3 +108,62 @@ def test_what_is_overridden_is_called_with_the_same(connection: QuicConnection) 
         (tls.Context, "handle_message", ["self", "input_data", "output_buf", "epoch"]),
     ):
         assert list(inspect.signature(getattr(base, name)).parameters) == parameters, name
+
+
+def events_of(core: Core) -> list[Event]:
+    return list(iter(core.next_event, None))
+
+
+class Ends:
+    """A client and a server who know each other, and what time it is."""
+
+    def __init__(self) -> None:
+        self.client, self.server = pair(Qh3(settings()), Qh3(settings()))
+        self.now = 0.2
+        self.pass_time()
+        events_of(self.client)
+        events_of(self.server)
+
+    def pass_time(self) -> None:
+        for _ in range(50):
+            self.now += 0.01
+            for end in (self.client, self.server):
+                timer = end.timer()
+                if timer is not None and timer <= self.now:
+                    end.on_timer(self.now)
+            exchange(self.client, self.server, self.now)
+
+
+def test_what_is_bad_ends_the_connection_even_if_it_was_left_in_the_library() -> None:
+    ends = Ends()
+    client, server = ends.client, ends.server
+    assert isinstance(client, Qh3Core)
+    stream = client.open_stream()
+    assert stream is not None
+    client.write(stream, bytes(WINDOW))
+    unread = 0
+    while unread < WINDOW // 2:  # Then no more is taken.
+        ends.pass_time()
+        unread += sum(len(each.data) for each in events_of(server) if isinstance(each, StreamData))
+    native = client._connection._core
+    assert native is not None
+    native.send_crypto(3, 0, CRYPTO_OF_NO_MESSAGE)
+    ends.pass_time()
+    assert events_of(server) == []
+    assert server.consume(stream, unread, ends.now)
+    *_, told = events_of(server)
+    assert isinstance(told, Ended)
+    assert told.cause is Cause.VIOLATION
+    server.ping()
+
+
+def test_nothing_is_owed_for_what_only_acknowledges() -> None:
+    ends = Ends()
+    ends.client.ping()
+    ends.client.transmit(ends.now)
+    assert ends.client.is_owed
+    ends.client.ping()
+    ends.pass_time()
+    ends.pass_time()
+    assert [end.is_owed for end in (ends.client, ends.server)] == [False, False]
+    assert [end.is_settled for end in (ends.client, ends.server)] == [True, True]
