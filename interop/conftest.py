@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,7 +15,7 @@ NPM_INSTALL = ["npm", "install", "--legacy-peer-deps", "--no-audit", "--no-fund"
 BUILD_SECONDS = 1800
 
 
-def unavailable(reason: str) -> None:
+def unavailable(reason: str) -> NoReturn:
     """Skip the test, or fail it where nothing may be missing."""
     if os.environ.get("CI"):
         pytest.fail(f"in CI nothing may be missing: {reason}")

@@ -26,20 +26,15 @@ These look otherwise than the others:
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 import pytest
 
-from interop.conftest import unavailable
 from interop.natlab.autonat import PORT
 from interop.processes import Line
-from p2pnet.demo.namespaces import check_support, reexec_command
+from interop.worlds import run_in_world
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 480
 PROTOCOLS = {"v1": "/libp2p/autonat/1.0.0", "v2": "/libp2p/autonat/2/dial-request"}
 REACHABILITY = {"public": "public", "nat": "private"}
@@ -79,10 +74,6 @@ class Results:
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest) -> Results:
     """Run those cells that are to be looked at, and for which everything is there."""
-    support = check_support()
-    if support.how is None:
-        unavailable("; ".join(support.missing))
-        raise AssertionError
     chosen = [
         [str(value) for value in item.callspec.params.values()]
         for item in request.session.items
@@ -91,15 +82,7 @@ def results(request: pytest.FixtureRequest) -> Results:
     for kind in ("go", "js", "rust"):
         if any(kind in names for names in chosen) and request.getfixturevalue(f"{kind}_peer"):
             chosen = [names for names in chosen if kind not in names]
-    argv = [sys.executable, "-m", "interop.natlab.autonat", *map(":".join, chosen)]
-    done = subprocess.run(
-        reexec_command(argv, how=support.how),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
+    done = run_in_world("autonat", *map(":".join, chosen), seconds=SECONDS)
     lines: list[Line] = [json.loads(line) for line in done.stdout.splitlines()]
     return Results({str(line["cell"]): line for line in lines}, done.stderr)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from interop.conftest import unavailable
-from p2pnet.demo.namespaces import check_support
+from interop.worlds import need_namespaces
 from p2pnet.testing.kinds import ALL_KINDS, KINDS, SPECIAL_KINDS
 from p2pnet.testing.packet import TransportName
 from p2pnet.testing.theory import can_punch
@@ -30,9 +29,7 @@ def peers() -> None:
 
 def calibrated(*options: str) -> list[Row]:
     """Calibrate once; a disagreement is for the tests to show."""
-    support = check_support()
-    if not support.usable:
-        unavailable("; ".join(support.missing))
+    need_namespaces()
     done = subprocess.run(
         [sys.executable, "-m", "interop.natlab", "calibrate", "--json", *options],
         cwd=ROOT,

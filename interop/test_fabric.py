@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
-from interop.conftest import unavailable
-from p2pnet.demo.namespaces import How, check_support, reexec_command
+from interop.worlds import run_in_world
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 60
 OUTSIDE, LATER = "11.0.1.1", "11.0.1.9"
 UNTRANSLATED = "11.0.3.2"
@@ -25,15 +20,6 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | None"
 @pytest.fixture(autouse=True)
 def peers() -> None:
     """Need no peers: plain sockets do here."""
-
-
-@pytest.fixture(scope="module")
-def how() -> How:
-    support = check_support()
-    if support.how is None:
-        unavailable("; ".join(support.missing))
-        raise AssertionError
-    return support.how
 
 
 class Seen:
@@ -63,16 +49,8 @@ class Seen:
         return found
 
 
-def observe(how: How, *words: str) -> Seen:
-    argv = [sys.executable, "-m", "interop.natlab.fabric_trial", *words]
-    done = subprocess.run(
-        reexec_command(argv, how=how),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
+def observe(*words: str) -> Seen:
+    done = run_in_world("fabric_trial", *words, seconds=SECONDS)
     assert done.returncode == 0, done.stderr
     return Seen(json.loads(done.stdout))
 
@@ -87,17 +65,17 @@ def observe(how: How, *words: str) -> Seen:
         ("open", UNTRANSLATED),
     ],
 )
-def test_much_data_both_ways_stays_intact(how: How, kind: str, source: str) -> None:
-    seen = observe(how, "bulk", kind)
+def test_much_data_both_ways_stays_intact(kind: str, source: str) -> None:
+    seen = observe("bulk", kind)
     assert seen["intact"] is True
     assert seen["source"] == source
     assert seen.count("sent outside") > 0
     assert seen.count("sent inside") > 0
 
 
-def test_much_data_stays_intact_on_a_line_that_delays_and_loses(how: How) -> None:
+def test_much_data_stays_intact_on_a_line_that_delays_and_loses() -> None:
     line = ("--delay", "5ms", "--jitter", "5ms", "--loss", "0.01")
-    seen = observe(how, "bulk", "port-restricted", *line)
+    seen = observe("bulk", "port-restricted", *line)
     assert seen["intact"] is True
     assert seen.count("dropped: lost on the line") > 0
 
@@ -106,70 +84,70 @@ def test_much_data_stays_intact_on_a_line_that_delays_and_loses(how: How) -> Non
     ("kind", "stranger"),
     [("full-cone", True), ("address-restricted", False), ("port-restricted", False)],
 )
-def test_one_mapping_serves_all_destinations(how: How, kind: str, stranger: bool) -> None:
-    seen = observe(how, "mapping", kind)
+def test_one_mapping_serves_all_destinations(kind: str, stranger: bool) -> None:
+    seen = observe("mapping", kind)
     assert seen["first"] == seen["again"] == seen["second"] == [OUTSIDE, 5000]
     assert seen["answered"] is True
     assert seen["stranger"] is stranger
 
 
-def test_a_symmetric_nat_shows_another_port_to_each_destination(how: How) -> None:
-    seen = observe(how, "mapping", "symmetric")
+def test_a_symmetric_nat_shows_another_port_to_each_destination() -> None:
+    seen = observe("mapping", "symmetric")
     assert seen["first"] == seen["again"]
     assert seen["first"] != seen["second"] is not None
     assert (seen["answered"], seen["stranger"]) == (True, False)
 
 
-def test_the_seed_decides_which_ports_are_chosen(how: How) -> None:
+def test_the_seed_decides_which_ports_are_chosen() -> None:
     one, same, another = (
-        observe(how, "mapping", "symmetric", "--seed", seed) for seed in ("1", "1", "2")
+        observe("mapping", "symmetric", "--seed", seed) for seed in ("1", "1", "2")
     )
     assert one["first"] == same["first"] != another["first"]
 
 
-def test_a_firewall_leaves_addresses_as_they_are(how: How) -> None:
-    seen = observe(how, "mapping", "firewall")
+def test_a_firewall_leaves_addresses_as_they_are() -> None:
+    seen = observe("mapping", "firewall")
     assert seen["first"] == seen["second"] == [UNTRANSLATED, 5000]
     assert (seen["answered"], seen["stranger"]) == (True, False)
 
 
-def test_a_router_behind_a_carrier_is_two_programs_or_one(how: How) -> None:
-    apart, together = observe(how, "in-a-row", "carrier"), observe(how, "mapping", "carrier")
+def test_a_router_behind_a_carrier_is_two_programs_or_one() -> None:
+    apart, together = observe("in-a-row", "carrier"), observe("mapping", "carrier")
     assert apart["source"] == together["first"] == [OUTSIDE, 1024]
     assert apart["answered"] is True
     assert apart["mappings"] == [1, 1]
 
 
-def test_each_way_takes_the_delay_that_is_set_last(how: How) -> None:
-    seen = observe(how, "delay", "port-restricted", "30ms", "0.08")
+def test_each_way_takes_the_delay_that_is_set_last() -> None:
+    seen = observe("delay", "port-restricted", "30ms", "0.08")
     for name in ("rounds", "connects"):
         short, long = seen.numbers(name)
         assert short >= 0.06
         assert long >= 0.16
 
 
-def test_the_seed_decides_what_is_lost(how: How) -> None:
+def test_the_seed_decides_what_is_lost() -> None:
     options = ("full-cone", "--loss", "0.3", "--seed", "7")
-    first, second = observe(how, "loss", *options), observe(how, "loss", *options)
+    first, second = observe("loss", *options), observe("loss", *options)
     assert 100 < first.number("arrived") < 180
     assert first.count("dropped: lost on the line") == 200 - first.number("arrived")
     assert first["arrived"] == second["arrived"]
 
 
-def test_an_unsolicited_syn_meets_silence(how: How) -> None:
-    seen = observe(how, "unsolicited", "port-restricted")
+def test_an_unsolicited_syn_meets_silence() -> None:
+    seen = observe("unsolicited", "port-restricted")
     assert seen["outcome"] == "TimeoutError"
     assert seen.count("dropped: no mapping") > 0
 
 
-def test_an_unsolicited_syn_meets_a_reset_if_the_nat_is_of_that_kind(how: How) -> None:
-    seen = observe(how, "unsolicited", "port-restricted-reset")
+def test_an_unsolicited_syn_meets_a_reset_if_the_nat_is_of_that_kind() -> None:
+    seen = observe("unsolicited", "port-restricted-reset")
     assert seen["outcome"] == "ConnectionRefusedError"
     assert seen.count("answered") == 1
 
 
-def test_rebinding_changes_the_address_outside_and_ends_what_was(how: How) -> None:
-    seen = observe(how, "rebind", "port-restricted")
+def test_rebinding_changes_the_address_outside_and_ends_what_was() -> None:
+    seen = observe("rebind", "port-restricted")
     before, after = seen["before"], seen["after"]
     assert isinstance(before, list)
     assert isinstance(after, list)
@@ -178,44 +156,44 @@ def test_rebinding_changes_the_address_outside_and_ends_what_was(how: How) -> No
     assert seen["connection_survived"] is False
 
 
-def test_a_reset_forgets_mappings(how: How) -> None:
-    seen = observe(how, "reset", "port-restricted")
+def test_a_reset_forgets_mappings() -> None:
+    seen = observe("reset", "port-restricted")
     assert (seen["before"], seen["after"], seen["again"]) == (True, False, True)
 
 
-def test_beyond_the_limit_of_mappings_nothing_new_gets_out(how: How) -> None:
-    seen = observe(how, "limit", "port-restricted", "--max-mappings", "2")
+def test_beyond_the_limit_of_mappings_nothing_new_gets_out() -> None:
+    seen = observe("limit", "port-restricted", "--max-mappings", "2")
     assert seen["arrived"] == [True, True, False]
     assert seen["first_again"] is True
     assert seen.count("dropped: mapping table full") == 1
     assert seen.count("mappings") == 2
 
 
-def test_two_homes_open_a_connection_at_once(how: How) -> None:
-    seen = observe(how, "simultaneous-open", "port-restricted", *PUNCH_DELAY)
+def test_two_homes_open_a_connection_at_once() -> None:
+    seen = observe("simultaneous-open", "port-restricted", *PUNCH_DELAY)
     assert seen["outcomes"] == ["connected", "connected"]
     assert seen["greeting"] == "hello"
 
 
-def test_simultaneous_open_can_be_refused(how: How) -> None:
-    seen = observe(how, "simultaneous-open", "no-simultaneous-open", *PUNCH_DELAY)
+def test_simultaneous_open_can_be_refused() -> None:
+    seen = observe("simultaneous-open", "no-simultaneous-open", *PUNCH_DELAY)
     assert seen["outcomes"] == ["TimeoutError", "TimeoutError"]
     assert seen.count("dropped: simultaneous open refused") > 0
 
 
 @pytest.mark.parametrize(("kind", "source"), [("port-restricted", None), ("hairpinning", OUTSIDE)])
-def test_only_some_routers_lead_back_inside(how: How, kind: str, source: str | None) -> None:
-    seen = observe(how, "hairpin", kind)
+def test_only_some_routers_lead_back_inside(kind: str, source: str | None) -> None:
+    seen = observe("hairpin", kind)
     assert seen["outside"] == [[OUTSIDE, 5000], [OUTSIDE, 5001]]
     assert seen["source"] == (None if source is None else [source, 5000])
 
 
-def test_datagrams_that_the_kernel_hands_over_as_one_arrive_apart(how: How) -> None:
-    assert observe(how, "segmented", "port-restricted")["sizes"] == [1000] * 10 + [500]
+def test_datagrams_that_the_kernel_hands_over_as_one_arrive_apart() -> None:
+    assert observe("segmented", "port-restricted")["sizes"] == [1000] * 10 + [500]
 
 
-def test_commands_are_answered_and_bad_ones_refused(how: How) -> None:
-    seen = observe(how, "commands", "full-cone", "dance", "delay -5", "delay 5ms", "rebind there")
+def test_commands_are_answered_and_bad_ones_refused() -> None:
+    seen = observe("commands", "full-cone", "dance", "delay -5", "delay 5ms", "rebind there")
     assert seen["answers"] == [
         {"refused": "dance: there is no such command"},
         {"refused": "delay -5: no line has Quality(delay=-5.0, jitter=0.0, loss=0.0)"},
@@ -225,9 +203,9 @@ def test_commands_are_answered_and_bad_ones_refused(how: How) -> None:
     assert seen["works"] is True
 
 
-def test_the_program_ends_with_its_standard_input(how: How) -> None:
+def test_the_program_ends_with_its_standard_input() -> None:
     given = ("--inside", "lan", "--outside", "wan", "--kind", "open", "--outside-address", LATER)
-    seen = observe(how, "program", *given)
+    seen = observe("program", *given)
     assert (seen["status"], seen["errors"]) == (0, "")
     assert seen["lines"] == [
         json.dumps({"ready": True, "outside": LATER}),
@@ -243,7 +221,7 @@ def test_the_program_ends_with_its_standard_input(how: How) -> None:
         (("--outside", "wan", "--kind", "open", "--loss", "2"), "no line has"),
     ],
 )
-def test_the_program_says_why_it_cannot_begin(how: How, given: list[str], reason: str) -> None:
-    seen = observe(how, "program", "--inside", "lan", *given)
+def test_the_program_says_why_it_cannot_begin(given: list[str], reason: str) -> None:
+    seen = observe("program", "--inside", "lan", *given)
     assert (seen["status"], seen["lines"]) == (1, [])
     assert reason in str(seen["errors"])

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from interop.conftest import unavailable
-from p2pnet.demo.namespaces import check_support, reexec_command
+from interop.worlds import run_in_world
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 240
 
 CELLS = [
@@ -49,19 +44,7 @@ def test_hole_punch_over_quic(relay: str, listener: str, dialer: str) -> None:
 
 
 def check_punch(relay: str, listener: str, dialer: str, transport: str) -> None:
-    support = check_support()
-    if not support.usable or support.how is None:
-        unavailable("; ".join(support.missing))
-        return
-    argv = [sys.executable, "-m", "interop.natlab.hole_punch", relay, listener, dialer, transport]
-    done = subprocess.run(
-        reexec_command(argv, how=support.how),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
+    done = run_in_world("hole_punch", relay, listener, dialer, transport, seconds=SECONDS)
     assert done.stdout, done.stderr
     result = json.loads(done.stdout)
     assert result["error"] is None, result.get("log")

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from interop.conftest import unavailable
 from interop.hole_punch_client import read_settings
 from interop.runner import UnfitSettings
-from p2pnet.demo.namespaces import check_support, reexec_command
+from interop.worlds import run_in_world
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 120
 LATENCY = re.compile(
     r"latency:\n  handshake_plus_one_rtt: ([0-9.]+)\n  ping_rtt: ([0-9.]+)\n  unit: ms\n"
@@ -31,22 +27,10 @@ PAIRS = [  # relay, listener (begins the punch), dialer
 
 
 def run(contract: str, relay: str, clients: tuple[str, str], transport: str) -> str:
-    support = check_support()
-    if not support.usable or support.how is None:
-        unavailable("; ".join(support.missing))
-        return ""
     if shutil.which("redis-server") is None:
         unavailable("redis-server is not installed")
-    argv = [sys.executable, "-m", "interop.natlab.hole_punch_contract"]
-    argv += [contract, relay, *clients, transport]
-    done = subprocess.run(
-        reexec_command(argv, how=support.how),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
+    words = (contract, relay, *clients, transport)
+    done = run_in_world("hole_punch_contract", *words, seconds=SECONDS)
     assert done.stdout, done.stderr
     result = json.loads(done.stdout)
     assert result["code"] == 0, result["log"]

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from interop.conftest import unavailable
 from interop.natlab.matrix import TRANSPORTS, pairs_of
-from p2pnet.demo.namespaces import check_support
+from interop.worlds import need_namespaces
 from p2pnet.testing.kinds import MATRIX
 
 ROOT = Path(__file__).parent.parent
@@ -34,9 +33,7 @@ def test_the_sample_has_each_kind_twice() -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_pairs_get_as_far_as_theory_allows_in_the_laboratory_too(transport: str) -> None:
-    support = check_support()
-    if not support.usable:
-        unavailable("; ".join(support.missing))
+    need_namespaces()
     options = ["matrix", "--sample", "--transport", transport, "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "interop.natlab", *options],

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from interop.conftest import unavailable
 from interop.natlab.port_map_trial import MINIUPNPD, OUTSIDE, PATIENCE
-from p2pnet.demo.namespaces import How, check_support, reexec_command
+from interop.worlds import run_in_world
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 180
 
 
@@ -22,18 +20,14 @@ def peers() -> None:
     """Need no peers: the other side is a router."""
 
 
-@pytest.fixture(scope="module")
-def how() -> How:
-    support = check_support()
-    if support.how is None:
-        unavailable("; ".join(support.missing))
-        raise AssertionError
+@pytest.fixture(scope="module", autouse=True)
+def miniupnpd() -> None:
+    """Need the program, and the one of its kinds that the laboratory can use."""
     if not Path(MINIUPNPD).exists():
         unavailable("miniupnpd is not installed: apt install miniupnpd-nftables")
     version = subprocess.run([MINIUPNPD, "--version"], capture_output=True, text=True, check=True)
     if "nftables" not in version.stdout:
         unavailable("this miniupnpd does not use nftables: apt install miniupnpd-nftables")
-    return support.how
 
 
 @pytest.mark.parametrize(
@@ -47,18 +41,8 @@ def how() -> How:
     ],
     ids=["pcp", "nat-pmp", "upnp-igd-2", "upnp-igd-1", "all"],
 )
-def test_miniupnpd_maps_a_port_forgets_it_and_removes_it(
-    how: How, words: list[str], protocol: str
-) -> None:
-    argv = [sys.executable, "-m", "interop.natlab.port_map_trial", *words]
-    done = subprocess.run(
-        reexec_command(argv, how=how),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
+def test_miniupnpd_maps_a_port_forgets_it_and_removes_it(words: list[str], protocol: str) -> None:
+    done = run_in_world("port_map_trial", *words, seconds=SECONDS)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert (seen["event"], seen["protocol"]) == ("mapped", protocol)

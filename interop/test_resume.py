@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
-from interop.conftest import unavailable
-from p2pnet.demo.namespaces import check_support, reexec_command
+from interop.worlds import run_in_world
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 240
 MIB = 1 << 20
 
 Fields = dict[str, object]
 
 
-def transfer(kind: str, *, mib: int, circuit_mib: int, restarts: int = 0) -> Fields | None:
-    """Send so much from home to home; None if there can be no homes here."""
-    support = check_support()
-    if not support.usable or support.how is None:
-        unavailable("; ".join(support.missing))
-        return None
+def transfer(kind: str, *, mib: int, circuit_mib: int, restarts: int = 0) -> Fields:
+    """Send so much from home to home."""
     numbers = [str(number) for number in (mib, circuit_mib, restarts)]
-    argv = [sys.executable, "-m", "interop.natlab.resume_trial", "town", kind, *numbers]
-    done = subprocess.run(
-        reexec_command(argv, how=support.how),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
+    done = run_in_world("resume_trial", "town", kind, *numbers, seconds=SECONDS)
     assert done.stdout, done.stderr
     outcome: Fields = json.loads(done.stdout)
     assert outcome["begun_relayed"] is True
@@ -49,13 +32,11 @@ def moves(outcome: Fields) -> int:
 
 def test_it_moves_to_the_direct_connection() -> None:
     outcome = transfer("port-restricted", mib=64, circuit_mib=512)
-    if outcome is not None:
-        assert outcome["ended_relayed"] is False
-        assert moves(outcome) == 1
+    assert outcome["ended_relayed"] is False
+    assert moves(outcome) == 1
 
 
 def test_it_goes_on_over_circuit_after_circuit_and_over_a_relay_that_was_started_anew() -> None:
     outcome = transfer("symmetric", mib=24, circuit_mib=8, restarts=1)
-    if outcome is not None:
-        assert outcome["ended_relayed"] is True
-        assert moves(outcome) >= 3
+    assert outcome["ended_relayed"] is True
+    assert moves(outcome) >= 3

@@ -22,7 +22,7 @@ import trio
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.dns import lookup_dns
-from p2pnet.core.prompt import SendNow
+from p2pnet.core.prompt import Prompt, SendNow
 from p2pnet.core.routes import gateways
 from p2pnet.core.udp import Arrival, UdpSocket, close_socket, endpoint_of, new_socket
 
@@ -249,7 +249,7 @@ class SocketListener:
         await trio.lowlevel.checkpoint()
 
 
-class SocketStream(ByteStream):
+class SocketStream(ByteStream, Prompt):
     """A connected TCP socket.
 
     Leaner than trio's: no lock and no checkpoint on an operation that need not wait, but for

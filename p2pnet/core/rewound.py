@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import trio
 
-from p2pnet.core.prompt import SendNow, prompt_sender
+from p2pnet.core.prompt import Prompt, SendNow, prompt_sender
 
 
-class RewoundStream(trio.abc.HalfCloseableStream):
+class RewoundStream(trio.abc.HalfCloseableStream, Prompt):
     """A stream of which some bytes were received already, and are received again."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream, heard: bytes | bytearray) -> None:

@@ -18,14 +18,25 @@ from p2pnet.core.udp import Arrival
 
 HEADER_BYTES = 48
 """Of UDP and IPv6; those of IPv4 are smaller."""
+KEPT_BYTES = HEADER_BYTES + 1232
+"""Of an allowance, for a first datagram of QUIC that is sent back with a token (Retry)."""
 
 
 class Allowance:
-    """Bytes that may leave in datagrams, headers included, as long as nobody has answered."""
+    """Bytes that may leave in datagrams, headers included, as long as nobody has answered.
 
-    def __init__(self, max_bytes: int) -> None:
+    So many of them are ``kept`` until anything is heard at all: whoever sends the first datagram
+    back has to be sent another, however far away he is, and whatever was repeated meanwhile.
+    """
+
+    def __init__(self, max_bytes: int, *, kept: int = 0) -> None:
         self._left = max_bytes
+        self._kept = kept
         self._is_lifted = False
+
+    def hear(self) -> None:
+        """Take that anything came, which may be no answer, and from anybody."""
+        self._kept = 0
 
     def lift(self) -> None:
         """Take that somebody has answered who wants to be spoken to."""
@@ -36,7 +47,7 @@ class Allowance:
         size = HEADER_BYTES + len(data)
         if self._is_lifted:
             return True
-        if size > self._left:
+        if size > self._left - self._kept:
             return False
         self._left -= size
         return True
@@ -89,10 +100,14 @@ class SparingSocket:
             await trio.lowlevel.checkpoint()
 
     async def receive(self) -> tuple[bytes, Endpoint]:
-        return await self._socket.receive()
+        came = await self._socket.receive()
+        self._allowance.hear()
+        return came
 
     async def receive_many(self) -> Sequence[Arrival]:
-        return await self._socket.receive_many()
+        came = await self._socket.receive_many()
+        self._allowance.hear()
+        return came
 
     def source_for(self, remote: Endpoint) -> str:
         return self._socket.source_for(remote)

@@ -85,3 +85,27 @@ def test_who_overhears_is_told_beside_who_hears() -> None:
         answered()
     answered()
     assert told == ["inside", "outside", "outside"]
+
+
+def test_what_is_kept_is_for_when_anything_was_heard() -> None:
+    """AN18."""
+    allowance = Allowance(3 * EACH, kept=EACH)
+    data = b"a" * 100
+    assert [allowance.spend(data) for _ in range(3)] == [True, True, False]
+    allowance.hear()
+    assert [allowance.spend(data) for _ in range(2)] == [True, False]
+
+
+async def test_whatever_comes_lets_what_was_kept_go(world: World) -> None:
+    """AN18: by either way of receiving."""
+    machine = world.machine()
+    for many in (False, True):
+        allowance = Allowance(EACH, kept=EACH)
+        one = await SparingNetwork(machine.env.network, allowance).bind_udp(ANY)
+        other = await machine.env.network.bind_udp(Endpoint("0.0.0.0", 0))
+        assert not allowance.spend(b"a" * 100)
+        await other.send(b"x", Endpoint(machine.addresses[0], ANY.port))
+        await (one.receive_many() if many else one.receive())
+        assert allowance.spend(b"a" * 100)
+        for socket in (one, other):
+            await socket.aclose()

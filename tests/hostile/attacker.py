@@ -94,6 +94,15 @@ async def still_serves(host: Host) -> None:
             assert await honest.service(Ping).ping(host.peer_id) > 0
 
 
+@asynccontextmanager
+async def attacked(config: HostConfig | None = None) -> AsyncGenerator[Host, None]:
+    """Open a host for an attack; when that is over, make sure that it still serves others."""
+    with trio.fail_after(PATIENCE):
+        async with open_host(config or victim()) as host:
+            yield host
+            await still_serves(host)
+
+
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what p2pnet logged as WARNING."""
     return [

@@ -20,6 +20,7 @@ from p2pnet.security.noise.messages import SIGNATURE_PREFIX, HandshakePayload
 from tests.hostile.attacker import (
     GONE,
     PATIENCE,
+    attacked,
     drain,
     lines,
     muxed,
@@ -27,7 +28,6 @@ from tests.hostile.attacker import (
     say,
     shake_hands,
     shout,
-    still_serves,
     victim,
     warnings,
 )
@@ -104,14 +104,11 @@ class Shaking:
 async def test_a_false_identity_is_refused_and_told_once(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim()) as host:
-            async with await negotiate_noise(host) as stream:
-                shaking = await Shaking.begin(stream)
-                payload = PAYLOADS[kind](shaking.static)
-                await stream.send_all(frame(shaking.noise.write_third(payload)))
-                await drain(stream)
-            await still_serves(host)
+    async with attacked() as host, await negotiate_noise(host) as stream:
+        shaking = await Shaking.begin(stream)
+        payload = PAYLOADS[kind](shaking.static)
+        await stream.send_all(frame(shaking.noise.write_third(payload)))
+        await drain(stream)
     (warning,) = warnings(caplog)
     assert "/ip4/127.0.0.1/tcp/" in warning
     assert len(warning) < 500
@@ -132,39 +129,31 @@ async def test_a_false_identity_is_refused_and_told_once(
 async def test_a_false_first_message_is_refused_and_told_once(
     first: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim()) as host:
-            async with await negotiate_noise(host) as stream:
-                await say(stream, first)
-            await still_serves(host)
+    async with attacked() as host, await negotiate_noise(host) as stream:
+        await say(stream, first)
     assert len(warnings(caplog)) == 1
 
 
 async def test_a_message_that_is_replayed_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim()) as host:
-            async with await negotiate_noise(host) as stream:
-                shaking = await Shaking.begin(stream)
-                proof = HandshakePayload.sign(PrivateKey.generate(), shaking.static)
-                third = frame(shaking.noise.write_third(proof.encode()))
-                await stream.send_all(third + third)
-                await drain(stream)
-            await still_serves(host)
+    async with attacked() as host, await negotiate_noise(host) as stream:
+        shaking = await Shaking.begin(stream)
+        proof = HandshakePayload.sign(PrivateKey.generate(), shaking.static)
+        third = frame(shaking.noise.write_third(proof.encode()))
+        await stream.send_all(third + third)
+        await drain(stream)
     assert len(warnings(caplog)) == 1
 
 
 async def test_a_recorded_handshake_is_worth_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim()) as host:
-            async with await negotiate_noise(host) as stream:
-                shaking = await Shaking.begin(stream)
-                proof = HandshakePayload.sign(PrivateKey.generate(), shaking.static)
-                third = frame(shaking.noise.write_third(proof.encode()))
-            async with await negotiate_noise(host) as stream:
-                await Shaking.begin(stream)
-                await stream.send_all(third)
-                await drain(stream)
-            await still_serves(host)
+    async with attacked() as host:
+        async with await negotiate_noise(host) as stream:
+            shaking = await Shaking.begin(stream)
+            proof = HandshakePayload.sign(PrivateKey.generate(), shaking.static)
+            third = frame(shaking.noise.write_third(proof.encode()))
+        async with await negotiate_noise(host) as stream:
+            await Shaking.begin(stream)
+            await stream.send_all(third)
+            await drain(stream)
     assert len(warnings(caplog)) == 2
 
 
@@ -176,15 +165,13 @@ async def test_a_recorded_handshake_is_worth_nothing(caplog: pytest.LogCaptureFi
 async def test_what_is_forged_after_the_handshake_ends_the_connection_and_is_told_once(
     sealed: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim()) as host:
-            stream = await negotiate_noise(host)
-            await shake_hands(stream)
-            async with stream:
-                with suppress(*GONE):
-                    await stream.send_all(sealed)
-                await drain(stream)
-            await still_serves(host)
+    async with attacked() as host:
+        stream = await negotiate_noise(host)
+        await shake_hands(stream)
+        async with stream:
+            with suppress(*GONE):
+                await stream.send_all(sealed)
+            await drain(stream)
     (warning,) = warnings(caplog)
     assert "127.0.0.1" in warning
 
@@ -200,9 +187,7 @@ async def test_noise_messages_without_content_are_passed_over() -> None:
 
 
 async def test_noise_that_was_not_asked_for_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim()) as host:
-            await shout(host, b"\x00\x20" + b"\x07" * 32)
-            await shout(host, lines("/multistream/1.0.0", "/plaintext/2.0.0"))
-            await still_serves(host)
+    async with attacked() as host:
+        await shout(host, b"\x00\x20" + b"\x07" * 32)
+        await shout(host, lines("/multistream/1.0.0", "/plaintext/2.0.0"))
     assert len(warnings(caplog)) == 2

@@ -18,6 +18,7 @@ from p2pnet.swarm.config import SwarmConfig
 from tests.hostile.attacker import (
     GONE,
     PATIENCE,
+    attacked,
     dial,
     dial_at_once,
     drain,
@@ -54,10 +55,8 @@ BANNERS = {
 async def test_what_is_no_negotiation_ends_its_own_connection_and_is_told_once(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim()) as host:
-            await shout(host, BANNERS[kind])
-            await still_serves(host)
+    async with attacked() as host:
+        await shout(host, BANNERS[kind])
     (warning,) = warnings(caplog)
     assert "/ip4/127.0.0.1/tcp/" in warning
     assert len(warning) < 500
@@ -98,36 +97,32 @@ async def test_a_storm_of_resets_is_weathered(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_a_byte_now_and_then_does_not_keep_a_connection_open() -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim(SwarmConfig(upgrade_timeout=0.5))) as host:
-            async with await dial(host) as stream, trio.open_nursery() as nursery:
+    async with attacked(victim(SwarmConfig(upgrade_timeout=0.5))) as host:
+        async with await dial(host) as stream, trio.open_nursery() as nursery:
 
-                async def drip() -> None:
-                    with suppress(*GONE):
-                        for byte in lines(HEADER, "/tls/1.0.0") * 100:
-                            await stream.send_all(bytes([byte]))
-                            await trio.sleep(0.05)
+            async def drip() -> None:
+                with suppress(*GONE):
+                    for byte in lines(HEADER, "/tls/1.0.0") * 100:
+                        await stream.send_all(bytes([byte]))
+                        await trio.sleep(0.05)
 
-                nursery.start_soon(drip)
-                await drain(stream)
-                nursery.cancel_scope.cancel()
-            await still_serves(host)
+            nursery.start_soon(drip)
+            await drain(stream)
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_host_outlives_the_want_of_descriptors() -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim(SwarmConfig(upgrade_timeout=60))) as host:
-            taken: list[socket.socket] = []
-            with lowered_limit():
-                with suppress(OSError):
-                    while True:
-                        taken.append(dial_at_once(host))
-                        await trio.lowlevel.checkpoint()
-                host._advertising._next_look = 0.0  # it is time to look at the interfaces
-                host._advertising.refresh()
-                await trio.sleep(0.2)
-            close_all(taken)
-            await still_serves(host)
+    async with attacked(victim(SwarmConfig(upgrade_timeout=60))) as host:
+        taken: list[socket.socket] = []
+        with lowered_limit():
+            with suppress(OSError):
+                while True:
+                    taken.append(dial_at_once(host))
+                    await trio.lowlevel.checkpoint()
+            host._advertising._next_look = 0.0  # it is time to look at the interfaces
+            host._advertising.refresh()
+            await trio.sleep(0.2)
+        close_all(taken)
 
 
 def close_all(sockets: list[socket.socket]) -> None:

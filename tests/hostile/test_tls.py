@@ -7,20 +7,18 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from p2pnet.host.config import HostConfig
-from p2pnet.host.opening import open_host
 from p2pnet.interfaces import Role
 from p2pnet.negotiation.driver import select_one
 from p2pnet.security.noise import Noise
 from p2pnet.security.tls import TLS
 from p2pnet.security.tls.certificate import NOT_AFTER, NOT_BEFORE, OwnCertificate
-from tests.hostile.attacker import GONE, PATIENCE, dial, drain, still_serves, victim, warnings
+from tests.hostile.attacker import GONE, attacked, dial, drain, victim, warnings
 from tests.security.tls.strangers import CERTIFICATE, Stranger, stranger_context
 
 pytestmark = pytest.mark.sockets
@@ -66,15 +64,13 @@ def both() -> HostConfig:
 async def test_a_stranger_is_refused_and_told_once(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(both()) as host:
-            async with await dial(host) as stream:
-                await select_one(stream, ["/tls/1.0.0"])
-                stranger = Stranger(STRANGERS[kind](), stream, Role.DIALER)
-                with pytest.raises((SSL.Error, *GONE)):
-                    await converse(stranger)
-            assert host.connections() == ()
-            await still_serves(host)
+    async with attacked(both()) as host:
+        async with await dial(host) as stream:
+            await select_one(stream, ["/tls/1.0.0"])
+            stranger = Stranger(STRANGERS[kind](), stream, Role.DIALER)
+            with pytest.raises((SSL.Error, *GONE)):
+                await converse(stranger)
+        assert host.connections() == ()
     (warning,) = warnings(caplog)
     assert "/ip4/127.0.0.1/tcp/" in warning
     assert len(warning) < 500
@@ -100,14 +96,11 @@ async def converse(stranger: Stranger) -> None:
 async def test_garbage_is_refused_and_told_once(
     garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(both()) as host:
-            async with await dial(host) as stream:
-                await select_one(stream, ["/tls/1.0.0"])
-                with suppress(*GONE):
-                    await stream.send_all(garbage)
-                await drain(stream)
-            await still_serves(host)
+    async with attacked(both()) as host, await dial(host) as stream:
+        await select_one(stream, ["/tls/1.0.0"])
+        with suppress(*GONE):
+            await stream.send_all(garbage)
+        await drain(stream)
     assert len(warnings(caplog)) == 1
 
 
@@ -115,15 +108,12 @@ async def test_garbage_is_refused_and_told_once(
 async def test_what_is_forged_after_the_handshake_ends_the_connection(
     forged: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(both()) as host:
-            async with await dial(host) as stream:
-                await select_one(stream, ["/tls/1.0.0"])
-                stranger = Stranger(stranger_context(), stream, Role.DIALER)
-                await stranger.shake_hands()
-                with suppress(*GONE):
-                    await stream.send_all(forged)
-                await drain(stream)
-            await still_serves(host)
+    async with attacked(both()) as host, await dial(host) as stream:
+        await select_one(stream, ["/tls/1.0.0"])
+        stranger = Stranger(stranger_context(), stream, Role.DIALER)
+        await stranger.shake_hands()
+        with suppress(*GONE):
+            await stream.send_all(forged)
+        await drain(stream)
     (warning,) = warnings(caplog)
     assert "127.0.0.1" in warning

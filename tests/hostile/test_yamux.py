@@ -26,6 +26,7 @@ from tests.hostile.attacker import (
     GONE,
     PATIENCE,
     RawYamux,
+    attacked,
     lines,
     muxed,
     resident_bytes,
@@ -60,14 +61,12 @@ VIOLATIONS = {
 async def test_a_broken_rule_ends_the_connection_and_is_told_once(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim()) as host:
-            async with muxed(host) as yamux:
-                with suppress(*GONE):
-                    await yamux.stream.send_all(VIOLATIONS[kind])
-                goodbye, _ = await yamux.wait_for(GO_AWAY, 0)
-            assert goodbye.length == 1
-            await still_serves(host)
+    async with attacked() as host:
+        async with muxed(host) as yamux:
+            with suppress(*GONE):
+                await yamux.stream.send_all(VIOLATIONS[kind])
+            goodbye, _ = await yamux.wait_for(GO_AWAY, 0)
+        assert goodbye.length == 1
     (warning,) = warnings(caplog)
     assert "/ip4/127.0.0.1/tcp/" in warning
     assert "12D3KooW" in warning
@@ -104,15 +103,12 @@ async def test_what_is_odd_but_harmless_leaves_the_connection(
 async def test_a_goodbye_with_any_code_is_a_goodbye(
     code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_host(victim()) as host:
-            async with muxed(host) as yamux:
-                await yamux.open(1, PING_ID)
-                await yamux.stream.send_all(
-                    encode(GO_AWAY, 0xFFFF, 0xFFFF_FFFF, code) + encode(DATA, 0, 1, 9)
-                )
-                await yamux.rest()
-            await still_serves(host)
+    async with attacked() as host, muxed(host) as yamux:
+        await yamux.open(1, PING_ID)
+        await yamux.stream.send_all(
+            encode(GO_AWAY, 0xFFFF, 0xFFFF_FFFF, code) + encode(DATA, 0, 1, 9)
+        )
+        await yamux.rest()
     assert not warnings(caplog)
 
 

@@ -13,6 +13,9 @@ from p2pnet.interfaces import CapableConnection, Ends, Role
 class NoNetwork:
     """Nobody may open a socket."""
 
+    own: tuple[str, ...] = ()
+    routers: tuple[str, ...] = ()
+
     async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
         raise NotImplementedError
 
@@ -23,10 +26,10 @@ class NoNetwork:
         raise NotImplementedError
 
     def interface_addresses(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        return self.own
 
     def gateways(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        return self.routers
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Hosts in memory for the tests of ping, identify and DCUtR: streams with latency, dials by table.
+"""Hosts in memory for the tests of services: streams with latency, dials as a test wants them.
 
-A stream is two pipes; what is sent arrives ``latency`` seconds later, on virtual time. A dial
-goes to whatever function a test put in its place. Nothing is negotiated or encrypted.
+A dial goes to whatever function a test put in its place; a connection hands each new stream to
+the handler of the other host, in a task. Nothing is negotiated or encrypted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Literal, TypeVar
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, parse, peer_id_of, with_peer
+from p2pnet.core.addresses import Multiaddr, parse, peer_id_of, with_peer, without_peer
 from p2pnet.core.bus import EventBus, Subscription
 from p2pnet.core.env import Env
+from p2pnet.core.foreword import Foreword, Forewords
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED
@@ -51,85 +52,12 @@ from p2pnet.interfaces import (
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.peerstore import Peerstore
 from tests.protocols.memory_env import NoNetwork, NoUpgrader
-from tests.protocols.memory_pipe import Pipe
+from tests.protocols.memory_streams import WINDOW, MemoryStream, Pipe, RefusedStream
 
 E = TypeVar("E")
 
 WALL = 1_800_000_000.0
-"""Unix time at the start of a test."""
-
-
-class MemoryStream(Stream):
-    """One end of a stream."""
-
-    def __init__(
-        self, outward: Pipe, inward: Pipe, connection: MemoryConnection, name: str
-    ) -> None:
-        self.outward = outward
-        self.inward = inward
-        self.is_closed = False
-        self.was_reset = False
-        self._connection = connection
-        self._name = name
-        self._sent_eof = False
-        connection.open.add(self)
-
-    @property
-    def connection(self) -> Connection:
-        return self._connection
-
-    @property
-    def owner(self) -> MemoryHost:
-        return self._connection.owner
-
-    @property
-    def protocol_id(self) -> str:
-        return self._name
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.is_closed or self._sent_eof:
-            raise trio.ClosedResourceError("closed")
-        if data:
-            self.outward.put(bytes(data))
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self.is_closed:
-            raise trio.ClosedResourceError("closed")
-        return await self.inward.take(max_bytes)
-
-    async def send_eof(self) -> None:
-        await trio.lowlevel.checkpoint()
-        if not self._sent_eof:
-            self._sent_eof = True
-            self.outward.put(b"")
-
-    async def aclose(self) -> None:
-        if not self.is_closed:
-            self.is_closed = True
-            self._connection.open.discard(self)
-            if not self._sent_eof and not self.outward.is_reset:
-                self._sent_eof = True
-                self.outward.put(b"")
-        await trio.lowlevel.checkpoint()
-
-    def reset(self, code: int = 0) -> None:
-        self.was_reset = not self.is_closed
-        self.is_closed = True
-        self._connection.open.discard(self)
-        self.outward.reset()
-        self.inward.reset()
-
-
-class RefusedStream(MemoryStream):
-    """A lazy stream of a protocol that the remote does not speak."""
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.sleep(2 * self.outward.latency)
-        raise NegotiationFailed([self.protocol_id])
+"""Unix time at the start of a test, which goes on with the clock of trio."""
 
 
 @dataclass(eq=False)
@@ -142,13 +70,16 @@ class MemoryConnection:
     latency: float
     limit: CircuitLimit | None = None
     is_closed: bool = False
-    open: set[MemoryStream] = field(default_factory=set)
+    begun: list[MemoryStream] = field(default_factory=list)
+    """All streams there ever were on it."""
     opened: list[str] = field(default_factory=list)
+    """The protocols that were asked for at this end."""
     open_seconds: float = 0.0
     """How long it takes to open a stream."""
     security: str = "/memory"
     muxer: str = "/memory"
     opened_at: float = field(default_factory=trio.current_time)
+    forewords: Forewords | None = None
 
     @property
     def peer_id(self) -> PeerId:
@@ -176,7 +107,7 @@ class MemoryConnection:
 
     @property
     def streams(self) -> int:
-        return len(self.open)
+        return sum(not stream.is_closed for stream in self.begun)
 
     @property
     def other_end(self) -> MemoryConnection:
@@ -191,44 +122,41 @@ class MemoryConnection:
         self.opened.append(protocol_id)
         handler = self.remote.handlers.get(protocol_id)
         if handler is None and lazy:
-            pipe = Pipe(self.latency)
-            return RefusedStream(pipe, pipe, self, protocol_id)
+            pipe = self.pipe()
+            self.begun.append(RefusedStream(pipe, pipe, self, protocol_id))
+            return self.begun[-1]
         if handler is None:
             raise NegotiationFailed([protocol_id, *alternatives])
         near, far = self.stream_pair(protocol_id)
-        self.owner.world.nursery.start_soon(serve, handler, far)
+        self.owner.world.nursery.start_soon(self.remote.serve, handler, far)
         return near
 
-    def stream_pair(self, protocol_id: str) -> tuple[MemoryStream, MemoryStream]:
+    def stream_pair(self, protocol_id: str = "/test") -> tuple[MemoryStream, MemoryStream]:
         """Make a stream and its far end, which nobody serves."""
-        there, back = Pipe(self.latency), Pipe(self.latency)
+        there, back = self.pipe(), self.pipe()
         near = MemoryStream(there, back, self, protocol_id)
         far = MemoryStream(back, there, self.other_end, protocol_id)
+        self.begun.append(near)
+        self.other_end.begun.append(far)
         return near, far
 
+    def pipe(self) -> Pipe:
+        return Pipe(self.latency, self.owner.window)
+
     async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
         self.cut()
+        await trio.lowlevel.checkpoint()
 
     def cut(self) -> None:
         """End the connection on both sides."""
         for end in (self, self.other_end):
             if not end.is_closed:
                 end.is_closed = True
-                for stream in list(end.open):
-                    stream.reset()
+                for stream in end.begun:
+                    if not stream.is_closed:
+                        stream.reset()
                 end.owner.publish(ConnectionClosed(end.ref, "cut"))
                 end.owner.changed()
-
-
-async def serve(handler: StreamHandler, stream: MemoryStream) -> None:
-    try:
-        await handler(stream)
-    except EXPECTED as error:
-        stream.owner.handler_errors.append(error)
-        stream.reset()
-    else:
-        await stream.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +177,8 @@ class MemoryHost:
         self.key = PrivateKey.from_seed(bytes([seed]) * 32)
         self.peer_id = PeerId.from_public_key(self.key.public_key)
         self.place = parse(address)
+        self.window = WINDOW
+        """Of the streams that are opened here, in both directions."""
         self.bus = EventBus()
         self.peers = Peerstore(SwarmConfig(), trio.current_time)
         self.addresses: Watch[tuple[Multiaddr, ...]] = Watch((with_peer(self.place, self.peer_id),))
@@ -259,6 +189,7 @@ class MemoryHost:
         self.ends: dict[int, MemoryConnection] = {}
         self.published: list[object] = []
         self.punchable: tuple[Multiaddr, ...] = ()
+        self.foreword = Foreword()
         self.moving: dict[str, bool] = {}
         """Whether ports move, by transport."""
         self.dials: list[Dial] = []
@@ -269,13 +200,22 @@ class MemoryHost:
 
     @property
     def kit(self) -> Kit:
-        return Kit(self.world.env, self.key, self.peer_id, NoUpgrader())
+        return Kit(self.world.env, self.key, self.peer_id, NoUpgrader(), foreword=self.foreword)
 
     async def start(self, service: Service) -> None:
         async def run(*, task_status: trio.TaskStatus[None]) -> None:
             await service.run(self, task_status=task_status)
 
         await self.world.nursery.start(run)
+
+    async def serve(self, handler: StreamHandler, stream: MemoryStream) -> None:
+        try:
+            await handler(stream)
+        except EXPECTED as error:
+            self.handler_errors.append(error)
+            stream.reset()
+        else:
+            await stream.aclose()
 
     def of_kind(self, kind: type[E]) -> list[E]:
         """Return the events of a kind that were published."""
@@ -321,12 +261,23 @@ class MemoryHost:
         end = self.ends.get(number)
         return None if end is None or end.is_closed else end
 
-    async def connect(self, target: Target) -> MemoryConnection:
+    async def connect(self, target: Target) -> Connection:
         await trio.lowlevel.checkpoint()
-        peer_id = target if isinstance(target, PeerId) else named(str(target))
+        peer_id, addresses = self._named(target)
         for connection in self.connections(peer_id):
             return connection
-        raise DialError(peer_id, ())
+        if not addresses:
+            raise DialError(peer_id, ())
+        return await self.dial(peer_id, addresses)
+
+    def _named(self, target: Target) -> tuple[PeerId, tuple[Multiaddr, ...]]:
+        if str(target).startswith("/"):
+            address = parse(str(target))
+            peer_id = peer_id_of(address)
+            assert peer_id is not None
+            return peer_id, (without_peer(address),)
+        peer_id = PeerId.parse(str(target))
+        return peer_id, self.peers.addresses(peer_id)
 
     async def dial(
         self,
@@ -339,6 +290,12 @@ class MemoryHost:
         texts = tuple(str(address) for address in addresses)
         self.dials.append(Dial(trio.current_time(), texts, role, any_port))
         await trio.lowlevel.checkpoint()
+        return await self.reach(peer_id, addresses, role)
+
+    async def reach(
+        self, peer_id: PeerId, addresses: Sequence[Multiaddr], role: Role
+    ) -> Connection:
+        """Dial, once that is noted."""
         return await self.on_dial(addresses[0], role)
 
     async def dial_from_many(self, peer_id: PeerId, address: Multiaddr, spread: Spread) -> None:
@@ -408,12 +365,6 @@ class MemoryHost:
         raise NotImplementedError
 
 
-def named(target: str) -> PeerId:
-    peer_id = peer_id_of(parse(target)) if target.startswith("/") else PeerId.parse(target)
-    assert peer_id is not None
-    return peer_id
-
-
 async def refuse(address: Multiaddr, role: Role) -> Connection:
     """Be a host that answers with RST."""
     raise refusal(address)
@@ -439,8 +390,11 @@ class MemoryWorld:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery
+        self.started = trio.current_time()
         self.wall = WALL
         self.event_limit = 1024
+        self.takes_forewords = False
+        """Relayed connections do."""
         self.limited_uses: list[str] = []
         self.env = Env(
             network=NoNetwork(),
@@ -452,7 +406,7 @@ class MemoryWorld:
         self._counts = itertools.count()
 
     def _wall_clock(self) -> float:
-        return self.wall
+        return self.wall + trio.current_time() - self.started
 
     def _counted_bytes(self, length: int) -> bytes:
         return next(self._counts).to_bytes(4).rjust(length, b"\xaa")
@@ -467,12 +421,13 @@ class MemoryWorld:
         *,
         relay: str | None = None,
         latency: float = 0.0,
-        dialer_port: int | None = None,
+        dialer_place: Multiaddr | None = None,
     ) -> MemoryConnection:
         """Connect two hosts, directly or over a relay; return the dialer's end."""
-        here, there = dialer.place, listener.place
-        if dialer_port is not None:
-            here = parse(str(here).rsplit("/", 1)[0] + f"/{dialer_port}")
+        here, there = dialer_place or dialer.place, listener.place
+        said = b""
+        if relay is not None and self.takes_forewords:
+            said = dialer.foreword.to(listener.peer_id)
         if relay is not None:
             here = there = parse(relay)
         number = next(self._numbers)
@@ -485,6 +440,9 @@ class MemoryWorld:
             end = MemoryConnection(ref, owner, remote, latency, limit)
             if relayed and owner is dialer:
                 end.opened_at -= latency  # as the last word of a handshake is the dialer's
+            if relayed and self.takes_forewords:
+                words = (said, b"") if owner is dialer else (b"", said)
+                end.forewords = Forewords(*words, round_trip=2 * latency)
             owner.ends[number] = end
         for owner, _, ref in ends:
             owner.publish(ConnectionOpened(ref))

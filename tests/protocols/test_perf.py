@@ -29,6 +29,7 @@ async def two_hosts(
 ) -> tuple[MemoryHost, MemoryHost, MemoryConnection, PerfService]:
     asker = world.host(1, "/ip4/11.0.0.1/tcp/1")
     server = world.host(2, "/ip4/11.0.0.2/tcp/2")
+    asker.window = server.window = 4 * MIB
     service = Perf(allow=()).build(asker.kit)
     await asker.start(service)
     await server.start((there or Perf()).build(server.kit))

@@ -13,6 +13,7 @@ from p2pnet.errors import LimitExceeded, NegotiationFailed, ProtocolError, Strea
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.ping import Ping, PingService
 from p2pnet.protocols.ping.dialogue import PING_BYTES, PROTOCOL_ID
+from tests.protocols.memory_streams import receive_exactly
 from tests.protocols.memory_world import MemoryConnection, MemoryHost, MemoryWorld
 
 
@@ -25,15 +26,6 @@ async def two_hosts(
     await asker.start(service)
     await answerer.start((there or Ping()).build(answerer.kit))
     return asker, answerer, world.connect(asker, answerer, latency=latency), service
-
-
-async def receive_exactly(stream: Stream, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        chunk = await stream.receive_some(count - len(data))
-        assert chunk, "the stream ended early"
-        data += chunk
-    return data
 
 
 async def test_a_ping_takes_a_round_trip(autojump_clock: MockClock, world: MemoryWorld) -> None:

@@ -17,9 +17,11 @@ from p2pnet.core.env import ByteStream, DatagramSocket, Env, RecordKind, StreamL
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import AddressUnsupported, ConnectionLost
-from p2pnet.interfaces import CapableConnection, Ends, Kit, Role
+from p2pnet.interfaces import Ends, Kit, Role
 from p2pnet.transports.tcp import TCP, TcpTransport
 from p2pnet.transports.tcp_ports import source_endpoint
+from tests.core.passing_on import PassingOn
+from tests.transports.failing import FailingUpgrader
 
 KEY = PrivateKey.generate()
 PEER = PeerId.from_public_key(KEY.public_key)
@@ -75,31 +77,14 @@ def test_s1_the_source_is_one_of_the_listeners_and_of_the_same_family(
 # ---- dialling and listening on a network of this test's own ------------------------------
 
 
-class Wire(ByteStream):
+class Wire(PassingOn, ByteStream):
     """One end of a connection in memory."""
 
     def __init__(
         self, stream: trio.abc.HalfCloseableStream, local: Endpoint, remote: Endpoint
     ) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self.local, self.remote = local, remote
-        self.is_closed = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        self.is_closed = True
-        await self._stream.aclose()
 
 
 class Door:
@@ -154,36 +139,13 @@ class Cables:
         raise OSError("no name servers")
 
 
-Asked = tuple[trio.abc.HalfCloseableStream, Role, Ends, PeerId | None, float | None]
-
-
-@dataclass
-class NoUpgrade:
-    """An upgrader that only notes what it was given."""
-
-    asked: list[Asked] = field(default_factory=list)
-
-    async def upgrade(
-        self,
-        stream: trio.abc.HalfCloseableStream,
-        role: Role,
-        *,
-        ends: Ends,
-        expected: PeerId | None = None,
-        patience: float | None = None,
-    ) -> CapableConnection:
-        self.asked.append((stream, role, ends, expected, patience))
-        await trio.aclose_forcefully(stream)
-        raise ConnectionLost("that is all")
-
-
 @dataclass
 class Bench:
     """A TCP transport with all that is around it."""
 
     config: TCP = field(default_factory=TCP)
     cables: Cables = field(default_factory=Cables)
-    upgrader: NoUpgrade = field(default_factory=NoUpgrade)
+    upgrader: FailingUpgrader = field(default_factory=FailingUpgrader)
 
     def build(self) -> TcpTransport:
         env = Env(self.cables, lambda: 0.0, bytes, lambda low, high: low)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
 import trio
 
@@ -12,46 +10,21 @@ from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import close_at_once
 from p2pnet.errors import ConnectionLost
-from p2pnet.interfaces import CapableConnection, Ends, Kit, Role
+from p2pnet.interfaces import Kit, Role
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
 from p2pnet.transports.tcp import TCP, TcpTransport
+from tests.transports.failing import FailingUpgrader
 
 KEY = PrivateKey.generate()
 PEER = PeerId.from_public_key(KEY.public_key)
-
-
-@dataclass
-class Failing:
-    """An upgrader that fails after so many seconds of silence, or as soon as the remote does."""
-
-    patience: float
-    begun: list[Role] = field(default_factory=list)
-
-    async def upgrade(
-        self,
-        stream: trio.abc.HalfCloseableStream,
-        role: Role,
-        *,
-        ends: Ends,
-        expected: PeerId | None = None,
-        patience: float | None = None,
-    ) -> CapableConnection:
-        self.begun.append(role)
-        try:
-            with trio.move_on_after(self.patience):
-                await stream.receive_some()
-        except trio.BrokenResourceError:
-            pass
-        await trio.aclose_forcefully(stream)
-        raise ConnectionLost("the handshake failed")
 
 
 class End:
     """A machine that dials from the port it listens on."""
 
     def __init__(self, machine: Machine, patience: float) -> None:
-        self.upgrader = Failing(patience)
+        self.upgrader = FailingUpgrader(patience)
         kit = Kit(machine.env, KEY, PEER, self.upgrader)
         self.transport: TcpTransport = TCP().build(kit)
         self.address = parse(f"/ip4/{machine.addresses[0]}/tcp/4001")
@@ -84,9 +57,9 @@ async def test_s3_a_punch_can_be_repeated_at_once(first: str, world: World) -> N
         await two.listen(nursery)
         for attempt in range(1, 4):
             await one.punch(two.address)
-            assert one.upgrader.begun == [Role.LISTENER] * attempt
+            assert one.upgrader.roles == [Role.LISTENER] * attempt
             await trio.sleep(0.1)  # The reset is on its way.
-        assert two.upgrader.begun == [Role.LISTENER] * 3
+        assert two.upgrader.roles == [Role.LISTENER] * 3
         nursery.cancel_scope.cancel()
 
 

@@ -79,6 +79,15 @@ class YamuxConnection:
 
     # ---- running -------------------------------------------------------------------------
 
+    @property
+    def is_over(self) -> bool:
+        return (
+            self._is_closing
+            or self._is_remote_gone
+            or self._failure is not None
+            or self._ended.is_set()
+        )
+
     async def run(self, accept: Callable[[MuxedStream], None]) -> None:
         if self._is_running:
             raise trio.BusyResourceError("this connection runs already")

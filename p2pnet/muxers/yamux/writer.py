@@ -10,6 +10,7 @@ before they read on, would wait for ever.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import trio
 
@@ -23,6 +24,8 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, P2PError)
 """How the stream below says that it can't go on."""
 PIECE_BYTES = 65_536
 """Sent at once, or a turn if that is more; on a slow line progress is seen after so much."""
+LITTLE_BYTES = 4096
+"""So little that is left over goes with the piece before it: each piece costs a system call."""
 PROMPT_BYTES = 16_384
 """More than that is sent by the task: other tasks should not wait for it."""
 PROMPT_SENDS = 2
@@ -37,6 +40,15 @@ WAITED_SECONDS = 0.05
 SLOW_SECONDS = 0.02
 FAST_SECONDS = 0.002
 """Seconds a turn takes, above which the next is half of it, and below which it is twice."""
+
+
+def cuts(length: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield where each piece begins and ends; there is one, if of nothing."""
+    start = 0
+    while length - start > size + LITTLE_BYTES:
+        yield start, start + size
+        start += size
+    yield start, length
 
 
 class Writer:
@@ -93,10 +105,9 @@ class Writer:
         """Send all, and tell the session whenever the remote must have taken something (Y12)."""
         first = trio.current_time()
         with memoryview(data) as view:
-            size = max(self._turn, PIECE_BYTES)
-            for start in range(0, max(len(view), 1), size):
+            for start, end in cuts(len(view), max(self._turn, PIECE_BYTES)):
                 began = trio.current_time()
-                with view[start : start + size] as piece:
+                with view[start:end] as piece:
                     await self._stream.send_all(piece)
                 now = trio.current_time()
                 if now - began >= WAITED_SECONDS:

@@ -16,12 +16,27 @@ from p2pnet.interfaces import Kit, MuxedStream, Role
 from p2pnet.muxers.yamux import Yamux
 from p2pnet.muxers.yamux.driver import YamuxConnection
 from p2pnet.muxers.yamux.machine import Event, Opened, Session
-from p2pnet.muxers.yamux.messages import HEADER_BYTES, Header, decode_untrusted
+from p2pnet.muxers.yamux.messages import (
+    DATA,
+    HEADER_BYTES,
+    WINDOW_UPDATE,
+    Header,
+    decode_untrusted,
+    encode,
+)
 from p2pnet.muxers.yamux.stream_state import StreamState
 from p2pnet.negotiation.upgrader import LayeredUpgrader
 
 KEY = PrivateKey.from_seed(bytes(32))
 KIT = Kit(Env.system(), KEY, PeerId.from_public_key(KEY.public_key), LayeredUpgrader())
+
+
+def data(stream_id: int, payload: bytes, flags: int = 0) -> bytes:
+    return encode(DATA, flags, stream_id, len(payload)) + payload
+
+
+def update(stream_id: int, flags: int = 0, delta: int = 0) -> bytes:
+    return encode(WINDOW_UPDATE, flags, stream_id, delta)
 
 
 class End:
@@ -56,7 +71,7 @@ def headers(data: bytes | bytearray) -> list[Header]:
     while offset < len(data):
         header = decode_untrusted(data, offset)
         found.append(header)
-        offset += HEADER_BYTES + (header.length if header.kind == 0 else 0)
+        offset += HEADER_BYTES + (header.length if header.kind == DATA else 0)
     return found
 
 
@@ -70,8 +85,12 @@ def transfer(source: End, target: End, *, now: float = 0.0, most: int | None = N
     return len(data)
 
 
+def listener(config: Yamux | None = None) -> End:
+    return End(is_dialer=False, config=config)
+
+
 def session_pair(config: Yamux | None = None) -> tuple[End, End]:
-    return End(is_dialer=True, config=config), End(is_dialer=False, config=config)
+    return End(is_dialer=True, config=config), listener(config)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from p2pnet.muxers.yamux.messages import (
     Header,
     encode,
 )
+from tests.core.passing_on import PassingOn
 from tests.muxers.yamux.ends import (
     against_bytes,
     headers,
@@ -174,6 +175,34 @@ async def test_y15_a_remote_that_goes_away_ends_the_connection_in_good_order(cod
         assert await raw.receive_some() == b""
         with pytest.raises(ConnectionLost, match=f"{code:#x}"):
             await tested.accepted[0].receive_some()
+
+
+class Sticky(PassingOn):
+    """A stream that takes its time to close."""
+
+    async def aclose(self) -> None:
+        try:
+            await trio.sleep(0.5)
+        finally:
+            await super().aclose()
+
+
+async def test_a_connection_is_over_as_soon_as_its_remote_has_said_goodbye(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Though it takes a while until the stream below is closed."""
+    ours, raw = trio.testing.memory_stream_pair()
+    tested = side(Sticky(ours), Role.LISTENER, Yamux(grace=1.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tested.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not tested.connection.is_over
+        await raw.send_all(encode(GO_AWAY, 0, 0, 0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not tested.ended.is_set()
+        assert tested.connection.is_over
+        with pytest.raises(ConnectionLost):
+            await tested.connection.open_stream()
 
 
 @pytest.mark.parametrize("code", [1, 2])

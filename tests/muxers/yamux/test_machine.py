@@ -28,21 +28,9 @@ from p2pnet.muxers.yamux.messages import (
     Header,
     encode,
 )
-from tests.muxers.yamux.ends import End, headers, session_pair, transfer
+from tests.muxers.yamux.ends import End, data, headers, listener, session_pair, transfer, update
 
 MIB = 1_048_576
-
-
-def data(stream_id: int, payload: bytes, flags: int = 0) -> bytes:
-    return encode(DATA, flags, stream_id, len(payload)) + payload
-
-
-def update(stream_id: int, flags: int = 0, delta: int = 0) -> bytes:
-    return encode(WINDOW_UPDATE, flags, stream_id, delta)
-
-
-def listener(config: Yamux | None = None) -> End:
-    return End(is_dialer=False, config=config)
 
 
 # ---- opening -----------------------------------------------------------------------------

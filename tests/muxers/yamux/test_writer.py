@@ -8,16 +8,25 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
-from p2pnet.core.prompt import SendNow
+from p2pnet.core.prompt import Prompt, SendNow
 from p2pnet.errors import ConnectionLost
 from p2pnet.interfaces import MuxedStream, Role
-from p2pnet.muxers.yamux.messages import DATA, HEADER_BYTES, SYN, WINDOW_UPDATE, encode
-from p2pnet.muxers.yamux.writer import CROWD, PROMPT_BYTES, PROMPT_SENDS
+from p2pnet.muxers.yamux.messages import (
+    DATA,
+    HEADER_BYTES,
+    INITIAL_WINDOW,
+    SYN,
+    WINDOW_UPDATE,
+    encode,
+)
+from p2pnet.muxers.yamux.writer import CROWD, LITTLE_BYTES, PROMPT_BYTES, PROMPT_SENDS, cuts
 from tests.muxers.yamux.ends import Side, running_pair, side
 
 
-class PromptEnd(trio.abc.Stream):
+class PromptEnd(trio.abc.Stream, Prompt):
     """One end of a stream that takes what there is room for at once, and keeps what is left."""
 
     def __init__(self) -> None:
@@ -127,6 +136,25 @@ async def test_much_is_left_to_the_writers_task() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert below.senders
         assert ME not in below.senders
+
+
+async def test_the_last_bytes_of_a_frame_are_not_sent_alone() -> None:
+    async with dialer_and_raw() as (dialer, below, _):
+        stream = await dialer.connection.open_stream()
+        await stream.send_all(bytes(INITIAL_WINDOW))
+        await trio.testing.wait_all_tasks_blocked()
+        assert sum(map(len, below.sent)) > INITIAL_WINDOW
+        assert min(map(len, below.sent)) > LITTLE_BYTES
+
+
+@given(st.integers(0, 1 << 20), st.integers(LITTLE_BYTES, 1 << 18))
+def test_pieces_are_whole_in_order_and_none_small_but_one_alone(length: int, size: int) -> None:
+    pieces = list(cuts(length, size))
+    assert [start for start, _ in pieces] == [0, *(end for _, end in pieces[:-1])]
+    assert pieces[-1][1] == length
+    sizes = [end - start for start, end in pieces]
+    assert max(sizes) <= size + LITTLE_BYTES
+    assert len(sizes) == 1 or min(sizes) > LITTLE_BYTES or min(sizes) == size
 
 
 async def test_after_some_in_a_row_the_writers_task_takes_a_turn() -> None:

@@ -1,25 +1,13 @@
-"""What the tests of the relay's services share: a network in memory, on virtual time."""
+"""What the tests of the relay's services share: the world of the folder above, with their hosts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import trio
-from trio.testing import MockClock
 
+from tests.protocols.memory_world import MemoryWorld
 from tests.protocols.relay.fakes import FakeNet
 
 
 @pytest.fixture
-async def net() -> AsyncIterator[FakeNet]:
-    """A network without hosts; its tasks are cancelled when the test is over.
-
-    The clock has to be an argument of the test itself: pytest-trio looks nowhere else.
-    """
-    assert isinstance(trio.lowlevel.current_clock(), MockClock), "the test needs autojump_clock"
-    # Under an autojump clock a deadlock would spin for ever, but not past a deadline.
-    with trio.fail_after(1_000_000):
-        async with trio.open_nursery() as nursery:
-            yield FakeNet(nursery)
-            nursery.cancel_scope.cancel()
+async def net(world: MemoryWorld) -> FakeNet:
+    return FakeNet(world.nursery)

@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pnet.core.addresses import Multiaddr, parse
+from p2pnet.core.foreword import Foreword
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import (
     AddressUnsupported,
@@ -39,14 +40,9 @@ from p2pnet.protocols.relay.messages import (
 )
 from p2pnet.protocols.relay.server import RelayServer
 from p2pnet.protocols.relay.transport import CircuitTransport
-from tests.protocols.relay.fakes import (
-    FakeCapable,
-    FakeConnection,
-    FakeHost,
-    FakeNet,
-    FakeStream,
-    receive_exactly,
-)
+from tests.protocols.memory_streams import MemoryStream, receive_exactly
+from tests.protocols.memory_world import MemoryConnection
+from tests.protocols.relay.fakes import CIRCUIT, FakeCapable, FakeHost, FakeNet
 
 
 class Trio:
@@ -220,12 +216,12 @@ async def test_r25_no_circuit_runs_over_another_circuit(
     net: FakeNet, autojump_clock: MockClock
 ) -> None:
     three = await relayed(net)
-    net.link(three.dialer, three.relay, relayed=True)
+    net.connect(three.dialer, three.relay, relay=CIRCUIT)
     short = parse(f"/p2p/{three.relay.peer_id}/p2p-circuit")
     with pytest.raises(AddressUnsupported, match="behind a relay"):
         await three.dialer.transports[0].dial(short, peer_id=three.listener.peer_id)
     await three.dial()
-    assert three.dialer.dials == [three.relay.place]
+    assert [dial.addresses for dial in three.dialer.dials] == [(str(three.relay.place),)]
 
 
 class HostileRelay:
@@ -246,13 +242,15 @@ class HostileRelay:
     async def on_connect(self, stream: Stream) -> None:
         raise NotImplementedError
 
-    async def offer(self, *messages: StopMessage) -> tuple[StopMessage, FakeStream]:
+    async def offer(self, *messages: StopMessage) -> tuple[StopMessage, MemoryStream]:
         """Offer the listener a circuit, on the connection that it made."""
         link = self.three.relay.connections(self.three.listener.peer_id)[0]
         return await offer_on(link, *messages)
 
 
-async def offer_on(link: FakeConnection, *messages: StopMessage) -> tuple[StopMessage, FakeStream]:
+async def offer_on(
+    link: MemoryConnection, *messages: StopMessage
+) -> tuple[StopMessage, MemoryStream]:
     stream = await link.open_stream(STOP)
     channel = stop_channel(stream)
     for message in messages:
@@ -337,7 +335,7 @@ async def test_a_dial_that_is_given_up_leaves_no_stream(
 def test_r25_one_relay_is_named_and_the_way_to_it(text: str, dialable: bool) -> None:
     peer_id = PeerId(b"\x12\x20" + bytes(32))
     host = FakeHost.__new__(FakeHost)
-    transport = CircuitTransport(host, upgrader=None, meter=None)  # type: ignore[arg-type]
+    transport = CircuitTransport(host, None, None, Foreword())  # type: ignore[arg-type]
     assert transport.can_dial(parse(text.format(peer_id))) is dialable
 
 
@@ -387,7 +385,7 @@ async def test_r26_only_a_relay_that_we_asked_may_offer_circuits(
     net: FakeNet, autojump_clock: MockClock
 ) -> None:
     three = await relayed(net)
-    stranger = net.link(net.host(5), three.listener)
+    stranger = net.connect(net.host(5), three.listener)
     answer, _ = await offer_on(stranger, StopConnect(three.dialer.peer_id))
     assert answer == StopStatus(Status.NO_RESERVATION)
     assert three.listener.accepted == []
@@ -401,7 +399,7 @@ async def test_r26_a_relay_whose_reservation_is_over_may_not_either(
     three.relay.offline = True
     three.listener.connections(three.relay.peer_id)[0].cut()
     await trio.sleep(0.02)
-    back = net.link(three.relay, three.listener)
+    back = net.connect(three.relay, three.listener)
     answer, _ = await offer_on(back, StopConnect(three.dialer.peer_id))
     assert answer == StopStatus(Status.NO_RESERVATION)
 
@@ -425,7 +423,7 @@ async def test_r26_a_circuit_may_come_before_the_answer_to_our_request(
 
 async def test_r26_no_circuit_comes_over_a_circuit(net: FakeNet, autojump_clock: MockClock) -> None:
     relay = await hostile(net)
-    link = net.link(relay.three.relay, relay.three.listener, relayed=True)
+    link = net.connect(relay.three.relay, relay.three.listener, relay=CIRCUIT)
     answer, _ = await offer_on(link, StopConnect(relay.three.dialer.peer_id))
     assert answer == StopStatus(Status.PERMISSION_DENIED)
 

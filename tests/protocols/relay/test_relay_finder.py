@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2pnet.core.addresses import Multiaddr, parse
+from p2pnet.core.peer_id import PeerId
 from p2pnet.events import (
     PeerIdentified,
     Reachability,
     ReservationAccepted,
     ReservationLost,
 )
-from p2pnet.interfaces import Stream, Target
+from p2pnet.interfaces import Role, Stream, Target
 from p2pnet.protocols.relay.client import RelayClient, RelayClientService
 from p2pnet.protocols.relay.finder import MAX_RESTING, PING, REST_SECONDS, SPARE, PeerSource
 from p2pnet.protocols.relay.messages import HOP
 from p2pnet.protocols.relay.server import RelayServer
-from tests.protocols.relay.fakes import FakeConnection, FakeHost, FakeNet
+from tests.protocols.memory_world import MemoryConnection
+from tests.protocols.relay.fakes import CIRCUIT, FakeHost, FakeNet
 
 NETWORKS = itertools.count(20)
 
@@ -34,35 +36,26 @@ class Seeker:
 
     host: FakeHost
     service: RelayClientService
-    events: list[ReservationAccepted | ReservationLost] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
 
     @property
     def held(self) -> set[FakeHost]:
-        return {host for host in self.host.net.hosts if host.peer_id in self.service.relays}
+        return {host for host in self.host.world.hosts if host.peer_id in self.service.relays}
 
-    async def listen(self, *, task_status: trio.TaskStatus[None]) -> None:
-        kinds: tuple[type[ReservationAccepted | ReservationLost], ...] = (
-            ReservationAccepted,
-            ReservationLost,
-        )
-        with self.host.bus.subscribe(*kinds) as events:
-            task_status.started()
-            async for event in events:
-                self.events.append(event)
-                if isinstance(event, ReservationLost):
-                    self.lost.append(event.reason)
+    @property
+    def events(self) -> list[object]:
+        kinds = (ReservationAccepted, ReservationLost)
+        return [event for event in self.host.published if isinstance(event, kinds)]
 
-    def meet(self, relay: FakeHost, *, inbound: bool = False) -> FakeConnection:
+    def meet(self, relay: FakeHost, *, inbound: bool = False) -> MemoryConnection:
         """Connect to a relay, and let it tell what it serves."""
         if inbound:
-            connection = self.host.net.link(relay, self.host).other_end()
+            connection = self.host.world.connect(relay, self.host).other_end
         else:
-            connection = self.host.net.link(self.host, relay)
+            connection = self.host.world.connect(self.host, relay)
         self.identify(connection)
         return connection
 
-    def identify(self, connection: FakeConnection) -> None:
+    def identify(self, connection: MemoryConnection) -> None:
         protocols = tuple(connection.remote.handlers)
         self.host.peers.set_protocols(connection.peer_id, protocols)
         told = PeerIdentified(connection.ref, "", "", protocols, (), None, pushed=False)
@@ -76,7 +69,6 @@ async def seeker(
     named = [relay.address for relay in relays]
     part = RelayClient(relays=named, peer_source=source, **config)  # type: ignore[arg-type]
     seeking = Seeker(host, part.build(host.kit))
-    await net.nursery.start(seeking.listen)
     await host.start(seeking.service)
     return seeking
 
@@ -171,7 +163,7 @@ async def test_r34_whom_strangers_can_dial_needs_no_found_relay(
     seeking.host.reachability.set(Reachability.PUBLIC)
     await trio.sleep(1)
     assert seeking.held == {named}
-    assert "no relay is needed" in seeking.lost[0]
+    assert "no relay is needed" in seeking.host.of_kind(ReservationLost)[0].reason
     assert not any(peer == met.peer_id for peer, _ in seeking.host.protected)
     await trio.sleep(10_000)
     assert seeking.held == {named}
@@ -212,7 +204,7 @@ async def test_r35_a_peer_that_serves_no_hop_is_not_asked(
     seeking = await seeker(net)
     seeking.meet(net.host(50))
     relay = await relay_of(net, 51)
-    seeking.identify(net.link(seeking.host, relay, relayed=True))
+    seeking.identify(net.connect(seeking.host, relay, relay=CIRCUIT))
     await trio.sleep(100)
     assert not seeking.held
     # It may begin to, and tell so.
@@ -358,14 +350,16 @@ class Book:
 
 def identifying(seeking: Seeker) -> None:
     """Let every peer that is dialled tell what it serves."""
-    dial = seeking.host.dial
+    reach = seeking.host.reach
 
-    async def dial_and_hear(peer_id: object, addresses: list[Multiaddr]) -> FakeConnection:
-        connection = await dial(peer_id, addresses)  # type: ignore[arg-type]
+    async def reach_and_hear(
+        peer_id: PeerId, addresses: Sequence[Multiaddr], role: Role
+    ) -> MemoryConnection:
+        connection = await reach(peer_id, addresses, role)
         seeking.identify(connection)
         return connection
 
-    seeking.host.dial = dial_and_hear  # type: ignore[assignment, method-assign]
+    seeking.host.reach = reach_and_hear  # type: ignore[method-assign]
 
 
 async def test_r35_the_peer_source_is_asked_when_no_peer_relays(

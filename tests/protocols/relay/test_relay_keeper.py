@@ -32,7 +32,7 @@ from p2pnet.protocols.relay.keeper import PROTECTED_AS
 from p2pnet.protocols.relay.messages import HOP, HopStatus, Reservation, Status
 from p2pnet.protocols.relay.server import RelayServer
 from p2pnet.protocols.relay.voucher import Voucher, seal
-from tests.protocols.relay.fakes import FakeHost, FakeNet
+from tests.protocols.relay.fakes import CIRCUIT, FakeHost, FakeNet
 
 Answer = Callable[[Stream], HopStatus | None]
 """What a relay of the test answers; nothing at all if None."""
@@ -52,7 +52,7 @@ class Diary:
         with self.host.bus.subscribe(ReservationAccepted, ReservationLost) as events:
             task_status.started()
             async for event in events:
-                at = trio.current_time() - self.host.net.started
+                at = trio.current_time() - self.host.world.started
                 if isinstance(event, ReservationAccepted):
                     self.accepted.append((at, event))
                     self.count.set(len(self.accepted))
@@ -68,7 +68,7 @@ class Client:
 
 
 async def client_of(*relays: FakeHost, **config: float) -> Client:
-    net = relays[0].net
+    net = relays[0].world
     host = net.host(1)
     diary = Diary(host)
     await net.nursery.start(diary.keep)
@@ -95,7 +95,7 @@ class OddRelay:
         self.host.handle(HOP, self._serve)
 
     async def _serve(self, stream: Stream) -> None:
-        self.asked.append(trio.current_time() - self.host.net.started)
+        self.asked.append(trio.current_time() - self.host.world.started)
         self.streams.append(stream)
         channel = hop_channel(stream)
         await channel.receive()
@@ -108,7 +108,7 @@ class OddRelay:
     def grant(
         self, seconds: float = 3600, *, voucher: bytes | None = None, addresses: str = ""
     ) -> HopStatus:
-        expire = int(self.host.net.env.wall_clock() + seconds)
+        expire = int(self.host.world.env.wall_clock() + seconds)
         places = tuple(parse(text) for text in addresses.split())
         return HopStatus(Status.OK, Reservation(expire, places, voucher))
 
@@ -156,10 +156,10 @@ async def test_r10_over_a_connection_that_the_relay_opened_it_is_what_we_were_to
     odd = OddRelay(net, lambda _: odd.grant())
     client = await client_of(odd.host)
     await trio.sleep(1)
-    back = net.link(odd.host, client.host, dialer_place=parse("/ip4/10.0.100.1/tcp/55555"))
+    back = net.connect(odd.host, client.host, dialer_place=parse("/ip4/10.0.100.1/tcp/55555"))
     client.host.connections(odd.host.peer_id)[0].cut()
     await trio.sleep(1)
-    assert client.host.connections(odd.host.peer_id) == (back.other_end(),)
+    assert client.host.connections(odd.host.peer_id) == (back.other_end,)
     addresses = [event.addresses for _, event in client.diary.accepted]
     assert addresses == [(parse(f"{odd.host.address}/p2p-circuit"),)] * 2
 
@@ -241,7 +241,7 @@ async def test_r12_a_closing_that_was_missed_is_noticed(
     relay = await honest_relay(net)
     client = await client_of(relay)
     await trio.sleep(500)
-    passing = net.link(net.host(3), client.host).other_end()
+    passing = net.connect(net.host(3), client.host).other_end
     for _ in range(2000):
         client.host.publish(ConnectionClosed(passing.ref, "noise"))
     await trio.sleep(1)
@@ -316,17 +316,14 @@ async def test_r38_a_relay_that_connects_is_asked_without_waiting(
     stranger = net.host(3)
     asked = len(odd.asked)
     await trio.sleep(25)
-    net.link(stranger, client.host)
-    stranger_link = client.host.connections(stranger.peer_id)[0]
-    client.host.publish(ConnectionOpened(stranger_link.ref))
+    net.connect(stranger, client.host)
     await trio.sleep(0.9)
     assert len(odd.asked) - asked <= 1
     asked = len(odd.asked)
     odd.answer = lambda _: odd.grant()
     for connection in client.host.connections(odd.host.peer_id):
         connection.cut()
-    back = net.link(odd.host, client.host).other_end()
-    client.host.publish(ConnectionOpened(back.ref))
+    net.connect(odd.host, client.host)
     await trio.sleep(0.9)
     assert client.service.relays == (odd.host.peer_id,)
     assert client.diary.accepted
@@ -362,9 +359,7 @@ async def test_r38_after_a_move_the_relay_is_asked_whether_it_is_still_there(
     assert len(client.host.dials) == 1
     # Somewhere else the old connection leads nowhere, and a new one does.
     (old,) = client.host.connections(odd.host.peer_id)
-    odd.answer = lambda stream: (
-        None if stream.connection.ref == old.other_end().ref else odd.grant()
-    )
+    odd.answer = lambda stream: None if stream.connection.ref == old.other_end.ref else odd.grant()
     client.host.publish(NetworkChanged("moved"))
     await trio.sleep(8)
     assert old.is_closed
@@ -512,7 +507,7 @@ async def test_r12_with_a_second_connection_it_is_renewed_there_and_not_lost(
     relay = await honest_relay(net)
     client = await client_of(relay)
     await trio.sleep(1)
-    net.link(client.host, relay)
+    net.connect(client.host, relay)
     client.host.connections(relay.peer_id)[0].cut()
     await trio.sleep(1)
     assert client.diary.lost == []
@@ -526,7 +521,7 @@ async def test_r12_if_the_second_connection_does_not_do_it_is_lost(
     client = await client_of(odd.host, reserve_timeout=10)
     await trio.sleep(100)
     odd.answer = lambda _: None
-    net.link(client.host, odd.host)
+    net.connect(client.host, odd.host)
     client.host.connections(odd.host.peer_id)[0].cut()
     await trio.sleep(20)
     assert [reason for _, reason in client.diary.lost] == ["the relay disconnected"]
@@ -585,7 +580,7 @@ async def test_r8_a_clock_that_is_wrong_by_minutes_does_no_harm(
     net: FakeNet, autojump_clock: MockClock
 ) -> None:
     relay = await honest_relay(net, reservation_seconds=1000)
-    net.skew = 600
+    net.wall += 600
     client = await client_of(relay)
     await trio.sleep(5000)
     assert client.diary.lost == []
@@ -645,9 +640,9 @@ async def test_r13_a_relay_behind_a_relay_is_dialled_directly_or_not_used(
 ) -> None:
     relay = await honest_relay(net)
     host = net.host(1)
-    net.link(host, relay, relayed=True)
+    net.connect(host, relay, relay=CIRCUIT)
     service = RelayClient(relays=[relay.address]).build(host.kit)
     await host.start(service)
     await trio.sleep(1)
     assert service.relays == (relay.peer_id,)
-    assert host.dials == [relay.place]
+    assert [dial.addresses for dial in host.dials] == [(str(relay.place),)]

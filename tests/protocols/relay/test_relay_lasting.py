@@ -15,11 +15,13 @@ from p2pnet.protocols.relay.channels import hop_channel
 from p2pnet.protocols.relay.messages import HOP
 from p2pnet.protocols.relay.server import RelayServer
 from p2pnet.protocols.relay.tally import Refused, RelayStatistics
-from tests.protocols.relay.fakes import FakeConnection, FakeNet, receive_exactly
+from tests.protocols.memory_streams import receive_exactly
+from tests.protocols.memory_world import MemoryConnection
+from tests.protocols.relay.fakes import FakeNet
 from tests.protocols.relay.test_relay_server import Relay, refusal, relay_with, settle
 
 
-async def ask_often(relay: Relay, link: FakeConnection, times: int) -> list[str]:
+async def ask_often(relay: Relay, link: MemoryConnection, times: int) -> list[str]:
     return [await refusal(relay, link) for _ in range(times)]
 
 
@@ -39,7 +41,7 @@ async def test_r29_peers_of_one_network_share_what_it_may_ask(
 ) -> None:
     relay = await relay_with(net, requests_per_minute_per_prefix=3)
     place = parse("/ip4/5.6.7.8/tcp/1")
-    links = [net.link(net.host(n), relay.host, dialer_place=place) for n in range(1, 6)]
+    links = [net.connect(net.host(n), relay.host, dialer_place=place) for n in range(1, 6)]
     answers = [await refusal(relay, link) for link in links]
     assert answers == ["OK"] * 3 + ["RESOURCE_LIMIT_EXCEEDED"] * 2
     assert await refusal(relay, relay.peer(9)) == "OK"
@@ -63,7 +65,7 @@ async def test_r30_circuits_are_limited_per_network(
     relay = await relay_with(net, max_circuits_per_prefix=2)
     first, second = await relay.target(1), await relay.target(2)
     place = parse("/ip4/5.6.7.8/tcp/1")
-    links = [net.link(net.host(n), relay.host, dialer_place=place) for n in range(3, 6)]
+    links = [net.connect(net.host(n), relay.host, dialer_place=place) for n in range(3, 6)]
     streams = [await relay.connect(link, first.owner.peer_id) for link in links[:2]]
     status = await refusal(relay, links[2], second.owner.peer_id)
     assert status == "RESOURCE_LIMIT_EXCEEDED"
@@ -140,7 +142,8 @@ async def test_r32_circuits_are_no_faster_than_the_relay_allows(
         for stream, end in zip(streams, relay.served, strict=True):
             nursery.start_soon(stream.send_all, bytes(75_000))
             nursery.start_soon(receive_exactly, end, 75_000)
-    assert trio.current_time() - started == pytest.approx(10, abs=1.5)
+    # Ten seconds, but for bursts and for the last chunks, which nobody waits behind.
+    assert 8.4 <= trio.current_time() - started <= 10
 
 
 async def test_r33_a_refusal_names_its_limit_and_all_are_counted(

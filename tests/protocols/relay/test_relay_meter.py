@@ -14,7 +14,8 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.events import CircuitNearLimit
 from p2pnet.interfaces import CircuitLimit
 from p2pnet.protocols.relay.meter import CircuitStream, Meter
-from tests.protocols.relay.fakes import FakeNet, FakeStream
+from tests.protocols.memory_streams import MemoryStream
+from tests.protocols.relay.fakes import FakeNet
 
 
 @dataclass
@@ -24,13 +25,13 @@ class Bench:
     relay: PeerId
     peer_id: PeerId
     circuit: CircuitStream
-    far: FakeStream
+    far: MemoryStream
     warnings: Subscription[CircuitNearLimit]
 
 
 def bench_of(net: FakeNet, limit: CircuitLimit | None) -> Bench:
     host, relay, other = net.host(1), net.host(100), net.host(2)
-    stream, far = net.link(host, relay).stream_pair()
+    stream, far = net.connect(host, relay).stream_pair()
     warnings = Subscription((CircuitNearLimit,), 100)
     host.bus._readers.append(warnings)
     circuit = Meter(host, net.nursery).watch(stream, other.peer_id, limit)

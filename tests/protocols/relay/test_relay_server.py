@@ -39,13 +39,9 @@ from p2pnet.protocols.relay.messages import (
 )
 from p2pnet.protocols.relay.server import PROTECTED_AS, RelayServer, RelayServerService
 from p2pnet.protocols.relay.voucher import Voucher, decode_untrusted
-from tests.protocols.relay.fakes import (
-    WALL,
-    FakeConnection,
-    FakeNet,
-    FakeStream,
-    receive_exactly,
-)
+from tests.protocols.memory_streams import MemoryStream, receive_exactly
+from tests.protocols.memory_world import WALL, MemoryConnection
+from tests.protocols.relay.fakes import CIRCUIT, FakeNet
 
 EVENTS = (
     ReservationGranted,
@@ -64,30 +60,26 @@ class Relay:
         self.host = net.host(100)
         self.host.addresses.set((parse(f"/ip4/1.2.3.4/tcp/4001/p2p/{self.host.peer_id}"),))
         self.service: RelayServerService = RelayServer(**limits).build(self.host.kit)  # type: ignore[arg-type]
-        self.events: list[object] = []
         self.served: list[Stream] = []
         """The target's ends of circuits."""
 
     async def start(self) -> None:
         await self.host.start(self.service)
-        await self.net.nursery.start(self._listen)
 
-    async def _listen(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with self.host.bus.subscribe(*EVENTS) as events:
-            task_status.started()
-            async for event in events:
-                self.events.append(event)
+    @property
+    def events(self) -> list[object]:
+        return [event for event in self.host.published if isinstance(event, EVENTS)]
 
-    async def reserve(self, link: FakeConnection) -> tuple[Reservation, Limit | None]:
+    async def reserve(self, link: MemoryConnection) -> tuple[Reservation, Limit | None]:
         async with await link.open_stream(HOP) as stream:
             return await reserve(hop_channel(stream), link.peer_id)
 
-    async def connect(self, link: FakeConnection, target: PeerId) -> FakeStream:
+    async def connect(self, link: MemoryConnection, target: PeerId) -> MemoryStream:
         stream = await link.open_stream(HOP)
         self.limit = await connect(hop_channel(stream), link.peer_id, target)
         return stream
 
-    async def target(self, seed: int, *, status: int = Status.OK) -> FakeConnection:
+    async def target(self, seed: int, *, status: int = Status.OK) -> MemoryConnection:
         """Add a peer that has a reservation and answers offers of circuits."""
         host = self.net.host(seed)
 
@@ -99,12 +91,12 @@ class Relay:
             await trio.sleep_forever()
 
         host.handle(STOP, accept)
-        link = self.net.link(host, self.host)
+        link = self.net.connect(host, self.host)
         await self.reserve(link)
         return link
 
-    def peer(self, seed: int) -> FakeConnection:
-        return self.net.link(self.net.host(seed), self.host)
+    def peer(self, seed: int) -> MemoryConnection:
+        return self.net.connect(self.net.host(seed), self.host)
 
 
 async def relay_with(net: FakeNet, **limits: float | None) -> Relay:
@@ -113,7 +105,7 @@ async def relay_with(net: FakeNet, **limits: float | None) -> Relay:
     return relay
 
 
-async def refusal(relay: Relay, link: FakeConnection, target: PeerId | None = None) -> str:
+async def refusal(relay: Relay, link: MemoryConnection, target: PeerId | None = None) -> str:
     """Ask for a reservation, or a circuit; return the status of the refusal."""
     try:
         if target is None:
@@ -197,7 +189,7 @@ async def test_r15_one_network_does_not_take_all_places(
 ) -> None:
     relay = await relay_with(net, max_reservations_per_prefix=2)
     place = parse("/ip6/2600:1:2:3::4/tcp/1")
-    links = [net.link(net.host(n), relay.host, dialer_place=place) for n in range(1, 4)]
+    links = [net.connect(net.host(n), relay.host, dialer_place=place) for n in range(1, 4)]
     for link in links[:2]:
         await relay.reserve(link)
     assert await refusal(relay, links[2]) == "RESERVATION_REFUSED"
@@ -208,7 +200,7 @@ async def test_r13_a_relayed_peer_gets_neither_reservation_nor_circuit(
 ) -> None:
     relay = await relay_with(net)
     target = await relay.target(1)
-    link = net.link(net.host(2), relay.host, relayed=True)
+    link = net.connect(net.host(2), relay.host, relay=CIRCUIT)
     assert await refusal(relay, link) == "PERMISSION_DENIED"
     assert await refusal(relay, link, target.owner.peer_id) == "PERMISSION_DENIED"
     assert relay.service.reservations == 1
@@ -220,8 +212,8 @@ async def test_r16_a_reservation_ends_at_once_with_the_last_direct_connection(
     relay = await relay_with(net)
     first = await relay.target(1)
     peer_id = first.owner.peer_id
-    second = net.link(first.owner, relay.host)
-    net.link(first.owner, relay.host, relayed=True)
+    second = net.connect(first.owner, relay.host)
+    net.connect(first.owner, relay.host, relay=CIRCUIT)
     first.cut()
     await settle()
     assert relay.service.reservations == 1
@@ -273,7 +265,7 @@ async def test_r16_a_connection_that_ended_meanwhile_gets_no_reservation(
     relay = await relay_with(net)
     link = relay.peer(1)
     stream = await link.open_stream(HOP)
-    link.other_end().is_closed = True
+    link.other_end.is_closed = True
     with pytest.raises(RelayRefused):
         await reserve(hop_channel(stream), relay.host.peer_id)
     assert relay.service.reservations == 0
@@ -385,8 +377,8 @@ async def test_r19_r20_a_circuit_joins_two_peers(net: FakeNet, autojump_clock: M
     assert await stream.receive_some() == b""
     await settle()
     assert relay.service.circuits == 0
-    assert all(stream.is_closed for stream in target.other_end().live)
-    assert not any(stream.was_reset for stream in target.other_end().live)
+    assert all(stream.is_closed for stream in target.other_end.begun)
+    assert not any(stream.was_reset for stream in target.other_end.begun)
     ends = (source.owner.peer_id, target.owner.peer_id)
     assert relay.events[-2:] == [
         CircuitOpened(*ends),
@@ -451,7 +443,7 @@ async def test_r18_a_reservation_without_a_direct_connection_is_none(
 ) -> None:
     relay = await relay_with(net)
     target = await relay.target(1)
-    target.other_end().is_closed = True  # and nobody has been told yet
+    target.other_end.is_closed = True  # and nobody has been told yet
     assert await refusal(relay, relay.peer(2), target.owner.peer_id) == "NO_RESERVATION"
 
 
@@ -518,7 +510,7 @@ async def test_r19_an_offer_goes_out_on_the_connection_that_the_reservation_came
 ) -> None:
     relay = await relay_with(net)
     first = await relay.target(1)
-    second = net.link(first.owner, relay.host)
+    second = net.connect(first.owner, relay.host)
     await relay.reserve(second)
     source = relay.peer(2)
     await relay.connect(source, first.owner.peer_id)
@@ -569,7 +561,7 @@ async def test_r19_a_target_that_does_not_agree_is_a_failed_connection(
         assert await refusal(relay, source, target.owner.peer_id) == "CONNECTION_FAILED"
     assert trio.current_time() - started <= 20 * 30 + 1
     assert relay.service.circuits == 0
-    assert all(stream.was_reset for stream in target.other_end().live if stream.protocol_id == STOP)
+    assert all(stream.was_reset for stream in target.other_end.begun if stream.protocol_id == STOP)
 
 
 async def test_r19_a_target_that_declines_is_a_failed_connection(

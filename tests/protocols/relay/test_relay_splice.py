@@ -9,7 +9,8 @@ from trio.testing import MockClock
 from p2pnet.interfaces import CircuitLimit
 from p2pnet.protocols.relay.rates import Pace
 from p2pnet.protocols.relay.splice import ENDED_WELL, Means, Splice
-from tests.protocols.relay.fakes import FakeNet, FakeStream, receive_exactly
+from tests.protocols.memory_streams import MemoryStream, receive_exactly
+from tests.protocols.relay.fakes import FakeNet
 
 UNLIMITED = CircuitLimit()
 
@@ -27,8 +28,8 @@ class Bench:
         rate_in_all: int | None = None,
     ) -> None:
         source, relay, target = net.host(1), net.host(2), net.host(3)
-        self.source, near_source = net.link(source, relay).stream_pair()
-        near_target, self.target = net.link(relay, target).stream_pair()
+        self.source, near_source = net.connect(source, relay).stream_pair()
+        near_target, self.target = net.connect(relay, target).stream_pair()
         self.near = (near_source, near_target)
         self.splice = Splice(
             near_source,
@@ -53,7 +54,7 @@ class Bench:
         return all(stream.was_reset for stream in self.near)
 
 
-async def read_all(stream: FakeStream) -> bytes:
+async def read_all(stream: MemoryStream) -> bytes:
     data = b""
     async for chunk in stream:
         data += chunk
@@ -171,7 +172,7 @@ async def test_a_circuit_that_is_cancelled_leaves_nothing_open(
     net: FakeNet, autojump_clock: MockClock
 ) -> None:
     source, target = (
-        net.link(net.host(seed), net.host(seed + 1)).stream_pair()[0] for seed in (1, 3)
+        net.connect(net.host(seed), net.host(seed + 1)).stream_pair()[0] for seed in (1, 3)
     )
     splice = Splice(source, target, limit=UNLIMITED, means=Means(100))
     with trio.move_on_after(5):

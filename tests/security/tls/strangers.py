@@ -16,6 +16,7 @@ from p2pnet.interfaces import Kit, Role, Secured
 from p2pnet.negotiation.upgrader import LayeredUpgrader
 from p2pnet.security.tls import TLS, KeyKind, TLSSecurity
 from p2pnet.security.tls.certificate import OwnCertificate, make_certificate
+from tests.core.passing_on import PassingOn
 
 ALICE = PrivateKey.from_seed(bytes(31) + b"A")
 BOB = PrivateKey.from_seed(bytes(31) + b"B")
@@ -133,13 +134,12 @@ async def secure_both(
     return found[Role.DIALER], found[Role.LISTENER]
 
 
-class Tap(trio.abc.HalfCloseableStream):
+class Tap(PassingOn):
     """One end of a stream that shows what is sent, and can do without."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self.sent: list[bytes] = []
-        self.is_closed = False
         self.is_stuck = False
         self.change: Callable[[bytes], bytes] = bytes
 
@@ -147,20 +147,10 @@ class Tap(trio.abc.HalfCloseableStream):
         self.sent.append(bytes(data))
         if self.is_stuck:
             await trio.sleep_forever()
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+        await super().send_all(data)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return self.change(bytes(await self._stream.receive_some(max_bytes)))
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        self.is_closed = True
-        await self._stream.aclose()
+        return self.change(bytes(await super().receive_some(max_bytes)))
 
 
 async def tapped_pair() -> tuple[trio.abc.Stream, Tap, trio.abc.Stream, Tap]:
