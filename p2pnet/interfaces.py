@@ -17,6 +17,7 @@ import trio
 from p2pnet.core.addresses import Endpoint, Multiaddr
 from p2pnet.core.bus import Subscription
 from p2pnet.core.env import ByteStream, Env
+from p2pnet.core.foreword import Foreword, Forewords
 from p2pnet.core.keepalive import Hush, Pace
 from p2pnet.core.keys import PrivateKey, PublicKey
 from p2pnet.core.peer_id import PeerId
@@ -77,6 +78,11 @@ class MuxedStream(trio.abc.HalfCloseableStream):
 class MuxedConnection(Protocol):
     """Many streams over one secured stream."""
 
+    @property
+    def is_over(self) -> bool:
+        """Tell if it takes no more streams: what ended it is known, though ``run`` may go on."""
+        ...
+
     async def run(self, accept: Callable[[MuxedStream], None]) -> None:
         """Move bytes until the connection ends; hand each stream the remote opens to ``accept``.
 
@@ -123,6 +129,7 @@ class Secured:
     peer_id: PeerId
     muxer: str | None
     """The muxer agreed on during the handshake; None if that is still to be negotiated."""
+    forewords: Forewords | None = None
 
 
 class Security(Protocol):
@@ -149,6 +156,23 @@ class Security(Protocol):
         ...
 
 
+@runtime_checkable
+class TalkativeSecurity(Security, Protocol):
+    """Can take a foreword along with its handshake, as the dialer; a listener always listens."""
+
+    async def secure_saying(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        *,
+        expected: PeerId | None,
+        muxers: Sequence[str],
+        foreword: Callable[[], bytes],
+    ) -> Secured:
+        """Do as ``secure`` does, and tell the peer something, once it has proved who it is."""
+        ...
+
+
 class CapableConnection(Protocol):
     """What a transport delivers: authenticated and multiplexed."""
 
@@ -167,6 +191,11 @@ class CapableConnection(Protocol):
         """The relay's limit; None on a direct connection and on an unlimited circuit."""
         ...
 
+    @property
+    def is_over(self) -> bool:
+        """See MuxedConnection.is_over."""
+        ...
+
     async def run(self, accept: Callable[[MuxedStream], None]) -> None:
         """See MuxedConnection.run."""
         ...
@@ -176,6 +205,14 @@ class CapableConnection(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Prefaced(Protocol):
+    """A connection whose handshake can take a foreword along."""
+
+    @property
+    def forewords(self) -> Forewords | None: ...
 
 
 @runtime_checkable
@@ -189,6 +226,17 @@ class Pulsing(Protocol):
     def stay_alert(self) -> None:
         """Notice as soon as can be if the remote is gone, whatever pings that costs."""
         ...
+
+
+@runtime_checkable
+class Roaming(Protocol):
+    """A connection that goes on when an end gets another address, as from a router's reboot."""
+
+    on_path_changed: Callable[[bool], None]
+    """Called with False when ``remote_address`` has become another, which is proved by then.
+
+    With True if it is our end that the remote sees elsewhere, as far as can be told here.
+    """
 
 
 class PendingConnection(Protocol):
@@ -314,6 +362,8 @@ class Ends:
     local: Multiaddr
     remote: Multiaddr
     limit: CircuitLimit | None = None
+    foreword: Callable[[], bytes] | None = None
+    """Finds what to tell the peer within the handshake, if that can be."""
 
 
 class Opening(Enum):
@@ -398,6 +448,11 @@ class Connection(Protocol):
 
     @property
     def limit(self) -> CircuitLimit | None: ...
+    @property
+    def forewords(self) -> Forewords | None:
+        """What the ends said within the handshake; None if it can take nothing along."""
+        ...
+
     @property
     def security(self) -> str: ...
     @property
@@ -684,6 +739,8 @@ class Kit:
     """What the transports of the host listen and dial with over TCP; None has each by itself."""
     pace: Pace = field(default_factory=Pace)
     """How long connections may be silent in this network, as far as that was learned."""
+    foreword: Foreword = field(default_factory=Foreword)
+    """What is said ahead to whom this host calls over a relay."""
 
 
 class Part(Protocol[T_co]):

@@ -7,7 +7,7 @@ from operator import index
 
 import trio
 
-from p2pnet.core.prompt import SendNow, prompt_sender
+from p2pnet.core.prompt import Prompt, SendNow, prompt_sender
 from p2pnet.errors import P2PError
 from p2pnet.negotiation.machine import (
     MAX_PROPOSALS,
@@ -73,7 +73,7 @@ async def negotiate(
         agreed = machine.receive(bytes(await stream.receive_some(machine.wanted())))
 
 
-class LazyStream(trio.abc.HalfCloseableStream):
+class LazyStream(trio.abc.HalfCloseableStream, Prompt):
     """A stream on which one protocol is proposed along with the first data.
 
     The remote's answer is checked when the first data is received, and there a refusal is

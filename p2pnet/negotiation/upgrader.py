@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import trio
 
 from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.foreword import Forewords
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.progress import answered
 from p2pnet.interfaces import (
@@ -29,6 +30,7 @@ from p2pnet.interfaces import (
     Role,
     Secured,
     Security,
+    TalkativeSecurity,
 )
 from p2pnet.negotiation.driver import LazyStream, handle_one, select_one
 from p2pnet.negotiation.first_word import role_left
@@ -47,6 +49,11 @@ class UpgradedConnection:
     muxer: str
     limit: CircuitLimit | None
     muxed: MuxedConnection
+    forewords: Forewords | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.muxed.is_over
 
     async def run(self, accept: Callable[[MuxedStream], None]) -> None:
         await self.muxed.run(accept)
@@ -93,7 +100,7 @@ class LayeredUpgrader:
                 stream = self.protect(stream)  # PN2
             if role is Role.LISTENER and patience is not None:
                 stream, role = await role_left(stream, patience)  # D15
-            security, secured = await self._secure(stream, role, expected)
+            security, secured = await self._secure(stream, role, expected, ends.foreword)
             muxers = {muxer.protocol_id: muxer for muxer in self.muxers}
             muxer = secured.muxer or await agree(secured.stream, role, [*muxers])
             muxed = muxers[muxer].start(secured.stream, role)
@@ -108,10 +115,15 @@ class LayeredUpgrader:
             muxer=muxer,
             limit=ends.limit,
             muxed=muxed,
+            forewords=secured.forewords,
         )
 
     async def _secure(
-        self, stream: trio.abc.HalfCloseableStream, role: Role, expected: PeerId | None
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        role: Role,
+        expected: PeerId | None,
+        foreword: Callable[[], bytes] | None,
     ) -> tuple[str, Secured]:
         securities = {security.protocol_id: security for security in self.securities}
         if role is Role.DIALER and len(securities) == 1:
@@ -121,7 +133,13 @@ class LayeredUpgrader:
         else:
             agreed = await agree(stream, role, [*securities])
         muxers = [muxer.protocol_id for muxer in self.muxers]
-        secured = await securities[agreed].secure(stream, role, expected=expected, muxers=muxers)
+        security = securities[agreed]
+        if foreword is not None and isinstance(security, TalkativeSecurity):
+            secured = await security.secure_saying(
+                stream, role, expected=expected, muxers=muxers, foreword=foreword
+            )
+        else:
+            secured = await security.secure(stream, role, expected=expected, muxers=muxers)
         return agreed, secured
 
 

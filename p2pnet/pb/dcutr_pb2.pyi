@@ -26,12 +26,14 @@ class HolePunch(_message.Message):
     EASY: HolePunch.Side
     HARD: HolePunch.Side
     class Swift(_message.Message):
-        __slots__ = ("waited", "hidden")
+        __slots__ = ("waited", "hidden", "heard")
         WAITED_FIELD_NUMBER: _ClassVar[int]
         HIDDEN_FIELD_NUMBER: _ClassVar[int]
+        HEARD_FIELD_NUMBER: _ClassVar[int]
         waited: int
         hidden: int
-        def __init__(self, waited: _Optional[int] = ..., hidden: _Optional[int] = ...) -> None: ...
+        heard: bool
+        def __init__(self, waited: _Optional[int] = ..., hidden: _Optional[int] = ..., heard: bool = ...) -> None: ...
     TYPE_FIELD_NUMBER: _ClassVar[int]
     OBS_ADDRS_FIELD_NUMBER: _ClassVar[int]
     BIRTHDAY_FIELD_NUMBER: _ClassVar[int]

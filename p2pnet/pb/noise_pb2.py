@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15p2pnet/pb/noise.proto\x12\x0cp2pnet.noise\"I\n\x0fNoiseExtensions\x12\x1f\n\x17webtransport_certhashes\x18\x01 \x03(\x0c\x12\x15\n\rstream_muxers\x18\x02 \x03(\t\"\xb6\x01\n\x15NoiseHandshakePayload\x12\x19\n\x0cidentity_key\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x19\n\x0cidentity_sig\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12\x36\n\nextensions\x18\x04 \x01(\x0b\x32\x1d.p2pnet.noise.NoiseExtensionsH\x02\x88\x01\x01\x42\x0f\n\r_identity_keyB\x0f\n\r_identity_sigB\r\n\x0b_extensionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15p2pnet/pb/noise.proto\x12\x0cp2pnet.noise\"o\n\x0fNoiseExtensions\x12\x1f\n\x17webtransport_certhashes\x18\x01 \x03(\x0c\x12\x15\n\rstream_muxers\x18\x02 \x03(\t\x12\x17\n\x08\x66oreword\x18\xdb\xaa\x04 \x01(\x0cH\x00\x88\x01\x01\x42\x0b\n\t_foreword\"\xb6\x01\n\x15NoiseHandshakePayload\x12\x19\n\x0cidentity_key\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x19\n\x0cidentity_sig\x18\x02 \x01(\x0cH\x01\x88\x01\x01\x12\x36\n\nextensions\x18\x04 \x01(\x0b\x32\x1d.p2pnet.noise.NoiseExtensionsH\x02\x88\x01\x01\x42\x0f\n\r_identity_keyB\x0f\n\r_identity_sigB\r\n\x0b_extensionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'p2pnet.pb.noise_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NOISEEXTENSIONS']._serialized_start=39
-  _globals['_NOISEEXTENSIONS']._serialized_end=112
-  _globals['_NOISEHANDSHAKEPAYLOAD']._serialized_start=115
-  _globals['_NOISEHANDSHAKEPAYLOAD']._serialized_end=297
+  _globals['_NOISEEXTENSIONS']._serialized_end=150
+  _globals['_NOISEHANDSHAKEPAYLOAD']._serialized_start=153
+  _globals['_NOISEHANDSHAKEPAYLOAD']._serialized_end=335
 # @@protoc_insertion_point(module_scope)

@@ -7,12 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class NoiseExtensions(_message.Message):
-    __slots__ = ("webtransport_certhashes", "stream_muxers")
+    __slots__ = ("webtransport_certhashes", "stream_muxers", "foreword")
     WEBTRANSPORT_CERTHASHES_FIELD_NUMBER: _ClassVar[int]
     STREAM_MUXERS_FIELD_NUMBER: _ClassVar[int]
+    FOREWORD_FIELD_NUMBER: _ClassVar[int]
     webtransport_certhashes: _containers.RepeatedScalarFieldContainer[bytes]
     stream_muxers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, webtransport_certhashes: _Optional[_Iterable[bytes]] = ..., stream_muxers: _Optional[_Iterable[str]] = ...) -> None: ...
+    foreword: bytes
+    def __init__(self, webtransport_certhashes: _Optional[_Iterable[bytes]] = ..., stream_muxers: _Optional[_Iterable[str]] = ..., foreword: _Optional[bytes] = ...) -> None: ...
 
 class NoiseHandshakePayload(_message.Message):
     __slots__ = ("identity_key", "identity_sig", "extensions")

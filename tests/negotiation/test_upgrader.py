@@ -1,9 +1,9 @@
-"""From a raw stream to a capable connection, and what it costs in flights: M6, N9, D15."""
+"""From a raw stream to a capable connection, and what it costs in flights: M6, N9, N14, D15."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import trio
@@ -23,6 +23,7 @@ from p2pnet.errors import (
 from p2pnet.interfaces import CircuitLimit, Ends, MuxedStream, Role, Secured, Security
 from p2pnet.negotiation.upgrader import LayeredUpgrader, UpgradedConnection
 from p2pnet.security.noise import Noise, NoiseSecurity
+from tests.core.passing_on import PassingOn
 
 KEYS = {
     Role.DIALER: PrivateKey.from_seed(bytes(31) + b"A"),
@@ -44,6 +45,7 @@ class FakeMuxed:
     def __init__(self, stream: trio.abc.Stream, role: Role) -> None:
         self.stream = stream
         self.role = role
+        self.is_over = False
         self.calls: list[str] = []
 
     async def run(self, accept: Callable[[MuxedStream], None]) -> None:
@@ -84,31 +86,17 @@ class OtherSecurity:
         return await self.noise.secure(stream, role, expected=expected, muxers=shown)
 
 
-class Wire(trio.abc.HalfCloseableStream):
+class Wire(PassingOn):
     """A raw stream that notes who sends, and whether it was closed."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream, role: Role, log: list[Role]) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._role = role
         self._log = log
-        self.is_closed = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self._log.append(self._role)
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        self.is_closed = True
-        await self._stream.aclose()
+        await super().send_all(data)
 
 
 class Meeting:
@@ -125,13 +113,15 @@ class Meeting:
         self.failed: dict[Role, Exception] = {}
         self.flights: dict[Role, int] = {}
         """How often the direction had changed, at most, when an end was through."""
+        self.foreword: Callable[[], bytes] | None = None
 
     async def upgrade(
         self, role: Role, upgrader: LayeredUpgrader, expected: PeerId | None = None
     ) -> None:
+        ends = replace(ENDS, foreword=self.foreword if role is Role.DIALER else None)
         try:
             self.done[role] = await upgrader.upgrade(
-                self.wires[role], role, ends=ENDS, expected=expected
+                self.wires[role], role, ends=ends, expected=expected
             )
         except (NegotiationFailed, PeerIdMismatch, ProtocolError, StreamReset) as error:
             self.failed[role] = error
@@ -191,6 +181,27 @@ async def test_m6_with_one_security_and_an_early_muxer_the_dialer_needs_one_roun
     await meeting.run(upgrader(Role.DIALER), upgrader(Role.LISTENER))
     # Its own first, the answer, and the third, with which data can already go.
     assert meeting.flights == {Role.DIALER: 3, Role.LISTENER: 3}
+
+
+async def test_n14_a_foreword_reaches_the_connection_at_the_other_end() -> None:
+    meeting = Meeting()
+    meeting.foreword = lambda: b"hello"
+    await meeting.run(upgrader(Role.DIALER), upgrader(Role.LISTENER))
+    said, heard = (meeting.done[role].forewords for role in (Role.DIALER, Role.LISTENER))
+    assert said is not None
+    assert heard is not None
+    assert (said.said, said.heard) == (b"hello", b"")
+    assert (heard.said, heard.heard) == (b"", b"hello")
+
+
+async def test_n14_a_security_that_takes_nothing_along_is_asked_for_nothing_more() -> None:
+    meeting = Meeting()
+    meeting.foreword = lambda: b"hello"
+    others = [upgrader(role, securities=[OtherSecurity(noise(role))]) for role in Role]
+    await meeting.run(*others)
+    heard = meeting.done[Role.LISTENER].forewords
+    assert heard is not None
+    assert heard.heard == b""
 
 
 @pytest.mark.parametrize(("accepted", "flights"), [("/other", 5), ("/noise", 7)])

@@ -75,18 +75,31 @@ class Sealer:
         Raises:
             ConnectionLost: if the nonces are used up.
         """
-        count = -(-len(plaintext) // MAX_PLAINTEXT_BYTES)
-        frames = bytearray(len(plaintext) + count * (LENGTH_BYTES + TAG_BYTES))
+        frames = bytearray(sealed_size(len(plaintext)))
         with memoryview(frames) as out:
-            at = 0
-            for start in range(0, len(plaintext), MAX_PLAINTEXT_BYTES):
-                piece = plaintext[start : start + MAX_PLAINTEXT_BYTES]
-                length = len(piece) + TAG_BYTES
-                LENGTH.pack_into(frames, at, length)
-                at += LENGTH_BYTES
-                self._cipher.seal_into(piece, out[at : at + length])
-                at += length
+            self.seal_into(plaintext, out)
         return frames
+
+    def seal_into(self, plaintext: memoryview, frames: memoryview) -> int:
+        """Put the frames into a buffer that has room for them; return how long they are.
+
+        Raises:
+            ConnectionLost: if the nonces are used up.
+        """
+        at = 0
+        for start in range(0, len(plaintext), MAX_PLAINTEXT_BYTES):
+            piece = plaintext[start : start + MAX_PLAINTEXT_BYTES]
+            length = len(piece) + TAG_BYTES
+            LENGTH.pack_into(frames, at, length)
+            at += LENGTH_BYTES
+            self._cipher.seal_into(piece, frames[at : at + length])
+            at += length
+        return at
+
+
+def sealed_size(size: int) -> int:
+    """Return how long the frames are for so many bytes of plaintext."""
+    return size + -(-size // MAX_PLAINTEXT_BYTES) * (LENGTH_BYTES + TAG_BYTES)
 
 
 class Opener:

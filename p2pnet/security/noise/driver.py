@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from operator import index
 
 import trio
 
 from p2pnet.core.env import Env
+from p2pnet.core.foreword import Forewords
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
-from p2pnet.core.prompt import SendNow, prompt_sender
-from p2pnet.errors import ConnectionLost, SecurityError
+from p2pnet.errors import ConnectionLost
 from p2pnet.interfaces import Kit, Role, Secured
 from p2pnet.security.noise.cipher import (
     MAX_MESSAGE_BYTES,
     MAX_PLAINTEXT_BYTES,
     Opener,
     Sealer,
+    sealed_size,
 )
 from p2pnet.security.noise.machine import (
     KEY_BYTES,
@@ -28,10 +27,15 @@ from p2pnet.security.noise.machine import (
     HandshakeMachine,
 )
 from p2pnet.security.noise.messages import NOISE
+from p2pnet.security.sealed import SealedStream
 
 MIN_HANDSHAKE_BYTES = 1024
 BATCH_BYTES = 8 * MAX_PLAINTEXT_BYTES
 """Most plaintext sealed before any of it is sent: about half a MiB, in whole messages."""
+LARGE_BYTES = 131_072
+"""A batch of that many bytes is sealed into a buffer that is lent; only fast lines have such."""
+LENT_BUFFERS = 2
+"""So many for all connections together; further large batches have memory of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,29 @@ class Noise:
         return NoiseSecurity(self, env=kit.env, key=kit.key)
 
 
+class Buffers:
+    """Room for sealed batches, lent while they are sent: new memory costs more than sealing does.
+
+    There is none until it is needed, and never more than ``LENT_BUFFERS``.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+        self._unmade = LENT_BUFFERS
+
+    def borrow(self) -> bytearray | None:
+        """Return room for a batch, which is to be given back; None if all is lent."""
+        if self._free:
+            return self._free.pop()
+        if not self._unmade:
+            return None
+        self._unmade -= 1
+        return bytearray(sealed_size(BATCH_BYTES))
+
+    def give_back(self, buffer: bytearray) -> None:
+        self._free.append(buffer)
+
+
 class NoiseSecurity:
     """Does handshakes; one static Noise key serves them all."""
 
@@ -60,6 +87,7 @@ class NoiseSecurity:
         self._config = config
         self._env = env
         self._credentials = Credentials.create(key, env.random_bytes(KEY_BYTES))  # N3
+        self._buffers = Buffers()
 
     async def secure(
         self,
@@ -70,6 +98,29 @@ class NoiseSecurity:
         muxers: Sequence[str],
     ) -> Secured:
         """See Security.secure. On any error the stream is closed (N13)."""
+        return await self._secure(stream, role, expected=expected, muxers=muxers)
+
+    async def secure_saying(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        *,
+        expected: PeerId | None,
+        muxers: Sequence[str],
+        foreword: Callable[[], bytes],
+    ) -> Secured:
+        """See TalkativeSecurity.secure_saying."""
+        return await self._secure(stream, role, expected=expected, muxers=muxers, foreword=foreword)
+
+    async def _secure(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        *,
+        expected: PeerId | None,
+        muxers: Sequence[str],
+        foreword: Callable[[], bytes] | None = None,
+    ) -> Secured:
         try:
             machine = HandshakeMachine(
                 role,
@@ -79,121 +130,66 @@ class NoiseSecurity:
                 expected=expected,
                 max_bytes=self._config.max_handshake_bytes,
             )
-            established = await shake_hands(stream, machine)
+            machine.foreword = foreword
+            established, round_trip = await shake_hands(stream, machine)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
         return Secured(
-            NoiseStream(stream, established),
+            NoiseStream(stream, established, self._buffers),
             remote_key=established.remote_key,
             peer_id=established.peer_id,
             muxer=established.muxer,
+            forewords=Forewords(established.said, established.heard, round_trip),
         )
 
 
-async def shake_hands(stream: trio.abc.Stream, machine: HandshakeMachine) -> Established:
+async def shake_hands(
+    stream: trio.abc.Stream, machine: HandshakeMachine
+) -> tuple[Established, float]:
+    """Return what came of it, and how many seconds the remote took to answer, way and all.
+
+    A dialer sends message 1 and a listener message 2, and the answer to that is the last word
+    that each receives.
+    """
     established: Established | None = None
+    asked_at = round_trip = 0.0
     while True:
         if data := machine.data_to_send():
+            if established is None:
+                asked_at = trio.current_time()
             await stream.send_all(data)
         if established is not None:
-            return established
+            return established, round_trip
         established = machine.receive(bytes(await stream.receive_some(machine.wanted())))
+        round_trip = trio.current_time() - asked_at
 
 
-class NoiseStream(trio.abc.Stream):
-    """A secured stream.
+class NoiseStream(SealedStream):
+    """A stream secured by Noise.
 
-    Bytes that were tampered with raise StreamTampered, from then on and for the sender too,
-    and close the stream under it. Plaintext is handed out as it comes, all messages of a chunk
-    at once; nothing is held while the stream is idle.
+    Plaintext is handed out as it comes, all messages of a chunk at once; nothing is held while
+    the stream is idle.
     """
 
-    def __init__(self, stream: trio.abc.Stream, established: Established) -> None:
-        self._stream = stream
-        self._below = prompt_sender(stream)
+    def __init__(self, stream: trio.abc.Stream, established: Established, buffers: Buffers) -> None:
         self._sealer = Sealer(established.sending)
         self._opener = Opener(established.receiving)
-        self._sending = False
-        self._send_failed = False
-        self._receiving = False
-        self._rest: memoryview | None = None
-        self._closed = False
-        self._error: SecurityError | ConnectionLost | None = None
+        self._buffers = buffers
+        super().__init__(stream, self._sealer.seal, batch_bytes=BATCH_BYTES)
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self._check_sender()
-        self._sending = self._send_failed = True
-        try:
-            await self._send(data)
-            self._send_failed = False
-        except ConnectionLost as error:
-            await self._fail(error)
-            raise
-        except trio.ClosedResourceError:
-            self._check_usable()
-            raise
-        finally:
-            self._sending = False
-
-    async def _send(self, data: bytes | bytearray | memoryview) -> None:
-        if not data:
-            if self._below is None:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._stream.send_all(data)  # What is left of a prompt send goes now.
+    async def _send_batch(self, batch: memoryview) -> None:
+        buffer = self._buffers.borrow() if len(batch) >= LARGE_BYTES else None
+        if buffer is None:
+            await super()._send_batch(batch)
             return
-        with memoryview(data) as view:
-            for start in range(0, len(view), BATCH_BYTES):
-                with view[start : start + BATCH_BYTES] as batch:
-                    frames = self._sealer.seal(batch)
-                await self._stream.send_all(frames)
-
-    def prompt_sender(self) -> SendNow | None:
-        return None if self._below is None else partial(self._send_now, self._below)
-
-    def _send_now(self, below: SendNow, data: bytes | bytearray) -> bool:
-        self._check_sender()
-        self._send_failed = True
-        with memoryview(data) as view:
-            is_gone = below(self._sealer.seal(view))
-        self._send_failed = False
-        return is_gone
-
-    def _check_sender(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._check_usable()
-        if self._send_failed:
-            # The remote waits for the rest of a message, whose bytes are gone.
-            raise trio.BrokenResourceError("an earlier send was interrupted")
-
-    async def wait_send_all_might_not_block(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._check_usable()
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if max_bytes is not None and index(max_bytes) < 1:
-            raise ValueError("max_bytes must be at least 1")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving on this stream")
-        self._check_usable()
-        self._receiving = True
         try:
-            if self._rest is None:
-                return self._take(await self._receive(), max_bytes)
-            await trio.lowlevel.checkpoint()
-            return self._take(self._rest, max_bytes)
-        except (SecurityError, ConnectionLost) as error:
-            await self._fail(error)
-            raise
-        except trio.ClosedResourceError:
-            self._check_usable()
-            raise
+            with memoryview(buffer) as room:
+                size = self._sealer.seal_into(batch, room)
+                with room[:size] as frames:
+                    await self._stream.send_all(frames)
         finally:
-            self._receiving = False
+            self._buffers.give_back(buffer)
 
     async def _receive(self) -> bytearray:
         """Return the plaintext of at least one message; nothing at the end of the stream."""
@@ -206,25 +202,6 @@ class NoiseStream(trio.abc.Stream):
             if plaintext := self._opener.open(data):  # N11: an empty message is passed over
                 return plaintext
 
-    def _take(self, chunk: bytearray | memoryview, max_bytes: int | None) -> bytes | bytearray:
-        """Return as much of a chunk as is asked for, and keep the rest for the next time."""
-        if max_bytes is not None and len(chunk) > max_bytes:
-            view = memoryview(chunk)
-            self._rest = view[max_bytes:]
-            return bytes(view[:max_bytes])
-        self._rest = None
-        return bytes(chunk) if isinstance(chunk, memoryview) else chunk
-
     async def aclose(self) -> None:
         self._closed = True
         await self._stream.aclose()
-
-    async def _fail(self, error: SecurityError | ConnectionLost) -> None:
-        self._error = error
-        await trio.aclose_forcefully(self._stream)
-
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this stream is closed")
-        if self._error is not None:
-            raise self._error

@@ -20,12 +20,13 @@ static Noise key, and both list their muxers. It takes no byte more than its thr
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from p2pnet.core.foreword import MAX_FOREWORD_BYTES
 from p2pnet.core.keys import PrivateKey, PublicKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import BothDialed, HandshakeCut, PeerIdMismatch, ProtocolError, SecurityError
@@ -171,6 +172,10 @@ class Established:
     remote_key: PublicKey
     peer_id: PeerId
     muxer: str | None
+    said: bytes
+    """The foreword of this end ..."""
+    heard: bytes
+    """... and that of the remote; empty if there was none (N14)."""
     sending: CipherState = field(repr=False)
     receiving: CipherState = field(repr=False)
 
@@ -196,6 +201,8 @@ class HandshakeMachine:
         self._buffer = bytearray()
         self._received = 0
         self._finished = False
+        self.foreword: Callable[[], bytes] | None = None
+        """Asked before message 3 is sent, and the remote is known, for what to tell it (N14)."""
         self._out = frame(self._noise.write_first(b"")) if self._is_initiator else b""
 
     def data_to_send(self) -> bytes:
@@ -261,6 +268,9 @@ class HandshakeMachine:
 
     def _receive_second(self, message: bytes) -> Established:
         theirs = self._check(self._noise.read_second(message))
+        said = b"" if self.foreword is None else self.foreword()
+        if len(said) <= MAX_FOREWORD_BYTES:  # N14
+            self._ours = replace(self._ours, foreword=said)
         self._out = frame(self._noise.write_third(self._ours.encode()))
         muxer = choose_muxer(self._ours.muxers, theirs.muxers)
         return self._establish(theirs, muxer)
@@ -283,9 +293,14 @@ class HandshakeMachine:
         key = theirs.identity_key
         peer_id = PeerId.from_public_key(key)
         initiators, responders = self._noise.split()
-        if self._is_initiator:
-            return Established(key, peer_id, muxer, sending=initiators, receiving=responders)
-        return Established(key, peer_id, muxer, sending=responders, receiving=initiators)
+        sending, receiving = initiators, responders
+        said, heard = self._ours.foreword, b""
+        if not self._is_initiator:
+            sending, receiving = responders, initiators
+            heard = theirs.foreword  # N14: of message 3 alone
+        return Established(
+            key, peer_id, muxer, said=said, heard=heard, sending=sending, receiving=receiving
+        )
 
 
 def choose_muxer(initiators: Sequence[str], responders: Sequence[str]) -> str | None:

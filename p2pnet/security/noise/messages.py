@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
+from p2pnet.core.foreword import MAX_FOREWORD_BYTES
 from p2pnet.core.keys import PrivateKey, PublicKey
 from p2pnet.errors import ProtocolError, SecurityError
 from p2pnet.pb import noise_pb2 as pb
@@ -25,6 +26,8 @@ class HandshakePayload:
     """By the identity key, over the prefix and the sender's static Noise key."""
     muxers: tuple[str, ...] = ()
     """In order of preference; empty if the sender wants them negotiated afterwards."""
+    foreword: bytes = b""
+    """What a protocol says ahead, in message 3; empty if nothing (N14)."""
 
     @classmethod
     def sign(cls, key: PrivateKey, static_key: bytes) -> HandshakePayload:
@@ -37,6 +40,8 @@ class HandshakePayload:
         )
         if self.muxers:
             message.extensions.stream_muxers.extend(self.muxers)
+        if self.foreword:
+            message.extensions.foreword = self.foreword
         return message.SerializeToString()
 
     @classmethod
@@ -58,7 +63,10 @@ class HandshakePayload:
         if len(muxers) > MAX_MUXERS:  # N12
             raise ProtocolError(NOISE, f"{len(muxers)} muxers offered")
         key = PublicKey.decode_untrusted(message.identity_key)
-        return cls(key, message.identity_sig, tuple(muxers))
+        foreword = message.extensions.foreword
+        if len(foreword) > MAX_FOREWORD_BYTES:  # N14
+            foreword = b""
+        return cls(key, message.identity_sig, tuple(muxers), foreword)
 
     def check_signature(self, static_key: bytes) -> None:
         """Make sure that the identity key vouches for the static key of the handshake.

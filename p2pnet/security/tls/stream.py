@@ -7,14 +7,12 @@ receiver and a sender never stand in one another's way.
 
 from __future__ import annotations
 
-from functools import partial
-from operator import index
 from typing import Protocol
 
 import trio
 
-from p2pnet.core.prompt import SendNow, prompt_sender
 from p2pnet.errors import ConnectionLost, SecurityError
+from p2pnet.security.sealed import SealedStream
 from p2pnet.security.tls.records import RECORD_BYTES
 
 BATCH_BYTES = 16 * RECORD_BYTES
@@ -71,98 +69,16 @@ async def say_last(stream: trio.abc.Stream, data: bytes) -> None:
             return
 
 
-class TLSStream(trio.abc.Stream):
-    """A secured stream.
+class TLSStream(SealedStream):
+    """A stream secured by TLS.
 
-    Bytes that were tampered with raise StreamTampered, from then on and for the sender too,
-    and close the stream under it. Plaintext is handed out as it comes, all records of a chunk
-    at once. The end is only what the remote said is the end.
+    Plaintext is handed out as it comes, all records of a chunk at once. The end is only what
+    the remote said is the end.
     """
 
     def __init__(self, stream: trio.abc.Stream, engine: Sealing) -> None:
-        self._stream = stream
-        self._below = prompt_sender(stream)
         self._engine = engine
-        self._sending = False
-        self._send_failed = False
-        self._receiving = False
-        self._rest: memoryview | None = None
-        self._closed = False
-        self._error: SecurityError | ConnectionLost | None = None
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self._check_sender()
-        self._sending = self._send_failed = True
-        try:
-            await self._send(data)
-            self._send_failed = False
-        except ConnectionLost as error:
-            await self._fail(error)
-            raise
-        except trio.ClosedResourceError:
-            self._check_usable()
-            raise
-        finally:
-            self._sending = False
-
-    async def _send(self, data: bytes | bytearray | memoryview) -> None:
-        if not data:
-            if self._below is None:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._stream.send_all(data)  # What is left of a prompt send goes now.
-            return
-        with memoryview(data) as view:
-            for start in range(0, len(view), BATCH_BYTES):
-                with view[start : start + BATCH_BYTES] as batch:
-                    records = self._engine.write(batch)
-                await self._stream.send_all(records)
-
-    def prompt_sender(self) -> SendNow | None:
-        return None if self._below is None else partial(self._send_now, self._below)
-
-    def _send_now(self, below: SendNow, data: bytes | bytearray) -> bool:
-        self._check_sender()
-        self._send_failed = True
-        with memoryview(data) as view:
-            is_gone = below(self._engine.write(view))
-        self._send_failed = False
-        return is_gone
-
-    def _check_sender(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._check_usable()
-        if self._send_failed:
-            # The remote waits for the rest of a record, whose bytes are gone.
-            raise trio.BrokenResourceError("an earlier send was interrupted")
-
-    async def wait_send_all_might_not_block(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._check_usable()
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if max_bytes is not None and index(max_bytes) < 1:
-            raise ValueError("max_bytes must be at least 1")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving on this stream")
-        self._check_usable()
-        self._receiving = True
-        try:
-            if self._rest is None:
-                return self._take(await self._receive(), max_bytes)
-            await trio.lowlevel.checkpoint()
-            return self._take(self._rest, max_bytes)
-        except (SecurityError, ConnectionLost) as error:
-            await self._fail(error)
-            raise
-        except trio.ClosedResourceError:
-            self._check_usable()
-            raise
-        finally:
-            self._receiving = False
+        super().__init__(stream, engine.write, batch_bytes=BATCH_BYTES)
 
     async def _receive(self) -> bytes:
         """Return the plaintext of at least one record; nothing at the end of the stream."""
@@ -186,15 +102,6 @@ class TLSStream(trio.abc.Stream):
             if (data := self._engine.read()) or self._engine.is_ended:
                 return data
 
-    def _take(self, chunk: bytes | memoryview, max_bytes: int | None) -> bytes:
-        """Return as much of a chunk as is asked for, and keep the rest for the next time."""
-        if max_bytes is not None and len(chunk) > max_bytes:
-            view = memoryview(chunk)
-            self._rest = view[max_bytes:]
-            return bytes(view[:max_bytes])
-        self._rest = None
-        return bytes(chunk)
-
     async def aclose(self) -> None:
         """Say that the stream ends, if there is room for that soon, and close it."""
         if self._closed or self._error is not None or self._sending or self._send_failed:
@@ -206,13 +113,3 @@ class TLSStream(trio.abc.Stream):
             await say_last(self._stream, self._engine.say_goodbye())
         finally:
             await self._stream.aclose()
-
-    async def _fail(self, error: SecurityError | ConnectionLost) -> None:
-        self._error = error
-        await trio.aclose_forcefully(self._stream)
-
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this stream is closed")
-        if self._error is not None:
-            raise self._error

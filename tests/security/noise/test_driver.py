@@ -1,4 +1,4 @@
-"""Noise over trio streams: N3, N8, N10 to N13 of specs/noise.md, and trio's own rules."""
+"""Noise over trio streams: N3, N8, N10 to N13, N14 of specs/noise.md, and trio's own rules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
@@ -24,7 +25,8 @@ from p2pnet.interfaces import Kit, Role, Secured
 from p2pnet.negotiation.upgrader import LayeredUpgrader
 from p2pnet.security.noise import Noise, NoiseSecurity
 from p2pnet.security.noise.cipher import MAX_NONCE, MAX_PLAINTEXT_BYTES
-from p2pnet.security.noise.driver import BATCH_BYTES, NoiseStream
+from p2pnet.security.noise.driver import BATCH_BYTES, LENT_BUFFERS, NoiseStream
+from tests.core.passing_on import PassingOn
 
 ALICE = PrivateKey.from_seed(bytes(31) + b"A")
 BOB = PrivateKey.from_seed(bytes(31) + b"B")
@@ -43,46 +45,45 @@ def security_of(key: PrivateKey, env: Env | None = None) -> NoiseSecurity:
 
 
 async def secure_both(
-    one: trio.abc.Stream, other: trio.abc.Stream, *, muxers: Sequence[str] = ()
+    one: trio.abc.Stream,
+    other: trio.abc.Stream,
+    *,
+    muxers: Sequence[str] = (),
+    dialer: NoiseSecurity | None = None,
 ) -> tuple[Secured, Secured]:
     found: dict[Role, Secured] = {}
+    parts = {Role.DIALER: dialer or security_of(ALICE), Role.LISTENER: security_of(BOB)}
 
-    async def secure(stream: trio.abc.Stream, role: Role, key: PrivateKey) -> None:
+    async def secure(stream: trio.abc.Stream, role: Role) -> None:
         expected = BOB_ID if role is Role.DIALER else None
-        security = security_of(key)
-        found[role] = await security.secure(stream, role, expected=expected, muxers=muxers)
+        found[role] = await parts[role].secure(stream, role, expected=expected, muxers=muxers)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(secure, one, Role.DIALER, ALICE)
-        nursery.start_soon(secure, other, Role.LISTENER, BOB)
+        nursery.start_soon(secure, one, Role.DIALER)
+        nursery.start_soon(secure, other, Role.LISTENER)
     return found[Role.DIALER], found[Role.LISTENER]
 
 
-class Tap(trio.abc.HalfCloseableStream):
+class Tap(PassingOn):
     """One end of a stream that shows what is sent, and what is to be received can be changed."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self.sent: list[bytes] = []
-        self.is_closed = False
+        self.is_lent = False
+        """True if what was sent last stands in a buffer that will be used again."""
+        self.gate: trio.Event | None = None
         self.change: Callable[[bytes], bytes] = bytes
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
         self.sent.append(bytes(data))
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+        self.is_lent = isinstance(data, memoryview)
+        await super().send_all(data)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return self.change(bytes(await self._stream.receive_some(max_bytes)))
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        self.is_closed = True
-        await self._stream.aclose()
+        return self.change(bytes(await super().receive_some(max_bytes)))
 
 
 async def tapped_pair() -> tuple[trio.abc.Stream, Tap, trio.abc.Stream, Tap]:
@@ -102,6 +103,51 @@ async def test_both_ends_know_each_other_and_the_muxer_and_can_talk() -> None:
     assert await at_listener.stream.receive_some() == b"hello"
     await at_listener.stream.send_all(bytearray(b"hi"))
     assert await at_dialer.stream.receive_some() == b"hi"
+
+
+class Slow(Tap):
+    """One end of a stream on which each send takes so many seconds, one after the other."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, *seconds: float) -> None:
+        super().__init__(stream)
+        self._seconds = iter(seconds)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep(next(self._seconds))
+        await super().send_all(data)
+
+
+async def test_n14_a_foreword_goes_along_and_each_end_measures_the_round_trip(
+    autojump_clock: MockClock,
+) -> None:
+    one, other = trio.testing.memory_stream_pair()
+    found: list[Secured] = []
+
+    async def listen(stream: trio.abc.Stream) -> None:
+        security = security_of(BOB)
+        found.append(await security.secure(stream, Role.LISTENER, expected=None, muxers=()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen, Slow(other, 0.3))
+        at_dialer = await security_of(ALICE).secure_saying(
+            Slow(one, 0.2, 0.4),
+            Role.DIALER,
+            expected=BOB_ID,
+            muxers=(),
+            foreword=lambda: b"hello",
+        )
+    said, heard = at_dialer.forewords, found[0].forewords
+    assert said is not None
+    assert heard is not None
+    assert (said.said, said.heard, round(said.round_trip, 3)) == (b"hello", b"", 0.5)
+    assert (heard.said, heard.heard, round(heard.round_trip, 3)) == (b"", b"hello", 0.7)
+
+
+async def test_n14_nothing_is_said_if_there_is_nothing_to_say() -> None:
+    one, other = trio.testing.memory_stream_pair()
+    for secured in await secure_both(one, other):
+        assert secured.forewords is not None
+        assert (secured.forewords.said, secured.forewords.heard) == (b"", b"")
 
 
 async def make_memory_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
@@ -131,6 +177,40 @@ async def test_any_amount_arrives_whole_and_in_few_sends(size: int) -> None:
     while len(received) < size:
         received += await receiver.receive_some()
     assert received == data
+
+
+async def test_connections_that_send_much_at_once_keep_apart() -> None:
+    security = security_of(ALICE)
+    count = 2 * LENT_BUFFERS + 1
+    gate = trio.Event()
+    senders, receivers, texts = [], [], []
+    for number in range(count):
+        one, other = (Tap(stream) for stream in trio.testing.memory_stream_pair())
+        at_dialer, at_listener = await secure_both(one, other, dialer=security)
+        one.gate = gate
+        senders.append(at_dialer.stream)
+        receivers.append(at_listener.stream)
+        texts.append(bytes([number]) * BATCH_BYTES)
+    async with trio.open_nursery() as nursery:
+        for sender, text in zip(senders, texts, strict=True):
+            nursery.start_soon(sender.send_all, text)
+        await trio.testing.wait_all_tasks_blocked()  # All have sealed, and wait to send.
+        gate.set()
+    for receiver, text in zip(receivers, texts, strict=True):
+        received = bytearray()
+        while len(received) < len(text):
+            received += await receiver.receive_some()
+        assert received == text
+
+
+async def test_no_buffer_is_lost_by_senders_that_gave_up() -> None:
+    security = security_of(ALICE)
+    for _ in range(LENT_BUFFERS + 1):
+        one, other = (Tap(stream) for stream in trio.testing.lockstep_stream_pair())
+        sender, _ = await secure_both(one, other, dialer=security)
+        with trio.move_on_after(0):
+            await sender.stream.send_all(bytes(BATCH_BYTES))
+        assert one.is_lent
 
 
 async def test_all_whole_messages_of_a_chunk_are_handed_out_at_once() -> None:

@@ -1,4 +1,4 @@
-"""Noise XX against published vectors, and libp2p's handshake on it: N2 to N12 of specs/noise.md."""
+"""Noise XX by published vectors, and libp2p's handshake on it: N2 to N12, N14 of specs/noise.md."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pnet.core.foreword import MAX_FOREWORD_BYTES
 from p2pnet.core.keys import KeyType, PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import P2PError, PeerIdMismatch, ProtocolError, SecurityError
@@ -160,6 +161,50 @@ def test_n8_the_dialer_tells_nothing_more_to_another_peer_than_expected() -> Non
         feed(one, other.data_to_send())
     assert (caught.value.expected, caught.value.actual) == (ALICE_ID, BOB_ID)
     assert one.data_to_send() == b""
+
+
+def test_n14_another_peer_than_expected_is_told_nothing() -> None:
+    one, other = dialer(expected=ALICE_ID), listener()
+    asked: list[bool] = []
+
+    def foreword() -> bytes:
+        asked.append(True)
+        return b"hello"
+
+    one.foreword = foreword
+    feed(other, one.data_to_send())
+    with pytest.raises(PeerIdMismatch):
+        feed(one, other.data_to_send())
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(0, 0), (MAX_FOREWORD_BYTES, MAX_FOREWORD_BYTES), (1025, 0)]
+)
+def test_n14_the_listener_hears_what_the_dialer_says_unless_it_is_too_long(
+    size: int, told: int
+) -> None:
+    one, other = dialer(), listener()
+    one.foreword = lambda: bytes(size)
+    at_dialer, at_listener = shake(one, other)
+    assert (at_dialer.said, at_dialer.heard) == (bytes(told), b"")
+    assert (at_listener.said, at_listener.heard) == (b"", bytes(told))
+
+
+def test_n14_a_listener_says_nothing_ahead() -> None:
+    one, other = dialer(), listener()
+    other.foreword = lambda: b"never"
+    at_dialer, at_listener = shake(one, other)
+    assert (at_dialer.heard, at_listener.said) == (b"", b"")
+
+
+def test_n14_in_message_2_a_foreword_means_nothing() -> None:
+    other = with_payload(replace(Credentials.create(BOB, b"\x04" * 32).proof, foreword=b"hi"))
+    one = dialer()
+    feed(other, one.data_to_send())
+    established = feed(one, other.data_to_send())
+    assert established is not None
+    assert established.heard == b""
 
 
 def test_n8_the_listener_too_may_expect_somebody() -> None:

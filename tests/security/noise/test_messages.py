@@ -1,4 +1,4 @@
-"""The payload of a Noise handshake: N6, N7 and N12 of specs/noise.md."""
+"""The payload of a Noise handshake: N6, N7, N12 and N14 of specs/noise.md."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pnet.core.foreword import MAX_FOREWORD_BYTES
 from p2pnet.core.keys import PrivateKey
 from p2pnet.errors import ProtocolError, SecurityError
 from p2pnet.pb import noise_pb2 as pb
@@ -21,10 +22,10 @@ def encoded(**changes: object) -> bytes:
     return pb.NoiseHandshakePayload(**(fields | changes)).SerializeToString()  # type: ignore[arg-type]
 
 
-@given(muxers=st.lists(st.text(max_size=20), max_size=5))
-def test_a_payload_survives_the_wire(muxers: list[str]) -> None:
+@given(muxers=st.lists(st.text(max_size=20), max_size=5), foreword=st.binary(max_size=40))
+def test_a_payload_survives_the_wire(muxers: list[str], foreword: bytes) -> None:
     signed = HandshakePayload.sign(KEY, STATIC)
-    payload = HandshakePayload(KEY.public_key, signed.identity_signature, tuple(muxers))
+    payload = HandshakePayload(KEY.public_key, signed.identity_signature, tuple(muxers), foreword)
     assert HandshakePayload.decode_untrusted(payload.encode()) == payload
 
 
@@ -54,6 +55,15 @@ def test_n6_unknown_fields_and_the_retired_one_are_ignored() -> None:
     extension = b"\x22\x07\x82\x40\x04beta"
     payload = HandshakePayload.decode_untrusted(encoded() + retired + extension)
     assert payload.muxers == ()
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_n14_a_foreword_that_is_too_long_is_passed_over(over: int) -> None:
+    foreword = bytes(MAX_FOREWORD_BYTES + over)
+    extensions = pb.NoiseExtensions(foreword=foreword, stream_muxers=["/yamux/1.0.0"])
+    payload = HandshakePayload.decode_untrusted(encoded(extensions=extensions))
+    assert payload.foreword == (b"" if over else foreword)
+    assert payload.muxers == ("/yamux/1.0.0",)
 
 
 def test_n6_text_that_is_not_utf_8_is_a_protocol_error() -> None:

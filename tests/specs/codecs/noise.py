@@ -10,7 +10,7 @@ from p2pnet.interfaces import Role
 from p2pnet.security.noise.cipher import CipherState, Opener, Sealer
 from p2pnet.security.noise.machine import Credentials, Established, HandshakeMachine
 from p2pnet.security.noise.messages import HandshakePayload
-from tests.specs.forms import Codec, Fields
+from tests.specs.forms import Codec, Fields, Toml, plain
 
 
 def handshake(given: Fields) -> dict[str, Any]:
@@ -24,6 +24,9 @@ def handshake(given: Fields) -> dict[str, Any]:
         muxers=given["muxers"],
         expected=PeerId.parse(given["expected"]) if "expected" in given else None,
     )
+    if "foreword" in given:
+        foreword = bytes.fromhex(given["foreword"])
+        machine.foreword = lambda: foreword
     established: Established | None = None
     for step in given["script"]:
         if "send" in step:
@@ -37,7 +40,8 @@ def handshake(given: Fields) -> dict[str, Any]:
     assert machine.data_to_send() == b"", "the machine would say more than the script"
     assert established is not None
     sealed = established.sending.seal(b"hello", b"")
-    return {"peer_id": established.peer_id, "muxer": established.muxer, "hello": sealed}
+    heard = {"heard": established.heard} if established.heard else {}
+    return {"peer_id": established.peer_id, "muxer": established.muxer, "hello": sealed, **heard}
 
 
 def frames(given: Fields) -> bytes:
@@ -61,5 +65,14 @@ def joined(text: str | list[str]) -> str:
     return (text if isinstance(text, str) else "".join(text)).replace(" ", "")
 
 
-CODECS = {"Payload": Codec(HandshakePayload.decode_untrusted, HandshakePayload.encode)}
+def described(payload: HandshakePayload) -> Toml:
+    told: dict[str, Toml] = plain(payload)
+    if not payload.foreword:
+        del told["foreword"]
+    return told
+
+
+CODECS = {
+    "Payload": Codec(HandshakePayload.decode_untrusted, HandshakePayload.encode, describe=described)
+}
 FORMS = {"noise": handshake, "frames": frames}
