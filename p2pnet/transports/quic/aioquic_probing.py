@@ -13,7 +13,6 @@ from aioquic import tls
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.reno import RenoCongestionControl
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import (
     QuicFrameType,
     QuicPacketType,
@@ -25,6 +24,7 @@ from aioquic.quic.packet_builder import (
     QuicSentPacket,
 )
 
+from p2pnet.transports.quic.aioquic_turns import TurnTakingConnection
 from p2pnet.transports.quic.path_size import PathSize
 
 PROBE_AFTER_BYTES = 65_536
@@ -72,7 +72,7 @@ class ProbeBuilder(QuicPacketBuilder):
         return datagrams, packets
 
 
-class ProbingConnection(QuicConnection):
+class ProbingConnection(TurnTakingConnection):
     """A connection whose datagrams grow to what the path carries."""
 
     def __init__(

@@ -27,7 +27,10 @@ class QUIC:
     """The QUIC transport: ``/ip4/…/udp/…/quic-v1`` and ``/ip6/…/udp/…/quic-v1``."""
 
     core: Literal["aioquic", "qh3"] = "aioquic"
-    """The library that speaks QUIC: ``qh3`` is several times faster, and less exact (Q13)."""
+    """The library that speaks QUIC: ``qh3`` is several times faster, and less exact (Q13).
+
+    It is for lines that lose few packets: where many are lost, it now and then loses a connection.
+    """
     handshake_timeout: float = 10.0
     """Seconds until a dial that nobody answers is given up."""
     idle_timeout: float = 30.0
@@ -45,7 +48,8 @@ class QUIC:
     max_stream_window: int = 10_485_760
     """... and when that has proved to slow it down."""
     connection_window: int = 786_432
-    """The same for all streams of a connection together, in the beginning ..."""
+    """The same for all streams of a connection together, in the beginning (windows of ``qh3`` don't
+    grow: they are a quarter of the connection's largest, always) ..."""
     max_connection_window: int = 15_728_640
     """... and in the end: no connection holds more bytes that nobody reads."""
     max_unsent_bytes: int = 1_048_576
@@ -123,7 +127,7 @@ class QUIC:
             max_unread_bytes=self.max_connection_window,
         )
         admission = Admission(
-            library=self._library(settings),
+            cores=self._library(settings),
             secrets=secrets,
             terms=terms,
             retry_above=self.retry_above,

@@ -21,16 +21,22 @@ from p2pnet.core.progress import answered
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.errors import ConnectionLost, StreamReset
 from p2pnet.interfaces import CircuitLimit, MuxedStream
+from p2pnet.transports.quic import backlog
+from p2pnet.transports.quic.along import Along
 from p2pnet.transports.quic.core import (
+    BURST,
     Cause,
+    Challenged,
     Core,
     Ended,
     Event,
     HandshakeDone,
     IdIssued,
     IdRetired,
+    Moved,
     StreamData,
     StreamStopped,
+    in_rows,
 )
 from p2pnet.transports.quic.core import StreamReset as ResetEvent
 from p2pnet.transports.quic.endings import (
@@ -49,8 +55,6 @@ from p2pnet.transports.quic.terms import Terms, Way
 
 TICK = 1e-6
 """Seconds by which timers fire late: on the dot, rounding may have it that nothing is due yet."""
-UNSENT_SHARE = 16_384
-"""Bytes that each stream may keep to be sent, whatever the others do."""
 GOODBYES = 3
 """Copies of a goodbye: nobody acknowledges it, and the socket may be closed when it is missed."""
 GOODBYE_SECONDS = 1.0
@@ -80,6 +84,8 @@ class QuicConnection:
         self._accept: Callable[[MuxedStream], None] = self._early.append
         self._unread = 0
         self._is_kicked = False
+        self._along = Along()
+        self.hold = self._along.add
         self._is_over = self._is_buried = self._has_refused = False
         self._began_at = trio.current_time()
         self._error: Exception | None = None
@@ -89,6 +95,8 @@ class QuicConnection:
         self._pulse = Pulse(terms.habits, is_ipv6=way.remote.is_ipv6, drawn=drawn)
         self._drivers = 0
         self.on_settled: Callable[[], None] = lambda: None  # The handshake is over, either way.
+        self._haste = trio.CancelScope()
+        self.on_path_changed: Callable[[bool], None] = lambda is_ours: None  # See Roaming.
         way.socket.enter(self, self._ids)
 
     @property
@@ -128,20 +136,19 @@ class QuicConnection:
         return True
 
     def _take_events(self) -> None:
-        row: list[StreamData] = []  # What came of one stream in a row is handed on at once.
+        rows: dict[int, list[StreamData]] = {}  # What came of one stream is handed on at once.
         while not self._is_over and (event := self._core.next_event()) is not None:
             if isinstance(event, StreamData):
-                if row and row[0].stream != event.stream:
-                    self._feed(row)
-                    row = []
-                row.append(event)
-            else:
-                if row:
-                    self._feed(row)
-                    row = []
-                self._take(event)
-        if row:
+                rows.setdefault(event.stream, []).append(event)
+                continue
+            self._feed_all(rows)
+            self._take(event)
+        self._feed_all(rows)
+
+    def _feed_all(self, rows: dict[int, list[StreamData]]) -> None:
+        for row in rows.values():
             self._feed(row)
+        rows.clear()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -157,6 +164,12 @@ class QuicConnection:
                 self._socket.remove(event.id)
             case HandshakeDone():
                 self._judge()
+            case Moved(remote):  # Q29
+                self._socket.move(self, remote)
+                self.remote, self.remote_address = remote, quic_address(remote)
+                self.on_path_changed(False)
+            case Challenged():
+                self.on_path_changed(True)
             case Ended():
                 known = self.is_established
                 self._end(failed_connection(event) if known else failed_handshake(event))
@@ -172,6 +185,8 @@ class QuicConnection:
             self._has_refused = True
             self._end(refused.error)
             return
+        # Q20: the remote may use it from now on, so what is left of the handshake is not cancelled.
+        self._haste.shield = True
         self.on_settled()
 
     def _feed(self, row: Sequence[StreamData]) -> None:
@@ -230,9 +245,7 @@ class QuicConnection:
     # ---- what goes: asked by the streams -----------------------------------------------------
 
     def room(self, stream: int) -> int:
-        core = self._core
-        shared = self._terms.max_unsent_bytes - core.unsent
-        return min(core.room(stream), max(shared, UNSENT_SHARE - core.unsent_on(stream)))  # Q25
+        return backlog.room(self._core, stream, self._terms.max_unsent_bytes)
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
         if not self._is_over:
@@ -281,31 +294,23 @@ class QuicConnection:
 
     async def _send(self) -> None:
         core, now = self._core, trio.current_time()
+        self._along.let_go(now)
         timer = core.timer()
         if timer is not None and timer + TICK <= now:
             core.on_timer(now)
-        if now >= self._pulse.lost_at and self.is_established:  # Q10
-            self._end(failed_connection(Ended(Cause.SILENCE, 0, "")))
+        if now >= self._pulse.lost_at:  # Q10
+            self._take(Ended(Cause.SILENCE, 0, ""))
         elif now >= self._ping_at:
             core.ping()
             self._pulse.pinged(now)
         datagrams = core.transmit(now)
         self._pulse.sent(now, is_any=bool(datagrams), is_owed=core.is_owed)
+        self._is_kicked |= len(datagrams) >= BURST
         self._take_events()
         self._wake_senders()
-        while datagrams:
-            remote = datagrams[0][1]
-            count = next((n for n, (_, to) in enumerate(datagrams) if to != remote), len(datagrams))
-            batch = [data for data, _ in datagrams[:count]]
-            datagrams = datagrams[count:]
-            await self._emit(batch, remote)
-
-    async def _emit(self, datagrams: list[bytes], remote: Endpoint) -> None:
-        source = self._way.local.host
-        if self._core.is_begun:
-            await self._socket.send(datagrams, remote, source)
-        else:
-            await self._socket.try_to_send(datagrams, remote, source)
+        send = self._socket.send if core.is_begun else self._socket.try_to_send
+        for batch, remote in in_rows(datagrams):
+            await send(batch, remote, self._way.local.host)
 
     async def _wait(self) -> None:
         timer = self._core.timer()
@@ -314,7 +319,7 @@ class QuicConnection:
         if self._is_kicked or self._is_over:
             await trio.lowlevel.checkpoint()
             return
-        with trio.CancelScope(deadline=deadline):
+        with self._along.nap(deadline):
             await self._kicked.park()
 
     @property
@@ -323,9 +328,7 @@ class QuicConnection:
 
     def _wake_senders(self) -> None:
         self._changed.unpark_all()
-        for stream in list(self._streams.values()):
-            if stream.wants_to_send and self.room(stream.number) > 0:
-                stream.wake_sender()
+        backlog.wake(self._core, self._streams.values(), self._terms.max_unsent_bytes)
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -341,14 +344,19 @@ class QuicConnection:
     async def handshake(self) -> None:
         """Shake hands; the connection is over on any error, which is raised."""
         try:
-            await self._attended(lambda: self.is_established)
-            if self._error is not None:
-                raise self._error
-            if not self.is_established:  # Who is in may have left already, as AutoNAT v1 does.
-                raise ConnectionLost("the connection was closed in the handshake")
+            await self.settle()
         except BaseException:
-            await self._leave(CONNECTION_REFUSED, is_application=False)
+            await self.refuse()
             raise
+
+    async def settle(self) -> None:
+        """Shake hands; if cancelled, the connection is left as it is, for whoever goes on."""
+        with trio.CancelScope(shield=self.is_established) as self._haste:
+            await self._attended(lambda: self.is_established)
+        if self._error is not None:
+            raise self._error
+        if not self.is_established:  # Who is in may have left already, as AutoNAT v1 does.
+            raise ConnectionLost("the connection was closed in the handshake")
 
     async def _attended(self, is_done: Callable[[], bool]) -> None:
         with bare_exceptions():

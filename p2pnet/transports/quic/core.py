@@ -12,9 +12,11 @@ a clock: time is an argument, and a datagram is bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 
 from p2pnet.core.addresses import Endpoint
@@ -33,6 +35,8 @@ FAULTS = (
 """How a library may fail on what it did not expect from a remote."""
 ID_BYTES = 8
 """Length of the connection IDs we choose."""
+BURST = 106
+"""So many datagrams are sent before more are made: the remote can be at work on them meanwhile."""
 MAX_HANDSHAKE_BYTES = 65_536
 """Most of a TLS message that a remote may send before it has proved anything."""
 
@@ -94,6 +98,18 @@ class IdRetired:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The remote goes on from another place, and has proved that it is there."""
+
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Challenged:
+    """Whom we dialled asks for such a proof of us: it sees us elsewhere than before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Nothing more will come."""
 
@@ -102,7 +118,35 @@ class Ended:
     reason: str
 
 
-Event = HandshakeDone | StreamData | StreamReset | StreamStopped | IdIssued | IdRetired | Ended
+Event = (
+    HandshakeDone
+    | StreamData
+    | StreamReset
+    | StreamStopped
+    | IdIssued
+    | IdRetired
+    | Moved
+    | Challenged
+    | Ended
+)
+
+
+class Whereabouts:
+    """Where a remote is, as far as that is proved (Q29)."""
+
+    def __init__(self) -> None:
+        self._known: tuple[str, int] | None = None
+
+    def begin(self, place: tuple[str, int]) -> None:
+        """Take where the first packet went, or came from."""
+        self._known = self._known or place
+
+    def look(self, proved: tuple[str, int] | None) -> Moved | None:
+        """Tell if the remote has moved, each move once."""
+        if proved is None or proved == self._known:
+            return None
+        self._known = proved
+        return Moved(Endpoint(*proved))
 
 
 class Core(Protocol):
@@ -158,7 +202,7 @@ class Core(Protocol):
         ...
 
     def transmit(self, now: float) -> Sequence[tuple[bytes, Endpoint]]:
-        """Return the datagrams that are to be sent now."""
+        """Return the datagrams that are to be sent now; if as many as ``BURST``, ask again."""
         ...
 
     def timer(self) -> float | None:
@@ -248,3 +292,11 @@ def addressed(
             endpoint = endpoints[to] = Endpoint(*to)
         going.append((data, endpoint))
     return going
+
+
+def in_rows(
+    datagrams: Sequence[tuple[bytes, Endpoint]],
+) -> Iterator[tuple[list[bytes], Endpoint]]:
+    """Put together what goes to the same place in a row."""
+    for remote, row in groupby(datagrams, key=itemgetter(1)):
+        yield [data for data, _ in row], remote

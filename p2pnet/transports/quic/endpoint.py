@@ -233,6 +233,18 @@ class QuicSocket:
         for id_ in ids:
             self._routes[id_] = route
 
+    def move(self, route: Route, remote: Endpoint) -> None:
+        """Look for a connection at another place: ``route.remote`` is still the one before."""
+        self._leave_place(route)
+        self._peers.setdefault(remote, []).append(route)
+
+    def _leave_place(self, route: Route) -> None:
+        neighbours = self._peers.get(route.remote, [])
+        if route in neighbours:
+            neighbours.remove(route)
+        if not neighbours:
+            self._peers.pop(route.remote, None)
+
     def add(self, id_: bytes, route: Route) -> None:
         self._routes[id_] = route
 
@@ -241,11 +253,7 @@ class QuicSocket:
 
     def bury(self, route: Route, ids: Iterable[bytes], last_words: bytes) -> None:
         """Forget a connection; what comes late for it is answered, for a while (Q18)."""
-        neighbours = self._peers.get(route.remote, [])
-        if route in neighbours:
-            neighbours.remove(route)
-        if not neighbours:
-            self._peers.pop(route.remote, None)
+        self._leave_place(route)
         now = trio.current_time()
         tomb = Tomb(now + TOMB_SECONDS, last_words)
         for id_ in ids:

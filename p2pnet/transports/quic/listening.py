@@ -26,7 +26,7 @@ from p2pnet.transports.quic.terms import Terms, Way
 class Admission:
     """Who may come in."""
 
-    library: Library
+    cores: Library
     secrets: Secrets
     terms: Terms
     retry_above: int
@@ -87,7 +87,7 @@ class QuicListener:
         token = admission.secrets.token(
             arrival.remote, original=header.target, retry=retry, now=now
         )
-        packet = admission.library.retry(
+        packet = admission.cores.retry(
             source=retry, target=header.source, original=header.target, token=token
         )
         self.socket.answer(packet, arrival, now)
@@ -96,7 +96,7 @@ class QuicListener:
         self, header: Header, arrival: Arrival, original: bytes, retry: bytes | None
     ) -> None:
         admission = self._admission
-        core = admission.library.answer(original, retry)
+        core = admission.cores.answer(original, retry)
         now = trio.current_time()
         core.receive([arrival.data], arrival.remote, now)
         if not core.is_begun:  # Q8: it could not be read, so it leaves no trace.

@@ -15,16 +15,30 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 from qh3.quic.tls_bridge import QuicTlsBridge
 
-from p2pnet.transports.quic.core import CoreSettings
+from p2pnet.transports.quic.core import BURST, CoreSettings
 from p2pnet.transports.quic.packets import VERSION_1
 from p2pnet.transports.quic.qh3_tls import Bridge, demand_certificate
 
 CONNECTED = "connected"
+PACING = "pacing"
+MOST_LEFT = 4096
+"""Events: not all that a remote can say is bounded by credit, so beyond that it is taken anyhow."""
+EVENTS_ADDED = 5
+"""Where the library's report on what came tells how many events it made of it."""
 
 
 def receive_window(settings: CoreSettings) -> int:
-    """Return what a remote may send beyond what we took: at most half of what we keep unread."""
-    return min(settings.connection_window, settings.max_connection_window // 2)
+    """Return what a remote may send beyond what we took: a quarter of all that we keep.
+
+    The library never raises a window, and a line of 200 ms needs a large one; but full packets
+    that fill it must be fewer than ``MOST_LEFT``.
+    """
+    return settings.max_connection_window // 4
+
+
+def stream_window(settings: CoreSettings) -> int:
+    """Return the same of one stream."""
+    return min(settings.max_stream_window, receive_window(settings))
 
 
 class Connection(QuicConnection):
@@ -46,6 +60,9 @@ class Connection(QuicConnection):
         self.received_bytes = self.sent_bytes = 0
         self.is_held = False
         """True while what has come is left where it is: the library gives credit as we take it."""
+        self._left = 0
+        self._made: list[tuple[bytes, tuple[str, int]]] = []
+        self._was_limited = False
 
     def _create_core(self, remote_addr: object, initial_dcid: bytes, now: float) -> None:
         settings, configuration = self._settings, self._configuration
@@ -68,11 +85,11 @@ class Connection(QuicConnection):
             None,
             receive_window(settings),
             0,
-            settings.stream_window,
+            stream_window(settings),
             0,
             0,
             0,
-            settings.stream_window,
+            stream_window(settings),
             settings.max_streams,
             0,
             0,
@@ -104,9 +121,26 @@ class Connection(QuicConnection):
         return bridge
 
     def _drain_core(self) -> None:
-        if self.is_held and self._core is not None and self._core.state == CONNECTED:
+        is_up = self._core is not None and self._core.state == CONNECTED
+        if self.is_held and is_up and self._left <= MOST_LEFT:
             return
+        self._left = 0
         super()._drain_core()
+
+    def receive_many_datagrams(
+        self, datagrams: list[bytes], addr: tuple[str, int], now: float
+    ) -> None:
+        core = self._core
+        if core is None or not self._handshake_complete:
+            super().receive_many_datagrams(datagrams, addr, now)
+            return
+        report = self._call_core(core.receive_many_datagrams, datagrams, addr, now)
+        self._left += report[EVENTS_ADDED]
+        if self._was_limited:
+            # Streams that are over are forgotten as their events are taken, and the library fails
+            # over what of them waits in a packet for the window to open: that goes before.
+            self._made += self._poll(now)
+        self._drain_core()
 
     def go_on(self) -> None:
         """Take what was left in the library meanwhile."""
@@ -115,12 +149,31 @@ class Connection(QuicConnection):
             self._drain_core()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, tuple[str, int]]]:
+        made, self._made = self._made, []
+        return made + self._poll(now)
+
+    def _poll(self, now: float) -> list[tuple[bytes, tuple[str, int]]]:
         """Do as the library does, but for a look into each packet for a log that nobody keeps."""
         core = self._core
         made: list[tuple[bytes, tuple[str, int]]] = []
-        while core is not None and (one := self._call_core(core.poll_transmit, now)) is not None:
+        while core is not None and len(made) < BURST:
+            one = self._call_core(core.poll_transmit, now)
+            if one is None:
+                break
             made.append((one[0], one[1]))
+        self._was_limited = self._has_full_window
         return made
+
+    @property
+    def _has_full_window(self) -> bool:
+        core = self._core
+        room = 0 if core is None else core.congestion_window - core.bytes_in_flight
+        return room < self._configuration.max_datagram_size
+
+    @property
+    def is_limited(self) -> bool:
+        timer = None if self._core is None else self._core.get_timer()
+        return self._was_limited or (timer is not None and timer[0] == PACING)
 
     @property
     def is_begun(self) -> bool:
@@ -130,6 +183,14 @@ class Connection(QuicConnection):
     def is_proved(self) -> bool:
         """True once the address of the remote is known to be true."""
         return self._is_client or self._handshake_complete or bool(self._retry_source_connection_id)
+
+    @property
+    def proved_remote(self) -> tuple[str, int] | None:
+        """Where the remote is: the library goes over to another path once that is proved (Q29)."""
+        if self._core is None or not self._handshake_complete:
+            return None
+        host, port = self._core.active_path[2][:2]
+        return host, port
 
     @property
     def close_event(self) -> events.ConnectionTerminated | None:
@@ -174,7 +235,19 @@ class Connection(QuicConnection):
     @property
     def has_unacknowledged(self) -> bool:
         # Not the packets that are outstanding: those that only acknowledge stay among them.
-        return self._core is not None and self._core.bytes_in_flight > 0
+        return self.bytes_in_flight > 0
+
+    @property
+    def bytes_in_flight(self) -> int:
+        return 0 if self._core is None else self._core.bytes_in_flight
+
+    @property
+    def loss_total(self) -> int:
+        return 0 if self._core is None else self._core.loss_total
+
+    @property
+    def outstanding_application_packets(self) -> list[tuple[int, int, int]]:
+        return [] if self._core is None else self._core.outstanding_application_packets
 
     def forgo_application_keys(self) -> None:
         """Have the last words be sealed for who has not heard that the handshake is over."""

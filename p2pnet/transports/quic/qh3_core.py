@@ -40,10 +40,12 @@ from p2pnet.transports.quic.core import (
     StreamData,
     StreamReset,
     StreamStopped,
+    Whereabouts,
     addressed,
 )
 from p2pnet.transports.quic.packets import VERSION_1
-from p2pnet.transports.quic.qh3_connection import Connection, receive_window
+from p2pnet.transports.quic.qh3_connection import Connection, receive_window, stream_window
+from p2pnet.transports.quic.qh3_ends import LateEnds
 from p2pnet.transports.quic.qh3_tls import SIGNATURES
 
 OWN_FAULTS = (*FAULTS, QuicConnectionError, QuicTlsBridgeError)
@@ -86,7 +88,7 @@ class Qh3:
             idle_timeout=settings.idle_timeout,
             is_client=is_client,
             max_data=receive_window(settings),
-            max_stream_data=settings.stream_window,
+            max_stream_data=stream_window(settings),
             max_datagram_size=settings.datagram_bytes,
             probe_datagram_size=False,
             active_connection_id_limit=8,
@@ -104,6 +106,14 @@ class Qh3Core:
     def __init__(self, connection: Connection, settings: CoreSettings) -> None:
         self._connection = connection
         self._unread = 0
+        self._late_ends = LateEnds()
+        self._has_new_end = False
+        """One that the library has not been asked to send; it has no bytes that it could count."""
+        self._fresh: set[int] = set()
+        """Streams with data of which the library has put nothing into a packet so far."""
+        self._datagram_bytes = settings.datagram_bytes
+        self._unheard: set[int] = set()
+        """Streams that the remote has stopped, of which the library tells later."""
         self._most_unread = settings.max_connection_window // 2
         self._cause: Cause | None = None
         self._has_left = False
@@ -111,6 +121,7 @@ class Qh3Core:
         """True once anything was sent after the handshake was over."""
         self._now = 0.0
         self._waiting: list[tuple[bytes, Endpoint]] = []
+        self._whereabouts = Whereabouts()
         self.id = connection.host_cid
 
     @property
@@ -136,7 +147,8 @@ class Qh3Core:
 
     @property
     def is_settled(self) -> bool:
-        return not self.unsent and not self._connection.has_unacknowledged
+        is_all_sent = not self.unsent and not self._late_ends and not self._has_new_end
+        return is_all_sent and not self._connection.has_unacknowledged
 
     @property
     def is_owed(self) -> bool:
@@ -150,6 +162,7 @@ class Qh3Core:
 
     def receive(self, datagrams: Sequence[bytes], remote: Endpoint, now: float) -> None:
         source = (remote.host, remote.port)
+        self._whereabouts.begin(source)
         if self._connection.is_complete:
             self._receive(datagrams, source, now)
             return
@@ -163,6 +176,7 @@ class Qh3Core:
         connection.received_bytes += sum(map(len, datagrams))
         try:
             connection.receive_many_datagrams(list(datagrams), source, now)
+            self._fresh.clear()
             if connection.handshake_bytes > MAX_HANDSHAKE_BYTES:
                 self._violated(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, "message too long")
         except OWN_FAULTS as error:
@@ -205,8 +219,23 @@ class Qh3Core:
 
     def _collect(self, now: float) -> None:
         self._has_finished = self._has_finished or self._connection.is_complete
-        with suppress(QuicConnectionError):
+        while True:
+            for stream in self._late_ends.due(self._connection, self.unsent_on):
+                self._send(stream, b"", is_last=True)
+            self._poll(now)
+            if not self._late_ends.note(self._connection):
+                return
+
+    def _poll(self, now: float) -> None:
+        self._has_new_end = False
+        try:
             self._waiting += addressed(self._connection.datagrams_to_send(now))
+        except QuicConnectionError:
+            return
+        except OWN_FAULTS as error:  # Something is lost that will never be sent again.
+            self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
+        finally:
+            self._fresh.clear()
 
     def timer(self) -> float | None:
         return self._connection.get_timer()
@@ -218,6 +247,8 @@ class Qh3Core:
             self._cause = Cause.SILENCE
 
     def next_event(self) -> Event | None:
+        if self._unheard:
+            return StreamStopped(self._unheard.pop(), 0)
         while (event := self._connection.next_event()) is not None:
             told = translated(event)
             if isinstance(told, StreamData):
@@ -227,7 +258,7 @@ class Qh3Core:
                 return told
         cause, final = self._cause, self._connection.close_event
         if cause is None or final is None or self._has_left:
-            return None
+            return self._whereabouts.look(self._connection.proved_remote)
         self._cause = None
         return Ended(cause, int(final.error_code), str(final.reason_phrase)[:200])
 
@@ -243,11 +274,30 @@ class Qh3Core:
         return self._connection.get_send_buffer_size(stream)
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
+        if data:
+            self._fresh.add(stream)
+        if is_last and not self._may_end(stream):
+            self._late_ends.put_off(stream)
+            self.ping()  # The second packet that is to be acknowledged is so at once.
+        else:
+            self._send(stream, data, is_last=is_last)
+
+    def _may_end(self, stream: int) -> bool:
+        # The end rides along, unless all that is left was put into a packet that has yet to go.
+        rides = stream in self._fresh or self.unsent_on(stream) > self._datagram_bytes
+        return rides or self._late_ends.may_go(self._connection)
+
+    def _send(self, stream: int, data: bytes, *, is_last: bool) -> None:
         with suppress(*GONE):
             if self._connection.can_send(stream):
                 self._connection.send_stream_data(stream, data, is_last)
+                self._has_new_end |= is_last
+            elif self._connection.is_held:
+                # The remote wants no more (Q9): with what code lies behind what nobody has read.
+                self._unheard.add(stream)
 
     def reset(self, stream: int, code: int) -> None:
+        self._late_ends.forget(stream)
         with suppress(*GONE):
             self._connection.reset_stream(stream, code)
 

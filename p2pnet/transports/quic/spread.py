@@ -102,7 +102,7 @@ class ManySockets:
         try:
             with boundary(logger, f"a hit of {self._remote}"):
                 local = socket.source_for(self._remote)
-                core = self._admission.library.dial(self._remote, trio.current_time())
+                core = self._admission.cores.dial(self._remote, trio.current_time())
                 way = Way(socket, local, self._remote, is_dialed=True)
                 connection = QuicConnection(core, way, self._admission.terms, expected=peer_id)
                 await connection.handshake()

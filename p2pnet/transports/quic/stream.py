@@ -25,6 +25,10 @@ class Link(Protocol):
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None: ...
 
+    def hold(self, stream: QuicStream) -> None:
+        """Have ``let_go`` called in a few milliseconds."""
+        ...
+
     def consume(self, stream: int, count: int) -> None: ...
 
     def reset(self, stream: int, code: int) -> None: ...
@@ -47,6 +51,7 @@ class QuicStream(MuxedStream):
         self.number = number
         self._link = link
         self._chunks: deque[bytes] = deque()
+        self._held = b""
         self._readable = trio.lowlevel.ParkingLot()
         self._writable = trio.lowlevel.ParkingLot()
         self._is_receiving = False
@@ -118,6 +123,7 @@ class QuicStream(MuxedStream):
         if data is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return data
+        self.let_go()
         self._is_receiving = True
         try:
             while data is None:
@@ -126,6 +132,11 @@ class QuicStream(MuxedStream):
         finally:
             self._is_receiving = False
         return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        if self._is_receiving:
+            raise trio.BusyResourceError("another task is receiving on this stream")
+        return self._read(max_bytes)
 
     def _read(self, max_bytes: int | None) -> bytes | None:
         if self._is_closed:
@@ -170,8 +181,26 @@ class QuicStream(MuxedStream):
             finally:
                 self._is_sending = False
 
+    def send_along(self, data: bytes) -> bool:
+        self._check_sender()
+        self._check_open()
+        if self._held or self._link.room(self.number) < len(data):
+            return False
+        self._held = data
+        if self._chunks:
+            self._link.hold(self)
+        else:
+            self.let_go()  # The remote may be waiting for just that.
+        return True
+
+    def let_go(self) -> None:
+        held, self._held = self._held, b""
+        if held and not self._has_finished and self._outgoing_error is None:
+            self._link.write(self.number, held)
+
     def _write(self, view: memoryview, start: int) -> int:
         self._check_open()
+        self.let_go()
         while start < len(view):
             room = min(self._link.room(self.number), MAX_CHUNK_BYTES)
             if room <= 0:
@@ -207,6 +236,7 @@ class QuicStream(MuxedStream):
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _finish(self) -> None:
+        self.let_go()
         self._has_finished = True
         self._link.write(self.number, b"", is_last=True)
         self._leave_if_over()

@@ -103,7 +103,7 @@ class QuicTransport:
     async def _dial(self, remote: Endpoint, peer_id: PeerId, any_port: bool) -> QuicConnection:
         async with self._leaving_for(remote, any_port) as socket:
             local = socket.source_for(remote)
-            core = self._admission.library.dial(remote, trio.current_time())
+            core = self._admission.cores.dial(remote, trio.current_time())
             way = Way(socket, local, remote, is_dialed=True)
             connection = QuicConnection(core, way, self._admission.terms, expected=peer_id)
             await connection.handshake()
@@ -224,9 +224,13 @@ class QuicTransport:
             alone.cancel()
             connection = expectation.arrived.popleft()
             try:
-                await connection.handshake()
+                await connection.settle()
             except (P2PError, OSError):  # A stranger, or another try of the same peer.
+                await connection.refuse()
                 continue
+            except BaseException:
+                listener.offer(connection)  # Q20: the remote may be ready before this end is.
+                raise
             if connection.peer_id == peer_id:
                 return connection
             listener.offer(connection)

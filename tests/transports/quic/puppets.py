@@ -8,8 +8,10 @@ import trio
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.env import DatagramSocket
+from p2pnet.core.keys import PrivateKey
 from p2pnet.security.tls.certificate import make_certificate
-from p2pnet.transports.quic.aioquic_core import Aioquic, Connection
+from p2pnet.transports.quic.aioquic_connection import Connection
+from p2pnet.transports.quic.aioquic_core import Aioquic
 from p2pnet.transports.quic.core import CoreSettings
 from p2pnet.transports.quic.packets import read_header
 from tests.transports.quic.quic_scene import Peer
@@ -19,8 +21,11 @@ PATIENCE = 5.0
 """Seconds that an end tries to get through."""
 
 
-def settings_of(peer: Peer) -> CoreSettings:
-    own = make_certificate(peer.key, peer.env.random_bytes)
+def core_settings(
+    key: PrivateKey, random_bytes: Callable[[int], bytes], *, max_streams: int, window: int
+) -> CoreSettings:
+    """Make the settings of an end whose windows do not grow."""
+    own = make_certificate(key, random_bytes)
     return CoreSettings(
         certificate=own.certificate_pem,
         private_key=own.private_key_pem,
@@ -28,12 +33,16 @@ def settings_of(peer: Peer) -> CoreSettings:
         idle_timeout=30.0,
         datagram_bytes=1232,
         max_datagram_bytes=1452,
-        max_streams=256,
-        stream_window=MIB,
-        max_stream_window=MIB,
-        connection_window=MIB,
-        max_connection_window=MIB,
+        max_streams=max_streams,
+        stream_window=window,
+        max_stream_window=window,
+        connection_window=window,
+        max_connection_window=window,
     )
+
+
+def settings_of(peer: Peer) -> CoreSettings:
+    return core_settings(peer.key, peer.env.random_bytes, max_streams=256, window=MIB)
 
 
 def as_it_is(data: bytes) -> bytes:

@@ -11,32 +11,20 @@ from aioquic.quic.packet import QuicPreferredAddress
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.keys import PrivateKey
-from p2pnet.security.tls.certificate import make_certificate
-from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore, Connection
+from p2pnet.transports.quic.aioquic_connection import Connection
+from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore
 from p2pnet.transports.quic.aioquic_probing import Reno
 from p2pnet.transports.quic.core import Core, CoreSettings, HandshakeDone, Library, StreamData
 from p2pnet.transports.quic.qh3_core import Qh3
 from tests.transports.quic.private_names import names_used
+from tests.transports.quic.puppets import core_settings
 
 CLIENT, SERVER = Endpoint("1.2.3.4", 5), Endpoint("5.6.7.8", 9)
 WINDOW = 65_536
 
 
 def settings() -> CoreSettings:
-    own = make_certificate(PrivateKey.generate(), os.urandom)
-    return CoreSettings(
-        certificate=own.certificate_pem,
-        private_key=own.private_key_pem,
-        reset_token=lambda id_: id_ * 2,
-        idle_timeout=30.0,
-        datagram_bytes=1232,
-        max_datagram_bytes=1452,
-        max_streams=7,
-        stream_window=WINDOW,
-        max_stream_window=WINDOW,
-        connection_window=WINDOW,
-        max_connection_window=WINDOW,
-    )
+    return core_settings(PrivateKey.generate(), os.urandom, max_streams=7, window=WINDOW)
 
 
 def exchange(client: Core, server: Core, now: float) -> None:
@@ -204,7 +192,7 @@ def test_the_private_names_of_aioquic_are_there() -> None:
 
 
 def test_no_private_name_is_used_that_is_not_looked_for_here() -> None:
-    used = names_used("aioquic_core", "aioquic_probing")
+    used = names_used("aioquic_connection", "aioquic_core", "aioquic_probing")
     assert used - OF_CONNECTIONS - OF_TLS - OF_LOSS == set()
 
 

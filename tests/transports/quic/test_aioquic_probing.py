@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from p2pnet.core.addresses import Endpoint
-from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore, Connection
+from p2pnet.transports.quic.aioquic_connection import Connection
+from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore
 from p2pnet.transports.quic.core import Core, CoreSettings, StreamData
 from tests.transports.quic.test_aioquic_core import CLIENT, SERVER, events_of, pair, settings
 

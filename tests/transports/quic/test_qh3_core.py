@@ -10,7 +10,8 @@ from qh3._hazmat import QuicConnectionCore
 from qh3.quic.connection import QuicConnection
 from qh3.quic.tls_bridge import QuicTlsBridge
 
-from p2pnet.transports.quic.core import Cause, Core, Ended, Event, StreamData
+from p2pnet.transports.quic.core import Cause, Core, Ended, Event, StreamData, StreamStopped
+from p2pnet.transports.quic.qh3_connection import MOST_LEFT
 from p2pnet.transports.quic.qh3_core import Qh3, Qh3Core
 from tests.transports.quic.private_names import names_used
 from tests.transports.quic.test_aioquic_core import SERVER, WINDOW, exchange, pair, settings
@@ -133,21 +134,35 @@ class Ends:
                     end.on_timer(self.now)
             exchange(self.client, self.server, self.now)
 
+    def send(self, data: bytes) -> int:
+        stream = self.client.open_stream()
+        assert stream is not None
+        self.client.write(stream, data)
+        self.pass_time()
+        return stream
+
+    def fill(self) -> tuple[int, int]:
+        """Send so much that no more is taken; return the stream, and how much of it was."""
+        stream, taken = self.send(bytes(WINDOW)), 0
+        while taken < WINDOW // 2:
+            self.pass_time()
+            events = events_of(self.server)
+            taken += sum(len(each.data) for each in events if isinstance(each, StreamData))
+        return stream, taken
+
+    def say(self, offset: int, crypto: bytes) -> None:
+        """Send what belongs to TLS, after the handshake."""
+        assert isinstance(self.client, Qh3Core)
+        native = self.client._connection._core
+        assert native is not None
+        native.send_crypto(3, offset, crypto)
+
 
 def test_what_is_bad_ends_the_connection_even_if_it_was_left_in_the_library() -> None:
     ends = Ends()
-    client, server = ends.client, ends.server
-    assert isinstance(client, Qh3Core)
-    stream = client.open_stream()
-    assert stream is not None
-    client.write(stream, bytes(WINDOW))
-    unread = 0
-    while unread < WINDOW // 2:  # Then no more is taken.
-        ends.pass_time()
-        unread += sum(len(each.data) for each in events_of(server) if isinstance(each, StreamData))
-    native = client._connection._core
-    assert native is not None
-    native.send_crypto(3, 0, CRYPTO_OF_NO_MESSAGE)
+    server = ends.server
+    stream, unread = ends.fill()
+    ends.say(0, CRYPTO_OF_NO_MESSAGE)
     ends.pass_time()
     assert events_of(server) == []
     assert server.consume(stream, unread, ends.now)
@@ -155,6 +170,39 @@ def test_what_is_bad_ends_the_connection_even_if_it_was_left_in_the_library() ->
     assert isinstance(told, Ended)
     assert told.cause is Cause.VIOLATION
     server.ping()
+
+
+def test_not_more_than_some_thousand_events_are_left_in_the_library() -> None:
+    """Q13: what is no data needs no credit, and a remote may say it as often as it likes."""
+    ends = Ends()
+    ends.fill()
+    ticket = b"\x04" + (2 * MOST_LEFT).to_bytes(3)  # A message so long that it never ends here.
+    ends.say(0, ticket)
+    for offset in range(len(ticket), MOST_LEFT - 100):
+        ends.say(offset, b".")
+    ends.pass_time()
+    server = ends.server
+    assert isinstance(server, Qh3Core)
+    assert server._connection.handshake_bytes == 0
+    for offset in range(MOST_LEFT - 100, MOST_LEFT + 100):
+        ends.say(offset, b".")
+    ends.pass_time()
+    assert server._connection.handshake_bytes > MOST_LEFT - 100
+
+
+def test_who_writes_hears_that_it_is_in_vain_even_if_nobody_reads_another_stream() -> None:
+    """Q9."""
+    ends = Ends()
+    stream = ends.send(b"a")
+    assert StreamData(stream, b"a", is_last=False) in events_of(ends.server)
+    ends.server.write(stream, b"b")
+    ends.pass_time()
+    ends.fill()
+    ends.client.stop(stream, 7)
+    ends.pass_time()
+    assert events_of(ends.server) == []
+    ends.server.write(stream, b"c")
+    assert events_of(ends.server) == [StreamStopped(stream, 0)]
 
 
 def test_nothing_is_owed_for_what_only_acknowledges() -> None:

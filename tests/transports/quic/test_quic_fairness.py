@@ -18,8 +18,8 @@ from p2pnet.testing.conformance.wires import read_exactly
 from p2pnet.testing.links import Quality
 from p2pnet.testing.world import World
 from p2pnet.transports.quic import QUIC
-from tests.transports.quic.quic_scene import End, meeting
-from tests.transports.quic.test_quic_streams import CoreName, both, host_of, two_peers
+from tests.transports.quic.quic_scene import End
+from tests.transports.quic.test_quic_streams import CoreName, both, connected
 
 RATE = 500_000
 """Bytes a second."""
@@ -83,9 +83,8 @@ async def test_fifty_small_streams_have_their_share_beside_greedy_ones(
     core: CoreName, greedy: int, world: World
 ) -> None:
     """A turn is a packet of each stream, greedy or small; it is waited for twice."""
-    one, two = two_peers(world, QUIC(core=core), LINE)
-    async with meeting(one, two, host_of(two)) as made:
-        tally = await beside(greedy, *await made.connect())
+    async with connected(world, QUIC(core=core), LINE) as ends:
+        tally = await beside(greedy, *ends)
     turn = (greedy + SMALL) * PACKET
     assert len(tally.ahead) == SMALL * ROUNDS
     assert max(tally.ahead) < ON_ITS_WAY + 2 * turn
@@ -97,10 +96,8 @@ async def test_who_sends_little_never_waits_for_those_who_always_have_more(
 ) -> None:
     """Q22 Q25: what a stream may keep unsent is its own, and no more than 16 KiB."""
     crawling = Quality(latency=LATENCY, bandwidth=8_000)
-    one, two = two_peers(world, QUIC(core=core, max_unsent_bytes=65_536), crawling)
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
-        pairs = [await stream_between(dialled, accepted) for _ in range(10)]
+    async with connected(world, QUIC(core=core, max_unsent_bytes=65_536), crawling) as ends:
+        pairs = [await stream_between(*ends) for _ in range(10)]
         small, _ = pairs.pop()
         async with trio.open_nursery() as nursery:
             for greedy, _ in pairs:

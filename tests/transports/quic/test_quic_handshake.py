@@ -23,7 +23,13 @@ from p2pnet.transports.quic.endings import no_answer
 from p2pnet.transports.quic.listening import QuicListener, QuicPending
 from tests.transports.quic.puppets import settings_of
 from tests.transports.quic.quic_scene import Peer, meeting
-from tests.transports.quic.test_quic_streams import CoreName, both
+from tests.transports.quic.test_quic_streams import (
+    CoreName,
+    both,
+    connected,
+    host_of,
+    two_peers,
+)
 
 FAILED = (P2PError, OSError)
 
@@ -84,10 +90,8 @@ async def honest(scene: Scene, address: Multiaddr) -> None:
 @both
 async def test_another_peer_than_the_one_asked_for_is_refused(core: CoreName, world: World) -> None:
     """Q5."""
-    one, two, three = (
-        Peer(world.machine(f"m{number}").env, QUIC(core=core)) for number in range(3)
-    )
-    async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
+    one, two, three = (Peer(world.machine().env, QUIC(core=core)) for _ in range(3))
+    async with meeting(one, two, host_of(two)) as made:
 
         async def refuse() -> None:
             pending = await made.door.accept()
@@ -224,9 +228,8 @@ async def test_above_the_threshold_strangers_are_sent_back_first(
 @both
 async def test_who_comes_back_with_its_token_gets_in(core: CoreName, world: World) -> None:
     """Q6."""
-    part = QUIC(core=core, retry_above=0)
-    one, two = Peer(world.machine("m0").env, part), Peer(world.machine("m1").env, part)
-    async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
+    one, two = two_peers(world, QUIC(core=core, retry_above=0))
+    async with meeting(one, two, host_of(two)) as made:
         dialled, accepted = await made.connect()
         assert accepted.capable.peer_id == one.peer_id
         assert dialled.capable.peer_id == two.peer_id
@@ -279,13 +282,10 @@ async def wait_at(door: Listener) -> None:
 @both
 async def test_strays_of_a_closed_connection_are_told_so(core: CoreName, world: World) -> None:
     """Q18: the last words are repeated, ever more seldom."""
-    one, two = (
-        Peer(world.machine("m0").env, QUIC(core=core)),
-        Peer(world.machine("m1").env, QUIC(core=core)),
-    )
-    async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
+    one, two = two_peers(world, QUIC(core=core))
+    async with meeting(one, two, host_of(two)) as made:
         dialled, accepted = await made.connect()
-        link = world.machines["m1"].plug.link
+        link = world.machines["machine 2"].plug.link
         link.is_cut = True
         await accepted.capable.aclose()
         link.is_cut = False
@@ -299,11 +299,8 @@ async def test_strays_of_a_closed_connection_are_told_so(core: CoreName, world: 
 @both
 async def test_a_peer_that_forgot_all_says_so_at_once(core: CoreName, world: World) -> None:
     """Q17: stateless resets work also after the other end began anew with the same key."""
-    one, two = (
-        Peer(world.machine("m0").env, QUIC(core=core)),
-        Peer(world.machine("m1").env, QUIC(core=core)),
-    )
-    async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
+    one, two = two_peers(world, QUIC(core=core))
+    async with meeting(one, two, host_of(two)) as made:
         dialled, _ = await made.connect()
         await trio.sleep(1)
         assert isinstance(made.door, QuicListener)
@@ -319,13 +316,8 @@ async def test_a_peer_that_forgot_all_says_so_at_once(core: CoreName, world: Wor
 @both
 async def test_a_peer_that_vanishes_is_noticed(core: CoreName, world: World) -> None:
     """Q10."""
-    one, two = (
-        Peer(world.machine("m0").env, QUIC(core=core)),
-        Peer(world.machine("m1").env, QUIC(core=core)),
-    )
-    async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
-        dialled, _ = await made.connect()
-        world.machines["m1"].plug.link.is_cut = True
+    async with connected(world, QUIC(core=core)) as (dialled, _):
+        world.machines["machine 2"].plug.link.is_cut = True
         began = trio.current_time()
         await dialled.ended.wait()
         assert 29 < trio.current_time() - began < 36
@@ -337,9 +329,9 @@ async def test_a_quiet_connection_lives_on_though_the_remote_is_impatient(
     core: CoreName, world: World
 ) -> None:
     """Q11: as one with rust-libp2p, which gives up after 10 seconds."""
-    one = Peer(world.machine("m0").env, QUIC(core=core))
-    two = Peer(world.machine("m1").env, QUIC(core=core, idle_timeout=10.0, keep_alive=3600.0))
-    async with meeting(one, two, world.machines["m1"].addresses[0]) as made:
+    one = Peer(world.machine().env, QUIC(core=core))
+    two = Peer(world.machine().env, QUIC(core=core, idle_timeout=10.0, keep_alive=3600.0))
+    async with meeting(one, two, host_of(two)) as made:
         dialled, accepted = await made.connect()
         await trio.sleep(600)
         assert not dialled.ended.is_set()
@@ -348,12 +340,9 @@ async def test_a_quiet_connection_lives_on_though_the_remote_is_impatient(
 
 @both
 async def test_nobody_at_the_address_is_a_timeout(core: CoreName, world: World) -> None:
-    one, two = (
-        Peer(world.machine("m0").env, QUIC(core=core)),
-        Peer(world.machine("m1").env, QUIC(core=core)),
-    )
+    one, two = two_peers(world, QUIC(core=core))
     began = trio.current_time()
-    nowhere = quic_address(Endpoint(world.machines["m1"].addresses[0], 9))
+    nowhere = quic_address(Endpoint(host_of(two), 9))
     with pytest.raises(type(no_answer())):
         await one.dial(nowhere, two)
     assert trio.current_time() - began == pytest.approx(10.0)
@@ -381,9 +370,8 @@ def test_the_part_refuses_what_makes_no_sense() -> None:
 @both
 async def test_a_dial_tells_that_the_remote_has_answered(core: CoreName, world: World) -> None:
     """DI10: once something of it has come, and not as long as it is silent."""
-    one, two = (Peer(world.machine().env, QUIC(core=core)) for _ in range(2))
-    host = next(ip for ip in two.env.network.interface_addresses() if ip.startswith("11."))
-    async with meeting(one, two, host) as made:
+    one, two = two_peers(world, QUIC(core=core))
+    async with meeting(one, two, host_of(two)) as made:
         heard: list[float] = []
         with hearing(lambda: heard.append(trio.current_time())):
             silent = quic_address(Endpoint("11.99.0.1", 4001))

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address, quic_endpoint
+from p2pnet.core.progress import hearing
 from p2pnet.errors import AddressUnsupported, P2PError
 from p2pnet.interfaces import CapableConnection, Listener, PendingConnection, Role
 from p2pnet.testing.conformance.running import converse, stream_between
@@ -239,6 +240,47 @@ async def test_a_stranger_at_the_place_that_is_knocked_at_is_accepted_as_any(
         await trio.sleep(1)
         assert [one.peer_id for one in bob.accepted] == [alice.peer.peer_id]
         await alice.close()
+        await bob.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_in_is_accepted_if_nobody_waits_for_it_any_more(world: World) -> None:
+    """Q20: the remote is ready half a round trip before the listener is."""
+    alice, bob = Home(world, "open", "alice"), Home(world, "open", "bob")
+    dialled: list[CapableConnection] = []
+    punched: list[CapableConnection] = []
+    async with trio.open_nursery() as nursery:
+        for home in (alice, bob):
+            await home.open(nursery)
+        address = quic_address(Endpoint(world.machines["alice"].addresses[0], 4001))
+        target = quic_address(Endpoint(world.machines["bob"].addresses[0], 4001))
+        nursery.start_soon(try_dial, alice, target, bob, Role.DIALER, dialled)
+        with trio.move_on_after(0.025):  # It takes 0.01 s from one to the other.
+            await try_dial(bob, address, alice, Role.LISTENER, punched)
+        assert len(dialled) == 1
+        assert not bob.accepted
+        await trio.sleep(0.2)
+        assert not punched
+        await talk(dialled[0], bob.accepted[0])
+        await alice.close()
+        await bob.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_dial_that_the_remote_has_taken_is_not_cancelled(world: World) -> None:
+    """Q20: the last packet of the handshake is as good as sent."""
+    bob = Home(world, "open", "bob", link=Quality(latency=0.1))
+    peer = Peer(world.machine("m").env)
+    target = quic_address(Endpoint(world.machines["bob"].addresses[0], 4001))
+    made: list[CapableConnection] = []
+    async with trio.open_nursery() as nursery:
+        await bob.open(nursery)
+        with trio.CancelScope() as hurried, hearing(hurried.cancel):
+            made.append(await peer.dial(target, bob.peer))
+        assert hurried.cancel_called
+        assert not bob.accepted
+        await trio.sleep(0.2)
+        await talk(made[0], bob.accepted[0])
         await bob.close()
         nursery.cancel_scope.cancel()
 

@@ -18,7 +18,7 @@ from p2pnet.testing.links import Quality
 from p2pnet.testing.world import World
 from p2pnet.transports.quic import QUIC
 from p2pnet.transports.quic.stream import QuicStream
-from tests.transports.quic.quic_scene import Meeting, Peer, meeting, send_and_end
+from tests.transports.quic.quic_scene import End, Peer, meeting, send_and_end
 
 CoreName = Literal["aioquic", "qh3"]
 both = pytest.mark.parametrize("core", ["aioquic", "qh3"])
@@ -38,11 +38,19 @@ def host_of(peer: Peer) -> str:
     )
 
 
+@asynccontextmanager
+async def connected(
+    world: World, part: QUIC | None = None, link: Quality | None = None
+) -> AsyncGenerator[tuple[End, End]]:
+    """Connect two peers; yield the ends of who dialled and who was called."""
+    one, two = two_peers(world, part, link)
+    async with meeting(one, two, host_of(two)) as made:
+        yield await made.connect()
+
+
 @both
 async def test_both_directions_end_by_themselves(core: CoreName, world: World) -> None:
-    one, two = two_peers(world, QUIC(core=core))
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, QUIC(core=core)) as (dialled, accepted):
         ours, theirs = await stream_between(dialled, accepted)
         await send_and_end(ours, b"question")
         assert await read_to_end(theirs) == b"question"
@@ -57,7 +65,6 @@ async def test_a_hundred_streams_keep_their_tails_on_a_lossy_line(
     core: CoreName, world: World
 ) -> None:
     """Q15: what was sent before both the stream and the connection closed arrives."""
-    one, two = two_peers(world, QUIC(core=core, linger=60.0), link=LOSSY)
     data = pattern("tails", 20_000)
     got: list[bytes] = []
 
@@ -65,16 +72,15 @@ async def test_a_hundred_streams_keep_their_tails_on_a_lossy_line(
         got.append(await read_to_end(stream))
         await stream.aclose()
 
-    async def send(made: Meeting, stream: MuxedStream) -> None:
+    async def send(stream: MuxedStream) -> None:
         await stream.send_all(data)
         await stream.aclose()
 
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, QUIC(core=core, linger=60.0), LOSSY) as (dialled, accepted):
         async with trio.open_nursery() as reading:
             async with trio.open_nursery() as sending:
                 for _ in range(100):
-                    sending.start_soon(send, made, await dialled.open())
+                    sending.start_soon(send, await dialled.open())
                 for _ in range(100):
                     reading.start_soon(read, await accepted.next_stream())
             await dialled.capable.aclose()
@@ -106,7 +112,6 @@ Pairs = list[tuple[MuxedStream, QuicStream]]
 @asynccontextmanager
 async def asleep(world: World, part: QUIC, streams: int) -> AsyncGenerator[Pairs]:
     """Have 8 MiB sent, and read after the block; the readers sleep before and meanwhile."""
-    one, two = two_peers(world, part)
     data = pattern("much", 8 * 1024 * 1024 // streams)
     pairs: Pairs = []
     got: list[bytes] = []
@@ -114,8 +119,7 @@ async def asleep(world: World, part: QUIC, streams: int) -> AsyncGenerator[Pairs
     async def read(stream: MuxedStream) -> None:
         got.append(await read_to_end(stream))
 
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, part) as (dialled, accepted):
         for _ in range(streams):
             ours, theirs = await stream_between(dialled, accepted)
             assert isinstance(theirs, QuicStream)
@@ -136,9 +140,7 @@ async def asleep(world: World, part: QUIC, streams: int) -> AsyncGenerator[Pairs
 async def test_who_sleeps_is_told_that_the_connection_is_over(core: CoreName, world: World) -> None:
     """Q13: also where what has come is left in the library."""
     part = QUIC(core=core, max_stream_window=1_048_576, max_connection_window=1_048_576)
-    one, two = two_peers(world, part)
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, part) as (dialled, accepted):
         ours, _ = await stream_between(dialled, accepted)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(expect_reset, ours, bytes(8_000_000))
@@ -152,9 +154,7 @@ async def test_who_sleeps_is_told_that_the_connection_is_over(core: CoreName, wo
 
 @both
 async def test_one_stalled_stream_does_not_hinder_another(core: CoreName, world: World) -> None:
-    one, two = two_peers(world, QUIC(core=core))
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, QUIC(core=core)) as (dialled, accepted):
         stalled, _ = await stream_between(dialled, accepted)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stalled.send_all, bytes(3_000_000))
@@ -168,9 +168,7 @@ async def test_one_stalled_stream_does_not_hinder_another(core: CoreName, world:
 @both
 async def test_a_reset_reaches_both_directions_of_the_remote(core: CoreName, world: World) -> None:
     """Q9: RESET_STREAM and STOP_SENDING, with the code."""
-    one, two = two_peers(world, QUIC(core=core))
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, QUIC(core=core)) as (dialled, accepted):
         ours, theirs = await stream_between(dialled, accepted)
         ours.reset(0x1003)
         with pytest.raises(StreamReset, match="0x1003"):
@@ -188,9 +186,7 @@ async def test_a_closed_stream_stops_a_remote_that_still_sends(
 ) -> None:
     """Q9: and what it sent gives its credit back."""
     part = QUIC(core=core, max_stream_window=1_048_576, max_connection_window=1_048_576)
-    one, two = two_peers(world, part)
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, part) as (dialled, accepted):
         for _ in range(10):
             ours, theirs = await stream_between(dialled, accepted)
             async with trio.open_nursery() as nursery:
@@ -214,9 +210,7 @@ async def test_streams_can_be_opened_one_after_the_other_without_end(
     core: CoreName, world: World
 ) -> None:
     """Q12: each that ends makes room for another."""
-    one, two = two_peers(world, QUIC(core=core, max_streams=8))
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, QUIC(core=core, max_streams=8)) as (dialled, accepted):
         for number in range(50):
             ours, theirs = await stream_between(dialled, accepted)
             await send_and_end(ours, bytes([number]))
@@ -231,9 +225,7 @@ async def test_streams_that_both_ends_close_at_once_harm_nothing(
     core: CoreName, world: World
 ) -> None:
     """Q9: each asks the other to stop what is over already."""
-    one, two = two_peers(world, QUIC(core=core), link=LOSSY)
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, QUIC(core=core), LOSSY) as (dialled, accepted):
         for _ in range(400):
             ours, theirs = await stream_between(dialled, accepted)
             await ours.aclose()
@@ -245,9 +237,7 @@ async def test_streams_that_both_ends_close_at_once_harm_nothing(
 @both
 async def test_more_streams_than_the_remote_allows_wait(core: CoreName, world: World) -> None:
     """Q12."""
-    one, two = two_peers(world, QUIC(core=core, max_streams=4))
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, QUIC(core=core, max_streams=4)) as (dialled, accepted):
         streams = [await stream_between(dialled, accepted) for _ in range(4)]
         with trio.move_on_after(5) as waiting:
             await dialled.open()
@@ -264,9 +254,7 @@ async def test_an_end_sent_right_before_the_connection_closes_arrives(
     core: CoreName, world: World
 ) -> None:
     """Q15: an end carries no bytes, and yet it is waited for."""
-    one, two = two_peers(world, QUIC(core=core))
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, QUIC(core=core)) as (dialled, accepted):
         ours, theirs = await stream_between(dialled, accepted)
         await ours.send_all(b"all there is")
         await trio.sleep(1)
@@ -278,9 +266,7 @@ async def test_an_end_sent_right_before_the_connection_closes_arrives(
 
 @both
 async def test_nothing_works_after_the_end(core: CoreName, world: World) -> None:
-    one, two = two_peers(world, QUIC(core=core))
-    async with meeting(one, two, host_of(two)) as made:
-        dialled, accepted = await made.connect()
+    async with connected(world, QUIC(core=core)) as (dialled, accepted):
         ours, theirs = await stream_between(dialled, accepted)
         await theirs.send_all(b"last words")
         await trio.sleep(1)
