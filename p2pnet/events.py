@@ -57,6 +57,16 @@ class ConnectionOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class PathChanged:
+    """A connection goes on though an end of it is elsewhere now, as after a router's reboot."""
+
+    connection: ConnectionRef
+    """With the address of the remote as it is now."""
+    is_ours: bool
+    """It is our end, as it seems: what the peer said of where it sees this host is outdated."""
+
+
+@dataclass(frozen=True, slots=True)
 class DialPlanned:
     """A peer is about to be dialled; not told of hole punches, which dial all at once."""
 
@@ -281,6 +291,8 @@ class CircuitNearLimit:
     """``seconds``, or ``bytes`` in one direction."""
     used: float
     maximum: float
+    circuit: object = field(default=None, compare=False, repr=False)
+    """The very ``limit`` of the connection over it: there may be more circuits through a relay."""
 
 
 @dataclass(frozen=True, slots=True)

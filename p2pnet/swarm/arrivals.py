@@ -31,26 +31,45 @@ def prefix_of(address: Multiaddr) -> str | None:
 
 
 class Settled:
-    """How many of those who have proved who they are came from each prefix (S7)."""
+    """How many of those who have proved who they are came from each prefix (S7).
+
+    Who has moved counts for where it came from, too: else two prefixes, by turns, were any number.
+    """
 
     def __init__(self) -> None:
         self._of_prefix: Counter[str] = Counter()
+        self._places: dict[int, tuple[str | None, str | None]] = {}
+        """By number: where it came from, and where it has moved to."""
 
     def of_prefix(self, address: Multiaddr) -> int:
         """Return how many came from where an address is; 0 for one that is not counted."""
         prefix = prefix_of(address)
         return 0 if prefix is None else self._of_prefix[prefix]
 
-    def add(self, address: Multiaddr) -> None:
+    def add(self, number: int, address: Multiaddr) -> None:
         prefix = prefix_of(address)
-        if prefix is not None:
-            self._of_prefix[prefix] += 1
+        self._places[number] = (prefix, None)
+        self._count(prefix, 1)
 
-    def remove(self, address: Multiaddr) -> None:
-        """Forget one; ``address`` is the one that it was added with."""
+    def move(self, number: int, address: Multiaddr) -> None:
+        """Take that one is elsewhere now; nothing if it was never added."""
+        if number not in self._places:
+            return
+        origin, before = self._places[number]
         prefix = prefix_of(address)
+        place = None if prefix == origin else prefix
+        self._count(before, -1)
+        self._count(place, 1)
+        self._places[number] = (origin, place)
+
+    def remove(self, number: int) -> None:
+        """Forget one; nothing if it was never added."""
+        for prefix in self._places.pop(number, ()):
+            self._count(prefix, -1)
+
+    def _count(self, prefix: str | None, change: int) -> None:
         if prefix is not None:
-            self._of_prefix[prefix] -= 1
+            self._of_prefix[prefix] += change
             if not self._of_prefix[prefix]:
                 del self._of_prefix[prefix]
 

@@ -12,6 +12,7 @@ from functools import partial
 import trio
 
 from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.foreword import Forewords
 from p2pnet.core.keepalive import Hush
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary, close_at_once, log_stopped
@@ -22,6 +23,7 @@ from p2pnet.interfaces import (
     CircuitLimit,
     MuxedStream,
     PeerBook,
+    Prefaced,
     Pulsing,
     Stream,
     StreamHandler,
@@ -57,7 +59,7 @@ class LiveConnection:
         self._outbound: set[MuxedStream] = set()
         self._opening = 0
         self.ref = ref
-        self.is_closed = False
+        self._is_closed = False
         self.opened_at = trio.current_time()
         self.closing_reason = ""
         self.failure: P2PError | None = None
@@ -100,6 +102,15 @@ class LiveConnection:
         return self._capable.limit
 
     @property
+    def is_closed(self) -> bool:
+        """Tell if it takes no more streams: at once, not only when its tasks have ended."""
+        return self._is_closed or self._capable.is_over
+
+    @property
+    def forewords(self) -> Forewords | None:
+        return self._capable.forewords if isinstance(self._capable, Prefaced) else None
+
+    @property
     def security(self) -> str:
         return self._capable.security
 
@@ -124,7 +135,7 @@ class LiveConnection:
                     reason, self.failure = describe(error), error
                     log_stopped(logger, f"{self!r}", error, expected=logging.DEBUG)
                 finally:
-                    self.is_closed = True
+                    self._is_closed = True
                     handlers.cancel_scope.cancel()
         finally:
             await close_at_once(self._capable)
@@ -210,5 +221,5 @@ class LiveConnection:
 
     async def aclose(self, reason: str = "closed by this host") -> None:
         self.closing_reason = self.closing_reason or reason
-        self.is_closed = True
+        self._is_closed = True
         await self._capable.aclose()

@@ -111,7 +111,7 @@ class Dialling:
             self.black_holes.learn(shown_by(result, trio.current_time()), peer_id)
 
     async def at_once(
-        self, peer_id: PeerId, addresses: Sequence[Multiaddr], how: How
+        self, peer_id: PeerId, addresses: Sequence[Multiaddr], how: How, *, result: Race
     ) -> CapableConnection:
         """Dial all addresses at the same moment: no order, no back-off, no black holes (DI25).
 
@@ -120,7 +120,7 @@ class Dialling:
         """
         usable, failed = await self._usable(peer_id, addresses, frozenset())
         attempts = [Attempt(0.0, address) for address in usable]
-        return await self._race(peer_id, attempts, how, failed=failed, result=Race())
+        return await self._race(peer_id, attempts, how, failed=failed, result=result)
 
     def forget(self) -> None:
         """Give every address another chance: this machine is in another network (DI24)."""

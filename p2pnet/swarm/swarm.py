@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
 import trio
 
@@ -21,11 +23,13 @@ from p2pnet.events import (
     ConnectionRef,
     ListeningOn,
     NetworkChanged,
+    PathChanged,
 )
 from p2pnet.interfaces import (
     CapableConnection,
     Listener,
     PendingConnection,
+    Roaming,
     Role,
     Spread,
     SpreadingTransport,
@@ -35,12 +39,14 @@ from p2pnet.interfaces import (
 from p2pnet.swarm.arrivals import Arrivals, Settled
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.connection import LiveConnection
+from p2pnet.swarm.dialer import Race
 from p2pnet.swarm.dialling import Dialling, How, Own
 from p2pnet.swarm.expecting import ExpectedListeners
 from p2pnet.swarm.interrupting import Interruptions
 from p2pnet.swarm.peerstore import Peerstore
 from p2pnet.swarm.roster import Roster
 from p2pnet.swarm.trimming import Candidate, choose
+from p2pnet.swarm.unhurried import UnhurriedDial
 
 logger = logging.getLogger("p2pnet.swarm")
 
@@ -202,7 +208,9 @@ class Swarm:
         )
         self._connections.add(connection)
         if is_inbound:
-            self._settled.add(ref.remote_address)
+            self._settled.add(ref.number, ref.remote_address)
+        if isinstance(capable, Roaming):
+            capable.on_path_changed = partial(self._follow, connection)
         tasks.start_soon(self._hold, connection)
         self._trim()
         return connection
@@ -230,11 +238,18 @@ class Swarm:
             reason = await connection.run()
         finally:
             self._connections.remove(connection)
-            if connection.ref.is_inbound:
-                self._settled.remove(connection.ref.remote_address)
+            self._settled.remove(connection.ref.number)
             self._bus.publish(ConnectionClosed(connection.ref, reason, connection.failure))
             self._changed(connection.peer_id)
             logger.debug("%r ended: %s", connection, reason)
+
+    def _follow(self, connection: LiveConnection, is_ours: bool) -> None:
+        """Take that a connection goes on by another path."""
+        if not is_ours:
+            connection.ref = replace(connection.ref, remote_address=connection.remote_address)
+            self._settled.move(connection.ref.number, connection.remote_address)
+        if not connection.is_closed:
+            self._bus.publish(PathChanged(connection.ref, is_ours))
 
     def _changed(self, peer_id: PeerId) -> None:
         self.changes.set(self.changes.value + 1)
@@ -304,11 +319,18 @@ class Swarm:
     ) -> LiveConnection:
         """Dial all addresses at the same moment, for a hole punch: no order, no back-off.
 
+        If the caller is cancelled, what was answered has a second to come to its end.
+
         Raises:
             DialError: with one cause per address.
         """
-        capable = await self._dialling.at_once(peer_id, addresses, How(role, any_port))
-        return await self._admit(capable, is_inbound=role is Role.LISTENER)
+
+        async def dial(race: Race) -> LiveConnection:
+            how = How(role, any_port)
+            capable = await self._dialling.at_once(peer_id, addresses, how, result=race)
+            return await self._admit(capable, is_inbound=role is Role.LISTENER)
+
+        return await UnhurriedDial(dial).run(self._nursery)  # DI28
 
     async def dial_from_many(self, peer_id: PeerId, address: Multiaddr, spread: Spread) -> None:
         """See ServiceHost.dial_from_many."""

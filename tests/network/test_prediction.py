@@ -105,11 +105,11 @@ async def test_ports_that_others_took_meanwhile_are_left_behind_by_the_next_atte
     neighbour = world.machine("neighbour", at=alice.site, link=near, families=IPV4_ONLY)
     with alice.host.subscribe(PunchStarted, HolePunched) as events:
         await call(alice, bob)
-        # Alice has looked before she answered, and will dial a quarter of a round trip later.
-        assert isinstance(await anext(events), PunchStarted)
+        # Alice has looked before she called, and dials when Bob has heard what she foresaw.
         for number in range(TAKEN):
             with trio.move_on_after(0.001):
                 await neighbour.env.network.dial_tcp(Endpoint("11.1.0.1", 5000 + number))
+        assert isinstance(await anext(events), PunchStarted)
         await direct(alice, bob, within=30.0)
         assert isinstance(await anext(events), PunchStarted)
         punched = await anext(events)

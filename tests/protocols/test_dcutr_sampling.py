@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -29,11 +30,23 @@ class Moving(MemoryHost):
     def __init__(self, world: MemoryWorld) -> None:
         super().__init__(world, 1, "/ip4/192.168.1.2/tcp/4001")
         self.relay = world.host(2, "/ip4/11.0.0.2/tcp/2")
+        self.others = {self.relay.peer_id: self.relay}
         self.punchable = (parse("/ip4/11.0.0.1/tcp/5000"),)
         self.moving["tcp"] = True
         self.next_port = 5001
         self.gap = 1
         self.silent = False
+        self.lies = itertools.count(7000, 100)
+        self.liars: set[PeerId] = set()
+        self.mute: set[PeerId] = set()
+        self.goodbye_seconds = 0.0
+
+    def meet(self, seed: int) -> PeerId:
+        """Dial one more public peer; return who that is."""
+        other = self.world.host(seed, f"/ip4/11.0.0.{seed}/tcp/2")
+        self.others[other.peer_id] = other
+        self.world.connect(self, other)
+        return other.peer_id
 
     def apart(
         self, *, stranger: bool, unanswered_bytes: int | None = None
@@ -43,13 +56,17 @@ class Moving(MemoryHost):
         @asynccontextmanager
         async def made() -> AsyncGenerator[Apart]:
             yield Samples(self)
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self.goodbye_seconds)
 
         return made()
 
     async def observe(self, connection: Connection) -> Multiaddr | None:
         await trio.sleep(SECONDS)
-        if self.silent:
+        if self.silent or connection.peer_id in self.mute:
             await trio.sleep_forever()
+        if connection.peer_id in self.liars:
+            return parse(f"/ip4/11.0.0.1/tcp/{next(self.lies)}")
         seen = parse(f"/ip4/11.0.0.1/tcp/{self.next_port}")
         self.next_port += self.gap
         return seen
@@ -65,9 +82,8 @@ class Samples(Apart):
         raise NotImplementedError
 
     async def dial(self, peer_id: PeerId, address: Multiaddr) -> Connection:
-        assert peer_id == self._host.relay.peer_id
         await trio.lowlevel.checkpoint()
-        return self._host.world.connect(self._host, self._host.relay)
+        return self._host.world.connect(self._host, self._host.others[peer_id])
 
 
 @pytest.fixture
@@ -90,6 +106,21 @@ async def test_a_crowd_is_met_with_one_look(autojump_clock: MockClock, moving: M
     assert found == [(Forecast("tcp", "11.0.0.1", 5003, 1),)] * 10
     await trio.sleep(1)
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
+
+
+async def test_what_was_seen_is_at_hand_before_goodbye_is_said(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D30: a round trip is what it takes, and who calls has to have it by message 3."""
+    moving.goodbye_seconds = 0.5
+    moving.world.connect(moving, moving.relay)
+    sampler = Sampler(moving, 2.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sampler.look)
+        await trio.sleep(SECONDS / 2)
+        assert sampler.at_hand() is None
+        await trio.sleep(SECONDS)
+        assert sampler.at_hand() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
 
 
 async def test_a_look_without_anybody_to_ask_is_repeated_at_once(
@@ -150,6 +181,60 @@ async def test_a_nat_without_a_rule_is_not_looked_at_again_for_minutes(
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5303, 1),)
 
 
+@pytest.mark.parametrize("liar", [0, 1, 2])
+async def test_one_liar_among_three_is_believed_once_at_most(
+    autojump_clock: MockClock, moving: Moving, liar: int
+) -> None:
+    """D29: he says that the ports follow no rule."""
+    met = [moving.meet(seed) for seed in (5, 6, 7)]
+    moving.liars.add(met[liar])
+    sampler = Sampler(moving, 2.0)
+    for number in range(1, 4):
+        await trio.sleep(1)
+        began = trio.current_time()
+        found = await sampler.look()
+        # Nobody waits for a second opinion; and he is not asked first a second time.
+        is_deceived = (liar, number) == (0, 1)
+        forecast = Forecast("tcp", "11.0.0.1", moving.next_port - 1, 1)
+        assert found == (() if is_deceived else (forecast,))
+        assert trio.current_time() - began == pytest.approx(SECONDS)
+    assert sampler.is_of_use
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_one_that_is_silent_among_three_changes_nothing(
+    autojump_clock: MockClock, moving: Moving, first: bool
+) -> None:
+    """D29: others are asked beside him, and first the next time."""
+    met = [moving.meet(seed) for seed in (5, 6, 7)]
+    moving.mute.add(met[0 if first else 2])
+    sampler = Sampler(moving, 2.0)
+    for number in (1, 2):
+        await trio.sleep(1)
+        assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5000 + 3 * number, 1),)
+    began = trio.current_time()
+    await trio.sleep(1)
+    await sampler.look()
+    assert trio.current_time() - began == pytest.approx(1 + SECONDS)
+
+
+async def test_two_have_to_say_that_there_is_no_rule(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29: in two looks, and then nobody is asked any more; and two at one IP count as one."""
+    for seed in (5, 6, 7):
+        moving.meet(seed)
+    moving.gap = 100
+    sampler = Sampler(moving, 2.0)
+    assert await sampler.look() == ()
+    assert sampler.is_of_use
+    assert moving.next_port == 5001 + 300
+    await trio.sleep(1)
+    assert await sampler.look() == ()
+    assert not sampler.is_of_use
+    assert moving.next_port == 5001 + 600
+
+
 async def test_another_network_is_looked_at_at_once(
     autojump_clock: MockClock, moving: Moving
 ) -> None:
@@ -163,6 +248,27 @@ async def test_another_network_is_looked_at_at_once(
         await trio.sleep(2)
         assert moving.next_port == expected
     moving.publish(NetworkChanged("moved"))
+    moving.publish(offered)
+    await trio.sleep(2)
+    assert moving.next_port == 5601
+
+
+async def test_another_network_is_looked_at_though_the_news_of_it_was_missed(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29."""
+    moving.world.event_limit = 4
+    await moving.start(DCUtR().build(moving.kit))
+    moving.world.connect(moving, moving.relay)
+    await trio.sleep(1)
+    moving.gap = 100
+    offered = CircuitOffered(moving.world.host(3, BOB).peer_id, moving.relay.peer_id)
+    moving.publish(offered)
+    await trio.sleep(2)
+    assert moving.next_port == 5301
+    for event in (*[offered] * 9, NetworkChanged("moved")):
+        moving.publish(event)
+    await trio.sleep(2)
     moving.publish(offered)
     await trio.sleep(2)
     assert moving.next_port == 5601

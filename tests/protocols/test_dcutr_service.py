@@ -10,12 +10,12 @@ from trio.testing import MockClock
 
 from p2pnet.core.addresses import Multiaddr, parse
 from p2pnet.errors import AddressUnsupported, DialError, FailedAttempt
-from p2pnet.events import HolePunched, PunchStarted
+from p2pnet.events import HolePunched, NetworkChanged, PunchStarted
 from p2pnet.interfaces import Connection, Role
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
 from tests.protocols.dcutr_pair import ALICE, BOB, LATENCY, Pair
-from tests.protocols.memory_world import MemoryWorld, drop, refuse
+from tests.protocols.memory_world import MemoryConnection, MemoryWorld, drop, refuse
 
 
 @pytest.fixture
@@ -168,13 +168,13 @@ async def test_the_relayed_connection_is_closed_when_nothing_uses_it(
     await pair.start(DCUtR(close_relayed_after=5.0))
     pair.let_through()
     relayed = pair.call()
-    stream, _ = relayed.stream_pair("/slow")
+    stream, far = relayed.stream_pair("/slow")
     await trio.sleep(4)
     assert pair.punched(pair.bob) == [1]
     await trio.sleep(20)
     assert not relayed.is_closed
     stream.reset()
-    relayed.other_end.open.clear()
+    far.reset()
     await trio.sleep(6)
     assert relayed.is_closed
 
@@ -445,6 +445,51 @@ async def test_the_rest_ends_with_the_relayed_connection_but_is_remembered(
     assert again.other_end.opened == []
     await trio.sleep(40)
     assert again.other_end.opened == [PROTOCOL_ID]
+
+
+async def fail_often(pair: Pair) -> MemoryConnection:
+    """Let Bob give up until he rests for minutes; return Alice's relayed connection."""
+    await pair.start(DCUtR(attempts=1, cool_down=60.0))
+    relayed = pair.call()
+    await trio.sleep(1000)
+    assert len(pair.given_up(pair.bob)) == 5
+    return relayed
+
+
+async def test_a_peer_that_calls_anew_rests_for_no_longer_than_after_a_first_failure(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D12: it may call from elsewhere, and only itself knows."""
+    relayed = await fail_often(pair)
+    relayed.cut()
+    await trio.sleep(1)
+    again = pair.call()
+    await trio.sleep(50)
+    assert again.other_end.opened == []
+    await trio.sleep(15)
+    assert again.other_end.opened == [PROTOCOL_ID]
+
+
+async def test_whoever_is_in_another_network_begins_anew_at_once(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D12."""
+    await fail_often(pair)
+    pair.bob.publish(NetworkChanged("moved"))
+    await trio.sleep(20)
+    assert len(pair.given_up(pair.bob)) == 6
+
+
+async def test_no_remote_ends_a_rest_by_events_that_are_too_many(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D12."""
+    pair.world.event_limit = 1
+    relayed = await fail_often(pair)
+    for _ in range(5):
+        pair.identify(relayed.other_end, pushed=True)
+    await trio.sleep(20)
+    assert len(pair.given_up(pair.bob)) == 5
 
 
 async def test_a_success_ends_the_patience_of_failures(

@@ -65,6 +65,7 @@ class Line:
         self.remote_address = remote_address
         self.security = self.muxer = "/none"
         self.limit = limit
+        self.is_over = False
         self.opened: list[OneStream] = []
         self._closed = trio.Event()
         self._accept: Callable[[MuxedStream], None] | None = None

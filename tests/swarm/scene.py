@@ -28,8 +28,10 @@ async def running(
     wires: Wires | None = None,
     config: SwarmConfig | None = None,
     network: NoNetwork | None = None,
+    *,
+    bus: EventBus | None = None,
 ) -> AsyncGenerator[Swarm, None]:
-    swarm = Swarm(config or SwarmConfig(), env(network), peer_id=ME, bus=EventBus())
+    swarm = Swarm(config or SwarmConfig(), env(network), peer_id=ME, bus=bus or EventBus())
     swarm.add_transport(wires or Wires())
     async with trio.open_nursery() as nursery:
         await nursery.start(swarm.run)

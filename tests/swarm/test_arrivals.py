@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pnet.core.addresses import Multiaddr, parse
+from p2pnet.core.bus import EventBus
 from p2pnet.core.peer_id import PeerId
+from p2pnet.events import ConnectionClosed, PathChanged
 from p2pnet.swarm.arrivals import Arrivals
 from p2pnet.swarm.config import SwarmConfig
 from tests.swarm.fakes import Arrival, Line
@@ -78,6 +82,63 @@ async def test_s6_a_stranger_who_says_nothing_pushes_out_none_but_himself(
             await wait_all_tasks_blocked()
         assert not honest.is_closed
         assert [one.is_closed for one in strangers] == [True] * 7 + [False] * 3
+
+
+class Wanderer(Line):
+    """A line whose remote may move."""
+
+    def __init__(self, peer_id: PeerId, remote_address: Multiaddr) -> None:
+        super().__init__(peer_id, remote_address)
+        self.on_path_changed: Callable[[bool], None] = lambda is_ours: None
+
+    def move(self, address: str) -> None:
+        self.remote_address = parse(address)
+        self.on_path_changed(False)
+
+
+async def test_s7_who_has_moved_counts_for_both_prefixes_and_stays() -> None:
+    """Q29: else whoever has two addresses could hold any number of connections."""
+    async with running(config=CONFIG) as swarm:
+        before = [Wanderer(somebody(n), parse("/ip4/8.8.8.8/udp/1/quic-v1")) for n in (50, 51, 52)]
+        for line in (*before, *crowd("/ip4/9.9.9.9/tcp/1")):
+            swarm.accept(Arrival(line))
+            await wait_all_tasks_blocked()
+        for line in before:
+            line.move("/ip4/9.9.9.9/udp/2/quic-v1")
+            line.move("/ip4/9.9.9.9/udp/3/quic-v1")
+        assert len(swarm.connections()) == 4
+        refused = crowd("/ip4/8.8.8.8/tcp/1", "/ip4/9.9.9.9/tcp/1")
+        for line in refused:
+            swarm.accept(Arrival(line))
+            await wait_all_tasks_blocked()
+        assert [line.is_closed for line in refused] == [True, True]
+        for line in before:
+            await line.aclose()
+            await wait_all_tasks_blocked()
+        admitted = crowd(*["/ip4/8.8.8.8/tcp/1"] * 3, *["/ip4/9.9.9.9/tcp/1"] * 2)
+        for line in admitted:
+            swarm.accept(Arrival(line))
+            await wait_all_tasks_blocked()
+        assert [line.is_closed for line in admitted] == [False] * 5
+
+
+async def test_q29_events_name_the_address_to_which_a_remote_has_moved() -> None:
+    bus = EventBus()
+    kinds: tuple[type[PathChanged | ConnectionClosed], ...] = (PathChanged, ConnectionClosed)
+    line = Wanderer(somebody(1), parse("/ip4/8.8.8.8/udp/1/quic-v1"))
+    async with running(bus=bus) as swarm:
+        with bus.subscribe(*kinds) as events:
+            swarm.accept(Arrival(line))
+            await wait_all_tasks_blocked()
+            (connection,) = swarm.connections()
+            line.move("/ip4/9.9.9.9/udp/2/quic-v1")
+            assert connection.remote_address == parse("/ip4/9.9.9.9/udp/2/quic-v1")
+            assert await anext(events) == PathChanged(connection.ref, is_ours=False)
+            assert connection.ref.remote_address == connection.remote_address
+            line.on_path_changed(True)
+            assert await anext(events) == PathChanged(connection.ref, is_ours=True)
+            await line.aclose()
+            assert await anext(events) == ConnectionClosed(connection.ref, "closed by the peer")
 
 
 def waiting(arrivals: Arrivals, *addresses: Multiaddr) -> list[int]:

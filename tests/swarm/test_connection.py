@@ -256,6 +256,19 @@ async def test_a_connection_that_the_peer_ends_says_so() -> None:
         assert served.reason == "closed by the peer"
 
 
+async def test_a_connection_of_which_the_end_is_known_is_closed_before_its_tasks_have_ended() -> (
+    None
+):
+    """S24: else the next stream would be opened on it, and die."""
+    async with serving() as served:
+        served.line.is_over = True
+        assert served.connection.is_closed
+        assert served.reason is None
+        with pytest.raises(ConnectionLost):
+            await served.connection.open_stream("/x")
+    assert served.line.opened == []
+
+
 async def test_a_connection_that_breaks_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(accept: object) -> None:
         await trio.lowlevel.checkpoint()

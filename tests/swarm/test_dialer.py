@@ -34,6 +34,7 @@ class Line:
     muxer: str = "/none"
     limit: CircuitLimit | None = None
     is_closed: bool = False
+    is_over: bool = False
 
     async def run(self, accept: Callable[[MuxedStream], None]) -> None:
         await trio.sleep_forever()

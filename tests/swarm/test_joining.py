@@ -39,6 +39,7 @@ class Line:
     security: str = "/none"
     muxer: str = "/none"
     limit: CircuitLimit | None = None
+    is_over: bool = False
 
     async def run(self, accept: Callable[[MuxedStream], None]) -> None:
         await trio.sleep_forever()

@@ -18,6 +18,14 @@ Two p2pnet peers do without SYNC in their first attempt (D26, D27)::
         | -- CONNECT, waited so long ----------> |   the responder knows the round trip
         | <-- CONNECT, took so long to answer -- |
         |  dials                                 |  dials a quarter of it later, over QUIC half
+
+If the responder's CONNECT came ahead, in the handshake of the relayed connection, the initiator
+answers that, and both know the round trip by the handshake (D30, D31)::
+
+    initiator                                  responder
+        | <-- (message 3 of Noise) CONNECT ----- |
+        | -- CONNECT, has heard ---------------> |
+        |  dials a quarter later, over QUIC half |  dials
 """
 
 from __future__ import annotations
@@ -62,6 +70,17 @@ class Unsynced:
     """Seconds to wait before dialling over UDP: what comes too early is lost for long (D27)."""
     turned: tuple[str, ...]
     """The transports over which the roles are the other way round (D28)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A responder's CONNECT in the handshake of the relayed connection (D30)."""
+
+    addresses: tuple[Multiaddr, ...]
+    """As the remote offered them: not yet judged."""
+    swift: Swift
+    round_trip: float
+    """Seconds over the relay, as the handshake showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +131,17 @@ async def initiate(
     return Punch(theirs.addresses, at, round_trip, side)
 
 
+async def answer_ahead(
+    channel: Channel, ours: Connect, ahead: Ahead, now: Callable[[], float]
+) -> Punch:
+    """Play the side that was called, and that has heard what the caller offers (D31)."""
+    swift = replace(ours.swift or Swift(0.0), heard=True)
+    await channel.send(replace(ours, swift=swift))
+    quarter = ahead.round_trip / 4
+    unsynced = Unsynced(quarter, turned(initiator=swift, responder=ahead.swift))
+    return Punch(ahead.addresses, now() + quarter, ahead.round_trip, None, unsynced)
+
+
 async def respond(
     channel: Channel,
     ours: Callable[[tuple[Multiaddr, ...]], Awaitable[Connect]],
@@ -119,13 +149,14 @@ async def respond(
     *,
     offered: Callable[[tuple[Multiaddr, ...]], None] = lambda addresses: None,
     opened: float | None = None,
+    ahead: Ahead | None = None,
 ) -> Punch:
     """Play the side that called over the relay (D4).
 
     ``offered`` is told the remote's addresses as soon as they are here. ``ours`` answers them,
     and may take its time: to the initiator that is a part of the round trip, of which it waits
     for half. ``opened`` is when the relayed connection was there, if this may be done without
-    SYNC.
+    SYNC. ``ahead`` is what we offered in the handshake, if we did.
 
     Raises:
         ProtocolError: if the remote breaks a rule.
@@ -133,6 +164,9 @@ async def respond(
     theirs = await receive_connect(channel)
     offered(theirs.addresses)
     heard = now()
+    if ahead is not None and theirs.swift is not None and theirs.swift.heard:
+        unsynced = Unsynced(0.0, turned(initiator=theirs.swift, responder=ahead.swift))
+        return Punch(theirs.addresses, heard, ahead.round_trip, None, unsynced)  # D31
     known = None if opened is None else round_trip_told(theirs.swift, heard - opened)
     answer = await ours(theirs.addresses)
     answer = having_waited(answer, None if known is None else now() - heard)

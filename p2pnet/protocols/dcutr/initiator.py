@@ -26,8 +26,9 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, bare_exceptions, boundary
 from p2pnet.errors import ConnectionLost, NegotiationFailed, P2PError, PunchFailed, describe
 from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
-from p2pnet.interfaces import Connection, ServiceHost
-from p2pnet.protocols.dcutr.dialogue import MAX_AGE, Punch, initiate
+from p2pnet.interfaces import Connection, ServiceHost, Stream
+from p2pnet.protocols.dcutr.ahead import heard_ahead
+from p2pnet.protocols.dcutr.dialogue import MAX_AGE, Punch, answer_ahead, initiate
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
 from p2pnet.protocols.dcutr.policy import CoolDown, gives_way
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
@@ -75,10 +76,12 @@ class Upgrade:
     scope: trio.CancelScope
     lookout: Lookout
     plain: PlainDial
+    nursery: trio.Nursery
+    """Of what goes on after it."""
     is_conversing: bool = False
     """True from the first attempt on: the peer knows, or will in a moment."""
     theirs: tuple[Multiaddr, ...] = ()
-    """What the peer offered in the attempt before."""
+    """What the peer offered ahead, or in the attempt before."""
 
 
 def is_fresh(relayed: Connection, now: float) -> bool:
@@ -128,9 +131,22 @@ class Initiator:
         if self._puncher.looks_ahead:
             nursery.start_soon(self._puncher.lookout().look)
 
-    def network_changed(self) -> None:
+    def network_may_have_changed(self) -> None:
         """Forget what was found out of the NAT (D29)."""
         self._puncher.forget_nat()
+
+    def network_changed(self) -> None:
+        """Begin anew, with all who rest, too (D12)."""
+        self.network_may_have_changed()
+        self._cool_down.forget()
+        for scope in self._resting.values():
+            scope.cancel()
+
+    def called_anew(self, peer_id: PeerId) -> None:
+        """Let a peer rest for the first pause at most: it may call from elsewhere (D12)."""
+        self._cool_down.shorten(peer_id, trio.current_time())
+        if peer_id in self._resting:
+            self._resting[peer_id].cancel()
 
     def connection_closed(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
         """Begin if a relayed connection is all that is left; end a rest if not even that is."""
@@ -216,7 +232,11 @@ class Initiator:
         is_asked = not identified.is_set() and relayed is not None and is_fresh(relayed, began)
         plain = PlainDial(identified, ANSWER_PATIENCE if is_asked else 0.0)
         with trio.CancelScope() as scope:
-            upgrade = self._under_way[peer_id] = Upgrade(scope, self._puncher.lookout(), plain)
+            upgrade = self._under_way[peer_id] = Upgrade(
+                scope, self._puncher.lookout(), plain, nursery
+            )
+            ahead = None if relayed is None else heard_ahead(relayed)
+            upgrade.theirs = () if ahead is None else ahead.addresses  # D19
             try:
                 attempt, direct = await self._try_all(peer_id, upgrade)
             except PunchFailed as error:
@@ -309,7 +329,7 @@ class Initiator:
             raise ConnectionLost("the relayed connection ended")
         plain, is_told = upgrade.plain, self._speaks(peer_id)
         try:
-            punch = await self._converse(relayed, ours, plain, swiftly=attempt == 1)
+            punch = await self._converse(relayed, ours, upgrade, swiftly=attempt == 1)
         except EXPECTED as error:
             told_since = is_told is None and await self._will_tell(peer_id, plain)
             # A refusal may arrive as a reset: CONNECT behind the proposal made no sense there.
@@ -324,11 +344,18 @@ class Initiator:
         return attempt, await self._puncher.punch(peer_id, punch, attempt, initiator=True)
 
     async def _converse(
-        self, relayed: Connection, ours: Connect, plain: PlainDial, *, swiftly: bool
+        self, relayed: Connection, ours: Connect, upgrade: Upgrade, *, swiftly: bool
     ) -> Punch:
+        plain = upgrade.plain
         with trio.fail_after(self._persistence.exchange_timeout):
             stream = await relayed.open_stream(PROTOCOL_ID, lazy=True)
             try:
+                swiftly = swiftly and is_fresh(relayed, trio.current_time())
+                if swiftly and (ahead := heard_ahead(relayed)) is not None:  # D31
+                    punch = await answer_ahead(channel_on(stream), ours, ahead, trio.current_time)
+                    plain.is_needless = True
+                    upgrade.nursery.start_soon(self._end, stream)
+                    return punch
                 punch = await initiate(
                     channel_on(stream),
                     ours,
@@ -344,6 +371,12 @@ class Initiator:
             finally:
                 plain.answered.set()
             return punch
+
+    async def _end(self, stream: Stream) -> None:
+        """Close a stream on which no answer is awaited: only whether the peer speaks it (M12)."""
+        with boundary(logger, f"the end of {stream!r}", expected=logging.DEBUG):
+            with trio.move_on_after(self._persistence.exchange_timeout):
+                await stream.aclose()
 
     def _speaks(self, peer_id: PeerId) -> bool | None:
         """Tell if the peer speaks the protocol; None if it has not said so or otherwise."""

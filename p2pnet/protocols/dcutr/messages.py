@@ -42,6 +42,8 @@ class Swift:
     """Seconds from when it could have sent CONNECT until it did."""
     hidden: tuple[str, ...] = ()
     """The transports, ``tcp`` and ``udp``, over which nobody can tell its next port (D28)."""
+    heard: bool = False
+    """The sender has had the other side's CONNECT, ahead, and awaits no answer (D31)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def side_of(message: pb.HolePunch) -> Side | None:
 def encoded_swift(swift: Swift) -> pb.HolePunch.Swift:
     waited = min(max(round(swift.waited * MICROSECONDS), 0), MAX_MICROSECONDS)
     hidden = sum(bit for name, bit in TRANSPORT_BITS.items() if name in swift.hidden)
-    return pb.HolePunch.Swift(waited=waited, hidden=hidden)
+    return pb.HolePunch.Swift(waited=waited, hidden=hidden, heard=swift.heard)
 
 
 def swift_of(message: pb.HolePunch) -> Swift | None:
@@ -119,4 +121,4 @@ def swift_of(message: pb.HolePunch) -> Swift | None:
         return None
     told = message.swift
     hidden = tuple(name for name, bit in TRANSPORT_BITS.items() if told.hidden & bit)
-    return Swift(told.waited / MICROSECONDS, hidden)
+    return Swift(told.waited / MICROSECONDS, hidden, told.heard)

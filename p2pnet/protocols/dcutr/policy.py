@@ -221,6 +221,16 @@ class CoolDown:
     def worked(self, peer_id: PeerId) -> None:
         self._resting.pop(peer_id, None)
 
+    def shorten(self, peer_id: PeerId, now: float) -> None:
+        """Let a rest last no longer than a first one would from now on."""
+        rest = self._of(peer_id)
+        if rest.until > now + self._first:
+            self._put(peer_id, Rest(rest.failures, now + self._first))
+
+    def forget(self) -> None:
+        """Begin anew with everybody: what failed, failed from another network."""
+        self._resting.clear()
+
     def remaining(self, peer_id: PeerId, now: float) -> float:
         """Return the seconds to wait before the next attempt; 0 if there is no need to."""
         return max(0.0, self._of(peer_id).until - now)

@@ -159,6 +159,19 @@ class Puncher:
         swift = Swift(0.0, self._hidden(forecasts))
         return Connect(tuple(dict.fromkeys([*others, *near])), side, swift)
 
+    def foreword(self, peer_id: PeerId) -> bytes:
+        """Return what to tell a peer that is called over a relay, in the handshake (D30).
+
+        That is what ``offer`` would return, if it had not to wait for it; else nothing.
+        """
+        found = self.candidates()
+        forecasts = self._sampler.at_hand() if self._bounds.predicted_ports else ()
+        if not found or forecasts is None or has_direct(self._host, peer_id) is not None:
+            return b""
+        offering = Offering(1, self._bounds.predicted_ports, MAX_OFFERED)
+        addresses = with_predicted(offered(found), forecasts, offering)
+        return encode_message(Connect(addresses, swift=Swift(0.0, self._hidden(forecasts))))
+
     def _hidden(self, forecasts: Sequence[Forecast]) -> tuple[str, ...]:
         """Return the transports over which no peer can know where we dial from (D28)."""
         foreseen = {forecast.transport for forecast in forecasts}

@@ -19,6 +19,7 @@ from p2pnet.core.tasks import EXPECTED, boundary
 from p2pnet.errors import LimitExceeded, P2PError, ProtocolError, describe
 from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
 from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
+from p2pnet.protocols.dcutr.ahead import said_ahead
 from p2pnet.protocols.dcutr.dialogue import Punch, respond
 from p2pnet.protocols.dcutr.initiator import Initiator
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
@@ -124,6 +125,7 @@ class Responder:
                 trio.current_time,
                 offered=expect,
                 opened=stream.connection.opened_at if answer.attempt == 1 else None,  # D26
+                ahead=said_ahead(stream.connection) if answer.attempt == 1 else None,  # D31
             )
             await stream.aclose()
             return punch

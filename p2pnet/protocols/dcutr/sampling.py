@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import trio
 
 from p2pnet.core.addresses import place_of, without_peer
+from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary
 from p2pnet.interfaces import Apart, Connection, ServiceHost
 from p2pnet.protocols.dcutr.prediction import (
@@ -27,6 +30,36 @@ REUSE_SECONDS = 1.0
 """A crowd of peers is met with what was seen for the first of them."""
 RANDOM_SECONDS = 300.0
 """A NAT whose ports follow no rule is not looked at again for so long, in the same network."""
+
+
+MAX_ASKED = 3
+"""Peers that are asked in one look, one after the other, while they say nothing."""
+MAX_DENIALS = 2
+"""So many have to say that the ports follow no rule, if there are so many, in one look each."""
+
+
+@dataclass(slots=True)
+class Votes:
+    """What those who were asked have told."""
+
+    denied: PeerId | None = None
+    """Who said that there is no rule."""
+    forecast: Forecast | None = None
+
+    @property
+    def is_decided(self) -> bool:
+        return self.forecast is not None or self.denied is not None
+
+
+class Look:
+    """What one look at the NAT has shown so far."""
+
+    def __init__(self, transports: Iterable[Transport]) -> None:
+        self.waiting = set(transports)
+        """Of these nothing is known yet."""
+        self.found: list[Forecast] = []
+        self.is_blind = False
+        """There was nobody to ask, and there may be in a moment."""
 
 
 class Lookout:
@@ -62,8 +95,10 @@ class Sampler:
         self._turn = trio.Lock()
         self._last: tuple[Forecast, ...] = ()
         self._next = -math.inf
-        self._is_blind = False
-        """There was nobody to ask, and there may be in a moment."""
+        self._doubted: dict[PeerId, None] = {}
+        """Peers of whom nothing was learned when they were asked last."""
+        self._denials: dict[Transport, set[PeerId]] = {}
+        """Who said that there is no rule, since somebody last said that there is."""
         self._random: dict[Transport, float] = {}
         """Until when it is known of a transport that nothing can be foreseen (D29)."""
 
@@ -79,7 +114,7 @@ class Sampler:
     def forget(self) -> None:
         """Forget what was seen: this host is in another network."""
         self._last, self._next = (), -math.inf
-        self._random = {}
+        self._random, self._doubted, self._denials = {}, {}, {}
 
     async def look(self) -> tuple[Forecast, ...]:
         """Return how the NAT will go on, for each transport of which that can be told (D16)."""
@@ -91,42 +126,75 @@ class Sampler:
                     return self._last
         return ()
 
+    def at_hand(self) -> tuple[Forecast, ...] | None:
+        """Return what ``look`` would, if it need not look; None if it would have to (D30)."""
+        if not self.is_of_use:
+            return ()
+        return self._last if trio.current_time() < self._next else None
+
     async def _renew(self) -> None:
-        self._is_blind = False
+        look = Look(filter(self._may_foresee, TRANSPORTS))
+        async with trio.open_nursery() as nursery:
+            for transport in tuple(look.waiting):
+                nursery.start_soon(self._look_at, transport, look)
+
+    async def _look_at(self, transport: Transport, look: Look) -> None:
+        asked = self._witnesses(transport)
         known = self._random
-        found = await self._look_anew()
-        if known is not self._random:
-            return  # This host has moved meanwhile, and what was seen is of a NAT that was.
-        self._last = found
-        if not self._is_blind:
+        votes = Votes()
+        async with trio.open_nursery() as nursery:
+            for number, witness in enumerate(asked, 1):
+                told = trio.Event()
+                nursery.start_soon(self._ask, witness, votes, told)
+                # Who says nothing is not given up: slow is no lie.
+                until = math.inf if number == len(asked) else self._timeout / len(asked)
+                with trio.move_on_after(until):
+                    await told.wait()
+                if votes.is_decided:
+                    break
+                self._doubted[witness.peer_id] = None
+            nursery.cancel_scope.cancel()
+            if known is not self._random:
+                return  # This host has moved meanwhile, and what was seen is of a NAT that was.
+            if votes.denied is not None and votes.forecast is None:
+                self._deny(transport, votes.denied, len(asked))
+            elif votes.forecast is not None:
+                look.found.append(votes.forecast)
+                self._denials.pop(transport, None)
+            look.is_blind |= not asked
+            look.waiting.discard(transport)
+            if not look.waiting:
+                self.keep(look)  # Before goodbye was said: who calls has to say it soon (D30).
+
+    def _deny(self, transport: Transport, witness: PeerId, asked: int) -> None:
+        """Note that by a peer's word there is no rule."""
+        self._doubted[witness] = None
+        denied = self._denials.setdefault(transport, set())
+        denied.add(witness)
+        if len(denied) >= min(MAX_DENIALS, asked):
+            self._random[transport] = trio.current_time() + RANDOM_SECONDS
+            del self._denials[transport]
+
+    def keep(self, look: Look) -> None:
+        """Let what a look has shown be what is at hand."""
+        self._last = tuple(sorted(look.found, key=lambda forecast: forecast.transport))
+        if not look.is_blind:
             self._next = trio.current_time() + REUSE_SECONDS
 
-    async def _look_anew(self) -> tuple[Forecast, ...]:
-        found: list[Forecast] = []
-        async with trio.open_nursery() as nursery:
-            for transport in TRANSPORTS:
-                if self._may_foresee(transport):
-                    nursery.start_soon(self._look_at, transport, found)
-        return tuple(sorted(found, key=lambda forecast: forecast.transport))
-
-    async def _look_at(self, transport: Transport, found: list[Forecast]) -> None:
-        witness = self._witness(transport)
-        if witness is None:
-            self._is_blind = True
-            return
+    async def _ask(self, witness: Connection, votes: Votes, told: trio.Event) -> None:
         samples: list[Sample] = []
-        known = self._random
         with boundary(logger, f"a look at the NAT with {witness.peer_id}"):
             async with self._host.apart(stranger=True) as apart:
                 async with trio.open_nursery() as nursery:
                     for _ in range(SAMPLES):
                         nursery.start_soon(self._take, apart, witness, samples)
-                forecast = foresee(samples, self._host.punch_addresses())
-                if forecast is not None:
-                    found.append(forecast)
+                votes.forecast = foresee(samples, self._host.punch_addresses())
+                if votes.forecast is not None:
+                    self._doubted.pop(witness.peer_id, None)
                 elif follow_no_rule(samples):
-                    # Another dictionary, if it has been forgotten meanwhile.
-                    known[transport] = trio.current_time() + RANDOM_SECONDS
+                    votes.denied = witness.peer_id
+                told.set()  # Not only when goodbye was said: that takes a round trip.
+        told.set()
 
     async def _take(self, apart: Apart, witness: Connection, samples: list[Sample]) -> None:
         """Have a port of ours seen that has spoken to nobody."""
@@ -137,9 +205,14 @@ class Sampler:
             if local is not None and place is not None and place.protocol == local.protocol:
                 samples.append(Sample(place.protocol, local.endpoint.port, place.endpoint))
 
-    def _witness(self, transport: str) -> Connection | None:
+    def _witnesses(self, transport: str) -> list[Connection]:
+        """Return whom to ask, each at an IP of its own; last who was of no use before (D29)."""
+        found: dict[str, Connection] = {}
         for connection in witnesses(self._host):
             place = place_of(connection.remote_address)
             if place is not None and place.protocol == transport and not place.endpoint.is_ipv6:
-                return connection
-        return None
+                found.setdefault(place.endpoint.host, connection)
+        peers = {connection.peer_id: connection for connection in found.values()}
+        self._doubted = {peer: None for peer in self._doubted if peer in peers}
+        order = [peer for peer in peers if peer not in self._doubted] + list(self._doubted)
+        return [peers[peer] for peer in order[:MAX_ASKED]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -111,15 +110,15 @@ class DCUtR:
             raise ValueError(f"predicted_ports must be at most {MAX_PREDICTED}")
 
     def build(self, kit: Kit) -> DCUtRService:
-        return DCUtRService(self, kit.env.jitter)
+        return DCUtRService(self, kit)
 
 
 class DCUtRService:
     """Made by the part ``DCUtR``; works on its own, and tells by events how that goes."""
 
-    def __init__(self, config: DCUtR, jitter: Callable[[float, float], float]) -> None:
+    def __init__(self, config: DCUtR, kit: Kit) -> None:
         self._config = config
-        self._jitter = jitter
+        self._kit = kit
 
     async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
         initiator, responder = self._sides(host)
@@ -158,7 +157,8 @@ class DCUtRService:
         cool_down = CoolDown(
             first=config.cool_down, longest=config.longest_cool_down, max_peers=config.max_cooling
         )
-        puncher = Puncher(host, bounds, self._jitter)
+        puncher = Puncher(host, bounds, self._kit.env.jitter)
+        self._kit.foreword.speaker = puncher.foreword  # D30
         initiator = Initiator(host, puncher, persistence, cool_down)
         responder = Responder(
             host,
@@ -180,6 +180,8 @@ async def hear(
     try:
         react(await anext(events), initiator, responder, nursery)
     except EventsMissed:
+        # That may have been among them. Rests go on, as remotes can have events missed.
+        initiator.network_may_have_changed()
         responder.forget_closed()
         begin_with_all(host, initiator, nursery)
 
@@ -195,6 +197,7 @@ def react(event: Heard, initiator: Initiator, responder: Responder, nursery: tri
             if ref.is_relayed and not ref.is_inbound:
                 responder.prepare(ref.number, nursery)
             elif is_ours_to_upgrade(ref):
+                initiator.called_anew(ref.peer_id)
                 initiator.begin(ref.peer_id, nursery, identified=False)
         case ConnectionClosed(ref):
             responder.connection_closed(ref.number)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from p2pnet.core.addresses import Endpoint, Multiaddr, parse
 from p2pnet.core.peer_id import PeerId
 from p2pnet.protocols.dcutr.budget import TargetBudget
-from p2pnet.protocols.dcutr.dialogue import initiate, respond
+from p2pnet.protocols.dcutr.dialogue import Ahead, Channel, Punch, answer_ahead, initiate, respond
 from p2pnet.protocols.dcutr.messages import (
     Connect,
     HolePunch,
@@ -33,7 +33,8 @@ def described(message: HolePunch) -> Toml:
         case Connect(addresses, side, swift):
             told: dict[str, Toml] = {} if side is None else {"side": side.name}
             if swift is not None:
-                told["swift"] = {"waited": swift.waited, "hidden": list(swift.hidden)}
+                heard = {"heard": True} if swift.heard else {}
+                told["swift"] = {"waited": swift.waited, "hidden": list(swift.hidden), **heard}
             return {"type": "CONNECT", "addresses": [str(each) for each in addresses], **told}
         case Sync():
             return {"type": "SYNC"}
@@ -52,10 +53,28 @@ def message(name: str, given: Fields) -> object:
 
 def connect(texts: list[str], given: Fields) -> Connect:
     side = Side[given["side"]] if "side" in given else None
-    swift = None
-    if "swift" in given:
-        swift = Swift(given["swift"]["waited"], tuple(given["swift"]["hidden"]))
+    swift = swift_of(given["swift"]) if "swift" in given else None
     return Connect(tuple(map(parse, texts)), side, swift)
+
+
+def swift_of(given: Fields) -> Swift:
+    return Swift(given["waited"], tuple(given["hidden"]), given.get("heard", False))
+
+
+def ahead(given: Fields) -> Ahead | None:
+    if "ahead" not in given:
+        return None
+    told = given["ahead"]
+    addresses = tuple(map(parse, told["addresses"]))
+    return Ahead(addresses, swift_of(told["swift"]), told["round_trip"])
+
+
+async def initiation(channel: Channel, now: Callable[[], float], given: Fields) -> Punch:
+    """Initiate, as who has heard something ahead does if so."""
+    ours, heard = connect(given["ours"], given), ahead(given)
+    if heard is not None:
+        return await answer_ahead(channel, ours, heard, now)
+    return await initiate(channel, ours, now, opened=given.get("opened"))
 
 
 def offers(given: Fields) -> Callable[[tuple[Multiaddr, ...]], Awaitable[Connect]]:
@@ -72,14 +91,12 @@ CODECS = {
 }
 DIALOGUES = {
     "initiate": Dialogue(
-        play=lambda channel, now, given: initiate(
-            channel, connect(given["ours"], given), now, opened=given.get("opened")
-        ),
+        play=initiation,
         message=message,
     ),
     "respond": Dialogue(
         play=lambda channel, now, given: respond(
-            channel, offers(given), now, opened=given.get("opened")
+            channel, offers(given), now, opened=given.get("opened"), ahead=ahead(given)
         ),
         message=message,
     ),
