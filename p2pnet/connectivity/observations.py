@@ -57,18 +57,34 @@ class Observations:
     """The last word of each connection that lives."""
 
     by_connection: dict[int, Observation] = field(default_factory=dict)
+    outdated: dict[int, Endpoint] = field(default_factory=dict)
+    """Where we were seen on a connection before its path changed."""
 
     def record(self, number: int, observation: Observation) -> None:
         """Take the word of a connection; it replaces an earlier one (V1)."""
+        if self.outdated.get(number) == observation.seen:  # V16
+            return
+        self.outdated.pop(number, None)
         self.by_connection.pop(number, None)
         if len(self.by_connection) < MAX_OBSERVATIONS:
             self.by_connection[number] = observation
+
+    def outdate(self, number: int) -> bool:
+        """Forget what was said on a connection, and do not believe it if it is said again (V16).
+
+        Tells if anything was said there.
+        """
+        observation = self.by_connection.pop(number, None)
+        if observation is not None:
+            self.outdated[number] = observation.seen
+        return observation is not None
 
     def withdraw(self, number: int) -> bool:
         """Forget what was said on a connection; it ended, and the address may be gone too (A23).
 
         Tells if anything was said there.
         """
+        self.outdated.pop(number, None)
         return self.by_connection.pop(number, None) is not None
 
     def seen(self, *, observers: int, listening: Sequence[Multiaddr] = ()) -> tuple[Multiaddr, ...]:

@@ -28,6 +28,7 @@ from p2pnet.events import (
     HairpinTested,
     MappingTested,
     NetworkChanged,
+    PathChanged,
     PortMapped,
     PortMappingLost,
     PunchStarted,
@@ -50,6 +51,7 @@ Heard = (
     | FilteringTested
     | HairpinTested
     | MappingTested
+    | PathChanged
     | PortMapped
     | PortMappingLost
     | PunchStarted
@@ -64,6 +66,7 @@ KINDS: tuple[type[Heard], ...] = (
     FilteringTested,
     HairpinTested,
     MappingTested,
+    PathChanged,
     PortMapped,
     PortMappingLost,
     PunchStarted,
@@ -128,17 +131,27 @@ class Advertising:
                 beliefs.hairpin_tested(fact)
             case MappingTested():
                 beliefs.mapping_tested(fact)
-            case ConnectionOpened(ref):
-                beliefs.opened(ref, now)
-                return False
-            case ConnectionClosed(ref):
-                return beliefs.observations.withdraw(ref.number)
+            case ConnectionOpened() | ConnectionClosed() | PathChanged():
+                return self._learn_of_connections(fact, now)
             case PunchStarted(addresses=addresses):
                 for address in addresses:
                     beliefs.knocked_at(address, now)
             case _:
                 self._learn_of_helpers(fact)
         return True
+
+    def _learn_of_connections(
+        self, fact: ConnectionOpened | ConnectionClosed | PathChanged, now: float
+    ) -> bool:
+        beliefs = self._beliefs
+        match fact:
+            case ConnectionOpened(ref):
+                beliefs.opened(ref, now)
+                return False
+            case ConnectionClosed(ref):
+                return beliefs.observations.withdraw(ref.number)
+            case PathChanged(ref, is_ours):
+                return is_ours and beliefs.observations.outdate(ref.number)
 
     def _learn_of_helpers(self, fact: Heard) -> None:
         """Take what routers and relays do for this host."""

@@ -19,7 +19,7 @@ from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.progress import overhearing
-from p2pnet.core.sparing import Allowance, SparingNetwork
+from p2pnet.core.sparing import KEPT_BYTES, Allowance, SparingNetwork
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.host.config import HostConfig
 from p2pnet.host.private import protector_for
@@ -71,7 +71,7 @@ async def swarm_apart(
     """Run a swarm with the transports of ``config`` for as long as the block lasts."""
     allowance = None
     if unanswered_bytes is not None:
-        allowance = Allowance(unanswered_bytes)
+        allowance = Allowance(unanswered_bytes, kept=KEPT_BYTES)
         env = replace(env, network=SparingNetwork(env.network, allowance))
     peer_id = PeerId.from_public_key(key.public_key)
     swarm = Swarm(config.swarm, env, peer_id=peer_id, bus=EventBus())

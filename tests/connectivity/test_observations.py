@@ -61,6 +61,39 @@ def test_a22_each_connection_has_one_word() -> None:
     assert observations.seen(observers=1) == (ELSEWHERE,)
 
 
+def test_v16_what_a_peer_saw_before_is_not_believed_if_it_says_it_again() -> None:
+    observations = Observations()
+    observations.record(1, word(1, SEEN))
+    assert observations.outdate(1)
+    assert observations.seen(observers=1) == ()
+    observations.record(1, word(1, SEEN))
+    assert observations.seen(observers=1) == ()
+    observations.record(2, word(2, SEEN))
+    assert observations.seen(observers=1) == (SEEN,), "others may say so"
+
+
+def test_v16_what_a_peer_sees_now_is_believed_and_so_is_what_it_sees_after_that() -> None:
+    observations = Observations()
+    observations.record(1, word(1, SEEN))
+    observations.outdate(1)
+    observations.record(1, word(1, ELSEWHERE))
+    assert observations.seen(observers=1) == (ELSEWHERE,)
+    observations.outdate(1)
+    observations.record(1, word(1, SEEN))
+    assert observations.seen(observers=1) == (SEEN,)
+
+
+def test_v16_nothing_is_kept_of_a_connection_of_which_nothing_was_said_or_that_has_ended() -> None:
+    observations = Observations()
+    assert not observations.outdate(1)
+    observations.record(1, word(1, SEEN))
+    observations.outdate(1)
+    assert not observations.withdraw(1)
+    assert observations.outdated == {}
+    observations.record(1, word(1, SEEN))
+    assert observations.seen(observers=1) == (SEEN,)
+
+
 def test_a22_the_most_seen_come_first() -> None:
     observations = Observations()
     for number, address in enumerate([ELSEWHERE, SEEN, SEEN]):

@@ -82,15 +82,19 @@ async def test_two_peers_in_one_home_meet_at_home(world: World, transport: Punch
     await say(alice, bob)
 
 
+@pytest.mark.parametrize("transport", ["tcp", "quic"])
 @pytest.mark.parametrize("kind", ["port-restricted", "symmetric", "port-restricted-reset"])
-async def test_two_peers_with_one_fixed_port_in_one_home(world: World, kind: str) -> None:
+async def test_two_peers_with_one_fixed_port_in_one_home(
+    world: World, kind: str, transport: Punched
+) -> None:
     """D19 D20: they meet, and each of them meets a third peer elsewhere, if its NAT allows it."""
-    relay = await put_relay(world)
+    relays = await put_relays(world, transport)
     home = world.home(kind, "home", link=NEAR)
-    alice = await put(world, "alice", home, relay.address, port=FIXED)
-    bob = await put(world, "bob", home, relay.address, port=FIXED)
     other = world.home("full-cone", "home of carol", link=NEAR)
-    carol = await put(world, "carol", other, relay.address, port=FIXED)
+    alice, bob, carol = [
+        await put(world, name, at, *relays, transport=transport, port=FIXED)
+        for name, at in (("alice", home), ("bob", home), ("carol", other))
+    ]
     await call(alice, bob)
     assert host_of(await direct(alice, bob, within=2.0)) == bob.addresses[0]
     for peer in (alice, bob):
@@ -150,14 +154,14 @@ async def test_homes_behind_a_carrier_that_does_not_hairpin_stay_relayed_and_mee
 
 
 async def test_a_stranger_at_the_private_address_of_a_peer_is_found_out(world: World) -> None:
-    """D20: Alice's address in her home is a stranger's in Bob's."""
+    """D20: Bob's address in his home is a stranger's in Alice's, who is the first to be told."""
     relay = await put_relay(world)
     home, other = put_carrier(world, hairpinning=True)
+    stranger = await put_stranger(world, home)
     alice = await put(world, "alice", home, relay.address, port=FIXED)
-    stranger = await put_stranger(world, other)
     bob = await put(world, "bob", other, relay.address, port=FIXED)
-    assert stranger.addresses == alice.addresses
-    with bob.host.subscribe(PunchStarted) as started:
+    assert stranger.addresses == bob.addresses
+    with alice.host.subscribe(PunchStarted) as started:
         await call(alice, bob)
         connection = await direct(alice, bob, within=5.0)
         dialled = [place_of(address) for address in (await anext(started)).addresses]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2pnet.core.addresses import Multiaddr, Scope, encode, parse, with_peer
+from p2pnet.core.addresses import Multiaddr, Scope, encode, parse, scope, with_peer
 from p2pnet.core.envelope import PeerRecord, seal_peer_record
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
@@ -37,7 +37,7 @@ CIRCUIT = f"/ip4/11.9.9.9/tcp/4001/p2p/{RELAY}/p2p-circuit"
 def sensible(*told: str, seen_from: str = PUBLIC, maximum: int = 100) -> list[str]:
     raw = [encode(parse(text)) for text in told]
     found = sensible_addresses(
-        raw, peer_id=PEER, own_id=US, seen_from=parse(seen_from), maximum=maximum
+        raw, peer_id=PEER, own_id=US, seen_from=scope(parse(seen_from)), maximum=maximum
     )
     return [str(address) for address in found]
 
@@ -165,7 +165,7 @@ def test_other_transports_and_names_are_kept_for_whoever_can_dial_them() -> None
 
 def test_bytes_that_are_no_address_and_addresses_over_the_limit_are_dropped() -> None:
     raw = [b"\xff", b"", *(encode(parse(f"/ip4/11.0.0.1/tcp/{port}")) for port in range(1, 9))]
-    found = sensible_addresses(raw, peer_id=PEER, own_id=US, seen_from=parse(PUBLIC), maximum=3)
+    found = sensible_addresses(raw, peer_id=PEER, own_id=US, seen_from=Scope.PUBLIC, maximum=3)
     assert [str(address) for address in found] == [
         f"/ip4/11.0.0.1/tcp/{port}" for port in (1, 2, 3)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -13,7 +15,7 @@ from p2pnet.errors import (
     ProtocolError,
     StreamReset,
 )
-from p2pnet.events import PeerIdentified
+from p2pnet.events import AddressObserved, PathChanged, PeerIdentified
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.identify import Identify
 from p2pnet.protocols.identify.messages import (
@@ -31,7 +33,67 @@ from tests.protocols.identify_peers import (
     started,
     tells,
 )
-from tests.protocols.memory_world import MemoryWorld
+from tests.protocols.memory_world import MemoryConnection, MemoryWorld
+
+# ---- another path ----------------------------------------------------------------------------
+
+
+async def moved(connection: MemoryConnection, address: str) -> None:
+    """Let the far end of a connection be seen elsewhere by this one."""
+    connection.ref = replace(connection.ref, remote_address=parse(address))
+    connection.owner.publish(PathChanged(connection.ref, is_ours=False))
+
+
+async def test_i18_who_is_seen_elsewhere_is_told_so_and_not_too_often(
+    autojump_clock: MockClock, world: MemoryWorld
+) -> None:
+    here, there = world.host(1, HERE), world.host(2, THERE)
+    await started(here)
+    await started(there)
+    connection = world.connect(here, there)
+    await trio.sleep(1)
+    elsewhere = ["/ip4/11.0.0.3/tcp/4002", "/ip4/11.0.0.4/tcp/4002", "/ip4/11.0.0.5/tcp/4002"]
+    for address in elsewhere:
+        await moved(connection, address)
+        await trio.sleep(1)
+    await trio.sleep(20)
+    told = [(one.pushed, str(one.observed_address)) for one in there.of_kind(PeerIdentified)]
+    assert told == [(False, THERE), (True, elsewhere[0]), (True, elsewhere[2])]
+    assert [str(one.address) for one in there.of_kind(AddressObserved)] == [
+        str(address) for _, address in told
+    ]
+    assert here.of_kind(PeerIdentified) == here.of_kind(PeerIdentified)[:1]
+
+
+async def test_i18_who_has_heard_it_already_is_not_told_again(
+    autojump_clock: MockClock, world: MemoryWorld
+) -> None:
+    here, there = world.host(1, HERE), world.host(2, THERE)
+    await started(here)
+    service = await started(there)
+    connection = world.connect(here, there)
+    await trio.sleep(1)
+    await moved(connection, "/ip4/11.0.0.3/tcp/4002")
+    await service.identify(connection.other_end)
+    await trio.sleep(20)
+    assert [one.pushed for one in there.of_kind(PeerIdentified)] == [False, False]
+
+
+async def test_i18_who_seems_to_be_seen_elsewhere_asks_again(
+    autojump_clock: MockClock, world: MemoryWorld
+) -> None:
+    """Of a peer that knows no pushes, too: what it says now is taken."""
+    host, peer = await pair(world)
+    tells(peer, IdentifyMessage(observed_address=encode(parse("/ip4/11.0.0.7/tcp/4001"))))
+    connection = world.connect(host, peer)
+    await trio.sleep(1)
+    tells(peer, IdentifyMessage(observed_address=encode(parse("/ip4/11.0.0.8/tcp/4001"))))
+    for _ in range(20):
+        host.publish(PathChanged(connection.ref, is_ours=True))
+        await trio.sleep(0.5)
+    assert connection.opened == [IDENTIFY] * 3, "soon, and again after 5 s"
+    assert str(host.of_kind(AddressObserved)[-1].address) == "/ip4/11.0.0.8/tcp/4001"
+
 
 # ---- pushes out ------------------------------------------------------------------------------
 

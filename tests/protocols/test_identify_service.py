@@ -291,7 +291,7 @@ async def test_an_observation_of_any_other_port_is_not(
     """I11."""
     here, there = await pair(world)
     tells(there, IdentifyMessage(observed_address=encode(parse("/ip4/11.7.7.7/tcp/999"))))
-    world.connect(here, there, dialer_port=50_000)
+    world.connect(here, there, dialer_place=parse("/ip4/11.0.0.1/tcp/50000"))
     event = await here.wait_event(PeerIdentified)
     await trio.sleep(1)
     assert str(event.observed_address) == "/ip4/11.7.7.7/tcp/999"

@@ -1,21 +1,40 @@
 """The network changes, servers lie: what is believed follows the one, and not the others.
 
-V8, V9, V10, V12 and V13 of specs/reachability.md, with the real services in simulated worlds. What
-changes, changes for TCP and for UDP: each is looked at by hosts that speak nothing else.
+V8, V9, V10, V12, V13 and V16 of specs/reachability.md, with the real services in simulated worlds.
+What changes, changes for TCP and for UDP: each is looked at by hosts that speak nothing else.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal, get_args
+
 import pytest
 import trio
 
-from p2pnet.core.addresses import Endpoint
+from p2pnet.core.addresses import Endpoint, without_peer
 from p2pnet.events import Reachability
-from p2pnet.testing.nat import NatKind, PortChoice
+from p2pnet.interfaces import Connection, Kit, ServiceHost
+from p2pnet.protocols.identify import Identify, IdentifyService
+from p2pnet.protocols.identify.messages import IdentifyMessage
+from p2pnet.protocols.identify.snapshot import Snapshot
+from p2pnet.testing.nat import Dependence, NatKind, PortChoice
 from p2pnet.testing.packet import TransportName
 from p2pnet.testing.sites import Router
 from p2pnet.testing.world import World
-from tests.reachability.scene import BY_ADDRESS, FREE, PORT, Scene, home
+from p2pnet.transports.quic import QUIC
+from tests.reachability.scene import (
+    BY_ADDRESS,
+    EDGE_QUIC,
+    FREE,
+    PORT,
+    SERVER_QUIC,
+    Scene,
+    home,
+    truth,
+)
+
+CoreName = Literal["aioquic", "qh3"]
 
 NOTICED = 60
 """Seconds within which a change of the network must be noticed."""
@@ -121,20 +140,84 @@ async def test_a_router_that_is_rebooted_changes_no_verdict_for_long(world: Worl
     assert await scene.strangers_get_through()
 
 
+@pytest.mark.parametrize("core", get_args(CoreName))
+@pytest.mark.parametrize("filtering", Dependence)
 async def test_over_quic_a_rebooted_router_is_noticed_though_no_connection_ends(
+    world: World, core: CoreName, filtering: Dependence
+) -> None:
+    """Q29, Q30, I18: they go on from another port of the router, and peers tell of that one."""
+    nat = NatKind(filtering=filtering, ports=PortChoice.RANDOM)
+    router, quic = home(world, nat), QUIC(core=core)
+    scene = await Scene.set_up(
+        world,
+        router,
+        config=replace(EDGE_QUIC, transports=[quic]),
+        server=replace(SERVER_QUIC, transports=[quic]),
+    )
+    host = scene.host.host
+    await scene.becomes(truth(nat))
+    await trio.sleep(100)
+    connections, before = host.connections(), host.punch_addresses()
+    router.reboot()
+    with trio.fail_after(NOTICED):
+        while set(host.punch_addresses() or before) & set(before):  # noqa: ASYNC110
+            await trio.sleep(1)
+        await scene.becomes(truth(nat))
+    await trio.sleep(60)
+    assert scene.reachability is truth(nat)
+    advertised = {without_peer(address) for address in host.addresses.value}
+    assert not advertised & set(before)
+    assert bool(advertised & set(host.punch_addresses())) is (filtering is FREE)
+    assert set(connections) <= set(host.connections())
+    assert await scene.strangers_get_through() is (filtering is FREE)
+
+
+class FirstSeen(Snapshot):
+    """Says as long as a connection lasts where the peer was seen when it began."""
+
+    def __init__(self, kit: Kit, config: Identify) -> None:
+        super().__init__(
+            kit,
+            agent_version="stubborn",
+            protocol_version=config.protocol_version,
+            max_address_bytes=config.max_address_bytes,
+        )
+        self._first: dict[int, bytes | None] = {}
+
+    def message_for(self, host: ServiceHost, connection: Connection) -> IdentifyMessage:
+        message = super().message_for(host, connection)
+        first = self._first.setdefault(connection.ref.number, message.observed_address)
+        return replace(message, observed_address=first)
+
+
+class Stubborn(Identify):
+    def build(self, kit: Kit) -> IdentifyService:
+        service = super().build(kit)
+        service._snapshot = FirstSeen(kit, self)
+        return service
+
+
+async def test_a_peer_that_tells_of_the_port_before_the_reboot_is_believed_no_more(
     world: World,
 ) -> None:
-    """They go on from another port of the router, and peers tell of the old one while they last."""
+    """V16: as go-libp2p does; on a new connection it tells what it sees."""
     router = home(world, NatKind(filtering=FREE, ports=PortChoice.RANDOM))
-    scene = await Scene.over("udp", world, router)
+    services = [Stubborn() if isinstance(s, Identify) else s for s in SERVER_QUIC.services]
+    server = replace(SERVER_QUIC, services=services)
+    scene = await Scene.set_up(world, router, config=EDGE_QUIC, server=server)
+    host = scene.host.host
     await scene.becomes(Reachability.PUBLIC)
     await trio.sleep(100)
-    old = scene.host.host.connections()
+    connections = host.connections()
     router.reboot()
-    assert await scene.becomes(Reachability.PRIVATE) < NOTICED
-    assert scene.host.host.connections() == old
-    assert not any("/11." in str(address) for address in scene.host.host.addresses.value)
-    for connection in old:
+    with trio.fail_after(NOTICED):
+        while host.punch_addresses():  # noqa: ASYNC110
+            await trio.sleep(1)
+    await trio.sleep(300)
+    assert not host.punch_addresses()
+    assert scene.reachability is not Reachability.PUBLIC
+    assert set(connections) <= set(host.connections())
+    for connection in connections[:3]:
         await connection.aclose()
     await scene.connect()
     assert await scene.becomes(Reachability.PUBLIC) < NOTICED

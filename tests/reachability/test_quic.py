@@ -94,6 +94,9 @@ async def test_v6_udp_has_a_class_of_its_own_and_the_right_one(world: World, nat
             hairpinning = Hairpinning.YES if nat.hairpinning else Hairpinning.NO
             assert found.hairpinning is hairpinning
     assert scene.reachability is truth(nat)
+    for transport in ("tcp", "udp"):
+        reached = verdicts(scene, transport) == {Status.REACHABLE}
+        assert reached is (scene.reachability is Reachability.PUBLIC)
 
 
 async def test_an31_neither_a_transport_nor_a_stranger_keeps_the_others_waiting(

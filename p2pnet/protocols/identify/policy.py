@@ -79,10 +79,10 @@ def told_addresses(
 
 
 def sensible_addresses(
-    told: Iterable[bytes], *, peer_id: PeerId, own_id: PeerId, seen_from: Multiaddr, maximum: int
+    told: Iterable[bytes], *, peer_id: PeerId, own_id: PeerId, seen_from: Scope, maximum: int
 ) -> tuple[Multiaddr, ...]:
     """Return those addresses of a peer that can be of use, without ``/p2p`` (I8, I9)."""
-    allowed = ALLOWED_FROM[scope(seen_from)]
+    allowed = ALLOWED_FROM[seen_from]
     sensible = []
     for address in decode_many_untrusted(told):
         place = leading_to(address, peer_id, own_id)

@@ -6,6 +6,7 @@ Rules: specs/identify.md.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
@@ -32,6 +33,7 @@ from p2pnet.events import (
     ConnectionClosed,
     ConnectionOpened,
     IdentifyFailed,
+    PathChanged,
     PeerIdentified,
 )
 from p2pnet.interfaces import Connection, Kit, ServiceHost, Stream, Target
@@ -56,13 +58,14 @@ from p2pnet.protocols.identify.policy import (
     told_addresses,
 )
 from p2pnet.protocols.identify.snapshot import Basis, Snapshot, basis_of
+from p2pnet.protocols.identify.whereabouts import whereabouts
 
 logger = logging.getLogger("p2pnet.identify")
 
 T = TypeVar("T")
 
-Heard = ConnectionOpened | ConnectionClosed
-KINDS: tuple[type[Heard], ...] = (ConnectionOpened, ConnectionClosed)
+Heard = ConnectionOpened | ConnectionClosed | PathChanged
+KINDS: tuple[type[Heard], ...] = (ConnectionOpened, ConnectionClosed, PathChanged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,11 @@ class Acquaintance:
     told: PeerIdentified | None = None
     failure: str = ""
     ended: bool = False
+    seen_at: Multiaddr | None = None
+    """Where we told the peer that we see it."""
+    renewed_at: float = -math.inf
+    is_renewing: bool = False
+    """What a change of path asks for is about to be done (I18)."""
 
 
 class IdentifyService:
@@ -122,6 +130,7 @@ class IdentifyService:
 
     def __init__(self, config: Identify, kit: Kit) -> None:
         self._config = config
+        self._network = kit.env.network
         self._host: ServiceHost | None = None
         self._known: dict[int, Acquaintance] = {}
         self._pushing = trio.CapacityLimiter(config.max_parallel_pushes)
@@ -169,6 +178,8 @@ class IdentifyService:
                     self._meet(connection, nursery)
             case ConnectionClosed(ref):
                 self._forget(ref.number)
+            case PathChanged(ref, is_ours):
+                self._renew(ref.number, nursery, is_ours=is_ours)
 
     def _catch_up(self, nursery: trio.Nursery) -> None:
         """Work out from the state what the events would have said."""
@@ -177,6 +188,7 @@ class IdentifyService:
                 self._forget(number)
         for connection in self._running.connections():
             self._meet(connection, nursery)
+            self._renew(connection.ref.number, nursery, is_ours=False)
 
     def _meet(self, connection: Connection, nursery: trio.Nursery) -> None:
         acquaintance = self._known.setdefault(connection.ref.number, Acquaintance())
@@ -250,6 +262,28 @@ class IdentifyService:
                 self._running.publish(IdentifyFailed(connection.ref, acquaintance.failure))
                 raise
 
+    def _renew(self, number: int, nursery: trio.Nursery, *, is_ours: bool) -> None:
+        """Ask or tell again where a connection is seen, soon: its path has changed (I18)."""
+        connection, acquaintance = self._running.connection(number), self._known.get(number)
+        if connection is None or acquaintance is None or acquaintance.is_renewing:
+            return
+        if is_ours or acquaintance.seen_at not in (None, connection.remote_address):
+            acquaintance.is_renewing = True
+            nursery.start_soon(self._see_again, connection, acquaintance, is_ours)
+
+    async def _see_again(
+        self, connection: Connection, acquaintance: Acquaintance, is_ours: bool
+    ) -> None:
+        soonest = trio.current_time() + self._config.push_delay
+        await trio.sleep_until(max(soonest, acquaintance.renewed_at + self._config.push_interval))
+        acquaintance.is_renewing = False
+        acquaintance.renewed_at = trio.current_time()
+        with boundary(logger, lambda: f"identify of {connection.peer_id}, on another path"):
+            if is_ours:
+                self._learn(connection, await self._exchange(connection), pushed=False)
+            elif acquaintance.seen_at != connection.remote_address:
+                await self._push_on(connection)
+
     async def _exchange(self, connection: Connection) -> IdentifyMessage:
         with trio.fail_after(self._config.exchange_timeout):  # I2
             stream = await connection.open_stream(IDENTIFY)
@@ -275,7 +309,7 @@ class IdentifyService:
             told_addresses(message, peer_id, host.peers.accept_sequence),
             peer_id=peer_id,
             own_id=host.peer_id,
-            seen_from=connection.remote_address,
+            seen_from=whereabouts(connection, self._network),
             maximum=self._config.max_addresses,
         )
         # I13: over a relay, a peer sees the relay.
@@ -329,7 +363,11 @@ class IdentifyService:
             await self._send(stream)
 
     async def _send(self, stream: Stream) -> None:
-        await stream.send_all(frames(self._snapshot.message_for(self._running, stream.connection)))
+        connection = stream.connection
+        acquaintance = self._known.get(connection.ref.number)
+        if acquaintance is not None:
+            acquaintance.seen_at = connection.remote_address
+        await stream.send_all(frames(self._snapshot.message_for(self._running, connection)))
         await stream.send_eof()
 
     async def _hear_push(self, stream: Stream) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from p2pnet.core.addresses import Multiaddr, Scope, scope
+from p2pnet.core.addresses import Multiaddr, Scope
 from p2pnet.core.envelope import PeerRecord, seal_peer_record
 from p2pnet.interfaces import Connection, Kit, ServiceHost
 from p2pnet.protocols.identify.messages import IdentifyMessage
 from p2pnet.protocols.identify.policy import next_sequence, observed_by_us, own_addresses
+from p2pnet.protocols.identify.whereabouts import whereabouts
 
 Basis = tuple[tuple[Multiaddr, ...], tuple[str, ...]]
 """What a snapshot is made of: the advertised addresses, and the protocols served."""
@@ -38,7 +39,7 @@ class Snapshot:
         if basis != self._basis:
             self._basis = basis
             self._told.clear()
-        told_to = scope(connection.remote_address)
+        told_to = whereabouts(connection, self._kit.env.network)
         if told_to not in self._told:
             self._told[told_to] = self._made(*basis, told_to=told_to)
         return replace(

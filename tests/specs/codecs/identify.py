@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pnet.core.addresses import Scope, decode_many_untrusted, encode, parse
+from p2pnet.core.addresses import Scope, decode_many_untrusted, encode, parse, scope
 from p2pnet.core.peer_id import PeerId
 from p2pnet.protocols.identify.messages import IdentifyMessage, decode_untrusted, split
 from p2pnet.protocols.identify.messages import encode as encode_message
@@ -46,7 +46,7 @@ def sensible(given: Fields) -> tuple[object, ...]:
         [encode(parse(text)) for text in given["sensible"]],
         peer_id=PeerId.parse(given["peer"]),
         own_id=PeerId.parse(given["own"]),
-        seen_from=parse(given["seen_from"]),
+        seen_from=scope(parse(given["seen_from"])),
         maximum=100,
     )
 
