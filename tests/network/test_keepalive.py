@@ -21,13 +21,14 @@ from p2pnet.protocols.relay import RelayClient
 from p2pnet.testing.kinds import KINDS, Kind
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
-from p2pnet.testing.sites import IPV4_ONLY
+from p2pnet.testing.sites import DUAL_STACK, IPV4_ONLY, IPV6
 from p2pnet.testing.trace import Hop, Trace
 from p2pnet.testing.world import World
 from p2pnet.transports.quic import QUIC
 
 NEAR = Quality(latency=0.02)
 LISTEN = ["/ip4/0.0.0.0/udp/4001/quic-v1"]
+LISTEN_IPV6 = ["/ip6/::/udp/4001/quic-v1"]
 HOMES = ("here", "there")
 SECONDS = 1800.0
 TRIALS = 400.0
@@ -217,6 +218,24 @@ async def test_what_was_learned_is_forgotten_with_the_network(world: World) -> N
     assert known(host) is None
     await trio.sleep(TRIALS)
     assert known(host) == 30.0
+
+
+async def test_what_is_known_of_one_family_does_not_put_the_other_off(world: World) -> None:
+    """KA10: a peer that can tell of IPv6 comes when that of IPv4 has told all."""
+    four = presets.relay(listen=LISTEN, transports=[QUIC()])
+    six = presets.relay(listen=LISTEN_IPV6, transports=[QUIC()])
+    minimal = presets.minimal(listen=LISTEN + LISTEN_IPV6, transports=[QUIC()])
+    here = await world.host(
+        replace(minimal, services=[*minimal.services, ASKING]), link=NEAR, families=DUAL_STACK
+    )
+    await here.host.connect((await world.host(four, link=NEAR, families=IPV4_ONLY)).address)
+    await trio.sleep(TRIALS)
+    learned = here.host.service(Hold)
+    assert learned.silence() == 60.0
+    assert learned.silence(is_ipv6=True) is None
+    await here.host.connect((await world.host(six, link=NEAR, families=IPV6)).address)
+    await trio.sleep(TRIALS)
+    assert learned.silence(is_ipv6=True) == 60.0
 
 
 async def test_a_relay_that_is_gone_is_noticed_as_soon_as_ever(world: World) -> None:

@@ -110,11 +110,16 @@ class HoldService:
 
     async def _learn(self, host: ServiceHost) -> None:
         settle = self._config.settle_seconds
-        pause = self._env.jitter(settle, 2 * settle)
+        await trio.sleep(self._env.jitter(settle, 2 * settle))
+        async with trio.open_nursery() as nursery:
+            for is_ipv6 in (False, True):
+                nursery.start_soon(self._keep_learning, host, is_ipv6)
+
+    async def _keep_learning(self, host: ServiceHost, is_ipv6: bool) -> None:
+        """Learn of one family; what is known of the other is nothing to it (KA10)."""
         while True:
-            await trio.sleep(pause)
-            known = [await self._learn_family(host, is_ipv6=is_ipv6) for is_ipv6 in (False, True)]
-            pause = self._config.interval if any(known) else self._config.retry_seconds
+            is_known = await self._learn_family(host, is_ipv6=is_ipv6)
+            await trio.sleep(self._config.interval if is_known else self._config.retry_seconds)
 
     async def _learn_family(self, host: ServiceHost, *, is_ipv6: bool) -> bool:
         """Have silences tried with one peer after the other; tell if all is known that can be."""

@@ -196,7 +196,8 @@ class RelayClientService:
     async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             meter = Meter(host, nursery)
-            host.add_transport(CircuitTransport(host, self._kit.upgrader, meter))
+            kit = self._kit
+            host.add_transport(CircuitTransport(host, kit.upgrader, meter, kit.foreword))
             host.add_finder(self.find)
             if self._config.reserve:
                 host.handle(STOP, partial(self._serve, host, meter))

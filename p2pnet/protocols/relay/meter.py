@@ -12,6 +12,7 @@ from p2pnet.interfaces import CircuitLimit, ServiceHost, Stream
 
 logger = logging.getLogger("p2pnet.relay")
 
+UNLIMITED = CircuitLimit()
 NEAR = 0.8
 """The part of a limit that is used up when the warning is given."""
 
@@ -25,7 +26,7 @@ class Meter:
 
     def watch(self, stream: Stream, peer_id: PeerId, limit: CircuitLimit | None) -> CircuitStream:
         """Wrap the stream of a circuit to a peer."""
-        circuit = CircuitStream(stream, self, peer_id, limit or CircuitLimit())
+        circuit = CircuitStream(stream, self, peer_id, limit or UNLIMITED)
         if limit is not None and limit.seconds is not None:
             self._nursery.start_soon(self._time, circuit, limit.seconds)
         return circuit
@@ -46,7 +47,9 @@ class Meter:
             maximum,
             limit,
         )
-        self._host.publish(CircuitNearLimit(circuit.peer_id, relay, limit, used, maximum))
+        self._host.publish(
+            CircuitNearLimit(circuit.peer_id, relay, limit, used, maximum, circuit.limit)
+        )
 
 
 class CircuitStream(trio.abc.HalfCloseableStream):
@@ -59,6 +62,7 @@ class CircuitStream(trio.abc.HalfCloseableStream):
         self._maximum = limit.data_bytes
         """None if there is none, or once it was warned of."""
         self.peer_id = peer_id
+        self.limit = limit
         self.closed = trio.Event()
 
     @property

@@ -6,10 +6,13 @@ Rules: specs/relay.md (R25 to R28).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import trio
 
 from p2pnet.core.addresses import Multiaddr, circuit_address, circuit_of, with_peer
+from p2pnet.core.foreword import Foreword
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import AddressUnsupported, NegotiationFailed, NotARelay
 from p2pnet.interfaces import (
@@ -33,8 +36,11 @@ from p2pnet.protocols.relay.policy import circuit_limit
 class CircuitTransport:
     """Reaches peers behind a relay."""
 
-    def __init__(self, host: ServiceHost, upgrader: Upgrader, meter: Meter) -> None:
+    def __init__(
+        self, host: ServiceHost, upgrader: Upgrader, meter: Meter, foreword: Foreword
+    ) -> None:
         self._host = host
+        self._foreword = foreword
         self._upgrader = upgrader
         self._meter = meter
 
@@ -68,7 +74,7 @@ class CircuitTransport:
             stream, limit = await open_circuit(connection, peer_id)
         except NegotiationFailed:
             raise NotARelay(address, "the relay in it is none: it serves no hop") from None
-        ends = ends_of(connection, limit)
+        ends = replace(ends_of(connection, limit), foreword=partial(self._foreword.to, peer_id))
         metered = self._meter.watch(stream, peer_id, limit)
         return await self._upgrader.upgrade(metered, role, ends=ends, expected=peer_id)
 

@@ -106,6 +106,11 @@ class Keeper:
         fit = [c for c in there if c.ref.number not in entry.avoided]
         return max(fit, key=rank, default=None)
 
+    def _other(self, entry: Entry) -> Connection | None:
+        """Return the best connection, unless that is the one which is about to be cut."""
+        best = self._best(entry)
+        return None if best is entry.leaves else best
+
     # ---- circuits that are about to be cut -----------------------------------------------
 
     async def renew(
@@ -120,23 +125,41 @@ class Keeper:
             entry.renewed, entry.dialled = entry.stream.progress, dialled
         peer_id, address = connection.peer_id, without_peer(connection.remote_address)
         with boundary(logger, f"the next circuit to {peer_id}"):
+            fresh = self._successor(connection, due)
+            is_needed = fresh is None
             try:
-                with trio.fail_after(self._patience.move):
-                    fresh = await self._host.dial(peer_id, [address])
+                if fresh is None:
+                    with trio.fail_after(self._patience.move):
+                        fresh = await self._host.dial(peer_id, [address])
             finally:
                 dialled.set()
+                for entry in due:
+                    entry.stream.stir()
             for entry in due:
                 if entry.stream.machine.is_opener and entry.stream.connection is connection:
                     entry.asked = fresh
                     entry.stream.stir()
-            with trio.fail_after(self._patience.move):
+            with trio.move_on_after(self._patience.move):
                 for entry in due:
                     await entry.stream.wait_until(partial(entry.stream.is_off, connection))
-            for _ in range(FAREWELLS):
-                await trio.sleep(LINGER)
-                if not connection.streams:
-                    await connection.aclose()
-                    return
+            await close_when_idle(connection)
+            best = max(self._host.connections(peer_id), key=rank, default=fresh)
+            if is_needed and rank(best) > rank(fresh):
+                await close_when_idle(fresh)
+
+    def _successor(self, circuit: Connection, due: Sequence[Entry]) -> Connection | None:
+        """Return what may carry the streams of a circuit instead, if that is there already."""
+        avoided = {number for entry in due for number in entry.avoided}
+        fit = [
+            connection
+            for connection in self._host.connections(circuit.peer_id)
+            if connection.ref.number not in avoided
+            and (
+                rank(connection) > rank(circuit)
+                or (connection.is_relayed and connection.ref.number > circuit.ref.number)
+            )
+        ]
+        return max(fit, key=lambda each: (rank(each), each.ref.number), default=None)
 
     # ---- the opener ----------------------------------------------------------------------
 
@@ -179,8 +202,11 @@ class Keeper:
             )
 
     async def _connection(self, entry: Entry) -> Connection | None:
-        if entry.dialled is not None:
-            await entry.dialled.wait()  # RS21: that was begun before the circuit was cut.
+        if (dialled := entry.dialled) is not None:
+            # RS21: that was begun before the circuit was cut. But what is there is there.
+            await entry.stream.wait_until(
+                lambda: dialled.is_set() or self._other(entry) is not None
+            )
         asked, entry.asked = entry.asked, None
         if asked is not None and not asked.is_closed:
             return asked
@@ -272,3 +298,12 @@ class Keeper:
             muxed.reset()
             raise
         return True
+
+
+async def close_when_idle(connection: Connection) -> None:
+    """Close a circuit that is not needed any more, unless something else runs over it for long."""
+    for _ in range(FAREWELLS):
+        await trio.sleep(LINGER)
+        if not connection.streams:
+            await connection.aclose()
+            return

@@ -9,7 +9,7 @@ from functools import partial
 
 import trio
 
-from p2pnet.core.addresses import circuit_of, ip_of
+from p2pnet.core.addresses import ip_of
 from p2pnet.core.bus import Subscription
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
@@ -215,17 +215,18 @@ class ResumeService:
     def _renew(self, event: CircuitNearLimit) -> None:
         """Leave the circuits to a peer before their relay cuts them (RS21)."""
         is_lasting = event.limit == "seconds" and event.used >= LASTING
-        over: dict[Connection, list[Entry]] = {}
-        for entry in self._entries.values():
-            connection = entry.stream.connection
-            if entry.stream.peer_id == event.peer_id and runs_over(connection, event.relay):
-                over.setdefault(connection, []).append(entry)
-        for connection, entries in over.items():
-            for entry in entries:
-                entry.leaves = connection
-            if not connection.is_inbound:
-                renew = partial(self._keeper.renew, is_lasting=is_lasting)
-                self._handling.start_soon(renew, connection, entries)
+        there = self._host.connections(event.peer_id)
+        circuit = next((each for each in there if runs_over(each, event)), None)
+        if circuit is None:
+            return
+        entries = [each for each in self._entries.values() if each.stream.connection is circuit]
+        for entry in entries:
+            entry.leaves = circuit
+        if not circuit.is_inbound:
+            renew = partial(self._keeper.renew, is_lasting=is_lasting)
+            self._handling.start_soon(renew, circuit, entries)
+        for fresh in there:  # Who dialled it may have been warned first.
+            self._go_on(fresh)
 
     def _go_on(self, fresh: Connection | None) -> None:
         """Move what is about to leave its circuit to one that the peer has dialled (RS21)."""
@@ -235,8 +236,10 @@ class ResumeService:
             stream, leaves = entry.stream, entry.leaves
             if stream.peer_id != fresh.peer_id or leaves is None or leaves.is_closed:
                 continue
-            if stream.machine.is_opener and leaves is stream.connection:
+            is_newer = fresh.ref.number > leaves.ref.number
+            if stream.machine.is_opener and leaves is stream.connection and is_newer:
                 entry.asked, entry.leaves = fresh, None
+                stream.stir()
 
     async def _close_dead(self) -> None:
         """Close connections from addresses that this machine no longer has (RS16)."""
@@ -409,11 +412,9 @@ class ResumeService:
             entry.stream.stir()
 
 
-def runs_over(connection: Connection, relay: PeerId) -> bool:
-    """Tell if a connection is a limited circuit through a relay."""
-    if connection.is_closed or not connection.is_limited:
-        return False
-    return circuit_of(connection.remote_address).relay == relay
+def runs_over(connection: Connection, event: CircuitNearLimit) -> bool:
+    """Tell if a connection is the circuit of which an event tells."""
+    return connection.is_limited and connection.limit is event.circuit
 
 
 async def read_first(muxed: Stream, decoder: Decoder) -> Frame:
