@@ -41,11 +41,13 @@ until *both* have a direct one, through its handshake. An attempt is a conversat
 its punch; a plain dial, without a punch, belongs to the first. Of 100 seeds of a pair, half let the
 one call and half the other; 20 at a time have the same past, in which the homes were built.
 
-**Where the time goes**, in round trips, where both are behind NATs: CONNECT there and back (1),
-then TCP with its security (2.25) or QUIC with both (1.5): 3.25 over TCP, 2.5 over QUIC (D26, D27).
-Before peers of p2pnet did without SYNC it was 4 and 3, and 5 and 4 before CONNECT left beside
-identify: tables made of older code show that. If SYNs do not meet and both ends listen (D15, Q20),
-TCP waits for one more round trip, and QUIC for a second.
+**Where the time goes**, in round trips, where both are behind NATs: CONNECT on its way (0.5), then
+TCP with its security (2.5) or QUIC with both (1.5): 3 over TCP, 2 over QUIC (D30, D31). Where the
+caller's CONNECT cannot come ahead (it has no address yet, or the relay is nearer to the called one
+than those are whom it asks about its NAT), it is 3.25 and 2.5 (D26, D27).
+Before it came ahead at all it was that for everybody, 4 and 3 with a SYNC, and 5 and 4 before
+CONNECT left beside identify: tables made of older code show that. If SYNs do not meet and both
+ends listen (D15, Q20), TCP waits for one more round trip, and QUIC for a second.
 
 **py-libp2p** is not in these tables: it opens sockets of the system and reads its clock by itself,
 so it cannot run in the simulated internet. It is in those of
