@@ -83,6 +83,10 @@ class AutoNATv1:
         return AutoNATv1Service(self)
 
 
+class NobodyCame(Exception):
+    """A server says that it has reached this host, and nobody was seen to come."""
+
+
 class AutoNATv1Service:
     """Made by the part ``AutoNATv1``; works on its own, and publishes ``AddressTested``."""
 
@@ -188,15 +192,20 @@ class AutoNATv1Service:
 
     async def _ask(self, host: ServiceHost, server: Server, connection: Connection) -> None:
         verdicts: tuple[tuple[Multiaddr, bool], ...] = ()
+        judge = self._schedule.failed
         with boundary(logger, f"AutoNAT v1 request to {server.peer_id}"):
-            verdicts = await self._verdicts(host, connection)
+            try:
+                verdicts = await self._verdicts(host, connection)
+            except NobodyCame:
+                judge = self._schedule.unproven
+                logger.info("%s says it has dialled this host, but nobody came", server.peer_id)
         if verdicts:
             self._schedule.answered(server, trio.current_time())
         else:
             # Of a connection that ends, the streams end first.
             await trio.sleep(self._config.settle)
             if not connection.is_closed:
-                self._schedule.failed(server, trio.current_time())
+                judge(server, trio.current_time())
         for address, reached in verdicts:
             host.publish(
                 AddressTested(
@@ -207,7 +216,11 @@ class AutoNATv1Service:
     async def _verdicts(
         self, host: ServiceHost, connection: Connection
     ) -> tuple[tuple[Multiaddr, bool], ...]:
-        """Ask a server; return which addresses it has tested, and with what result."""
+        """Ask a server; return which addresses it has tested, and with what result.
+
+        Raises:
+            NobodyCame: if it says OK, and is not borne out.
+        """
         ours, seen_at = self._offered(host, connection), self._seen_at(connection)
         with host.subscribe(ConnectionOpened) as arrivals:
             with trio.fail_after(self._config.request_timeout):
@@ -218,10 +231,10 @@ class AutoNATv1Service:
                 status_name(response.status),
                 response.text,
             )
-            if response.status == Status.OK and not await self._has_arrived(arrivals):
-                logger.info("%s says it has dialled this host, but nobody came", connection.peer_id)
-                return ()
-        return learned(response, offered=ours, observed=seen_at, own_id=host.peer_id)
+            verdicts = learned(response, offered=ours, observed=seen_at, own_id=host.peer_id)
+            if verdicts and response.status == Status.OK and not await self._has_arrived(arrivals):
+                raise NobodyCame
+        return verdicts
 
     async def _request(
         self, host: ServiceHost, connection: Connection, ours: tuple[Multiaddr, ...]

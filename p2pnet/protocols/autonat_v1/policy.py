@@ -10,7 +10,7 @@ import ipaddress
 import math
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from p2pnet.core.addresses import (
     IpAddress,
@@ -281,6 +281,8 @@ class Asked:
 
     at: float = -math.inf
     rests_until: float = -math.inf
+    is_doubted: bool = False
+    """It said OK and nobody came, and it has said nothing of use since."""
 
 
 class Schedule:
@@ -321,7 +323,8 @@ class Schedule:
         if not chosen and now >= self._last_round + self._cadence.interval:
             chosen = self._one_each(ready, 1)
         for server in chosen:
-            self._put(server.peer_id, Asked(now, now + self._cadence.throttle))
+            until = now + self._cadence.throttle
+            self._put(server.peer_id, replace(self._of(server.peer_id), at=now, rests_until=until))
             self._last_round = now
         return chosen
 
@@ -344,14 +347,20 @@ class Schedule:
         """Take that a server has said something."""
         if len(self._answered) < self._cadence.panel:
             self._answered.add(server.network)
-        self._rest(server, now + self._cadence.throttle)
+        self._rest(server, now + self._cadence.throttle, is_doubted=False)
 
     def failed(self, server: Server, now: float) -> None:
         """Take that a server refused, or gave no answer that says anything (AO18)."""
-        self._rest(server, now + self._cadence.pause)
+        is_doubted = self._of(server.peer_id).is_doubted
+        self._rest(server, now + self._cadence.pause, is_doubted=is_doubted)
 
-    def _rest(self, server: Server, until: float) -> None:
-        self._put(server.peer_id, Asked(self._of(server.peer_id).at, until))
+    def unproven(self, server: Server, now: float) -> None:
+        """Take that a server said OK and nobody came: it has a second chance (AO18)."""
+        cadence, had_it = self._cadence, self._of(server.peer_id).is_doubted
+        self._rest(server, now + (cadence.pause if had_it else cadence.throttle), is_doubted=True)
+
+    def _rest(self, server: Server, until: float, *, is_doubted: bool) -> None:
+        self._put(server.peer_id, Asked(self._of(server.peer_id).at, until, is_doubted))
 
     def _rested(self, server: Server) -> float:
         return self._of(server.peer_id).rests_until

@@ -210,6 +210,20 @@ async def test_an_ok_is_not_believed_if_nobody_has_come(world: World) -> None:
     assert await learned_by(client, 30.0) == []
 
 
+async def test_a_server_that_is_not_borne_out_has_a_second_chance(world: World) -> None:
+    """AO18: who it sent may have hung up before it had said who it is."""
+    times: list[float] = []
+
+    async def lie(request: Dial, stream: Stream) -> DialResponse:
+        times.append(trio.current_time())
+        return DialResponse(Status.OK, "", request.addresses[0])
+
+    liar, client = await put_liar(world, "liar", lie), await put_client(world)
+    await connect(client, liar)
+    assert await learned_by(client, 700.0) == []
+    assert [b - a for a, b in pairwise(times)] == pytest.approx([37.0, 607.0], abs=1.0)
+
+
 async def test_a_connection_that_this_host_opens_proves_no_ok(world: World) -> None:
     """AO16."""
 

@@ -348,6 +348,24 @@ def test_a_server_without_an_answer_is_left_alone_for_ten_minutes() -> None:
     assert schedule.choose([one, server(2)], 5.0) == (server(2),)
 
 
+def test_the_second_chance_comes_back_when_a_server_was_borne_out() -> None:
+    """AO18."""
+    schedule, now = begun(), 0.0
+    steps = [
+        (schedule.unproven, 30.0),
+        (schedule.unproven, 600.0),
+        (schedule.failed, 600.0),
+        (schedule.unproven, 600.0),
+        (schedule.answered, 60.0),
+        (schedule.unproven, 30.0),
+    ]
+    for judge, rest in steps:
+        (one,) = schedule.choose([server(1)], now)
+        judge(one, now)
+        assert schedule.choose([one], now + rest - 0.1) == ()
+        now += max(rest, CADENCE.interval)
+
+
 def test_a_network_that_answered_is_asked_again_though_others_are_missing() -> None:
     """AO20."""
     schedule, servers = begun(), [server(1), server(2)]
