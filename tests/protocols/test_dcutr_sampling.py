@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pnet.core.addresses import Multiaddr, parse
+from p2pnet.core.addresses import Endpoint, Multiaddr, at_endpoint, parse
 from p2pnet.core.peer_id import PeerId
 from p2pnet.events import CircuitOffered, DialPlanned, NetworkChanged
 from p2pnet.interfaces import Apart, Connection
@@ -36,17 +36,23 @@ class Moving(MemoryHost):
         self.next_port = 5001
         self.gap = 1
         self.silent = False
+        self.udp_ports = itertools.count(6001)
         self.lies = itertools.count(7000, 100)
         self.liars: set[PeerId] = set()
         self.mute: set[PeerId] = set()
         self.goodbye_seconds = 0.0
 
-    def meet(self, seed: int) -> PeerId:
+    def meet(self, seed: int, way: str = "tcp/2") -> PeerId:
         """Dial one more public peer; return who that is."""
-        other = self.world.host(seed, f"/ip4/11.0.0.{seed}/tcp/2")
+        other = self.world.host(seed, f"/ip4/11.0.0.{seed}/{way}")
         self.others[other.peer_id] = other
-        self.world.connect(self, other)
+        self.call(other)
         return other.peer_id
+
+    def call(self, other: MemoryHost) -> Connection:
+        is_udp = "udp" in str(other.place)
+        place = parse("/ip4/192.168.1.2/udp/4001/quic-v1") if is_udp else None
+        return self.world.connect(self, other, dialer_place=place)
 
     def apart(
         self, *, stranger: bool, unanswered_bytes: int | None = None
@@ -66,10 +72,12 @@ class Moving(MemoryHost):
         if self.silent or connection.peer_id in self.mute:
             await trio.sleep_forever()
         if connection.peer_id in self.liars:
-            return parse(f"/ip4/11.0.0.1/tcp/{next(self.lies)}")
-        seen = parse(f"/ip4/11.0.0.1/tcp/{self.next_port}")
-        self.next_port += self.gap
-        return seen
+            port = next(self.lies)
+        elif "udp" in str(connection.local_address):
+            port = next(self.udp_ports)
+        else:
+            port, self.next_port = self.next_port, self.next_port + self.gap
+        return at_endpoint(connection.local_address, Endpoint("11.0.0.1", port))
 
 
 class Samples(Apart):
@@ -83,7 +91,7 @@ class Samples(Apart):
 
     async def dial(self, peer_id: PeerId, address: Multiaddr) -> Connection:
         await trio.lowlevel.checkpoint()
-        return self._host.world.connect(self._host, self._host.others[peer_id])
+        return self._host.call(self._host.others[peer_id])
 
 
 @pytest.fixture
@@ -199,6 +207,23 @@ async def test_one_liar_among_three_is_believed_once_at_most(
         assert found == (() if is_deceived else (forecast,))
         assert trio.current_time() - began == pytest.approx(SECONDS)
     assert sampler.is_of_use
+
+
+async def test_a_liar_is_believed_once_at_most_where_others_tell_of_another_transport(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29: who is asked over TCP says nothing of who is to be asked last over UDP."""
+    moving.meet(5)
+    moving.liars.add(moving.meet(6, "udp/2/quic-v1"))
+    moving.meet(7, "udp/2/quic-v1")
+    moving.moving["udp"] = True
+    moving.punchable = (*moving.punchable, parse("/ip4/11.0.0.1/udp/6000/quic-v1"))
+    sampler = Sampler(moving, 2.0)
+    found = []
+    for _ in range(4):
+        await trio.sleep(1)
+        found.append([forecast.transport for forecast in await sampler.look()])
+    assert found == [["tcp"], ["tcp", "udp"], ["tcp", "udp"], ["tcp", "udp"]]
 
 
 @pytest.mark.parametrize("first", [True, False])

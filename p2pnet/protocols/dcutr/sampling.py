@@ -95,8 +95,8 @@ class Sampler:
         self._turn = trio.Lock()
         self._last: tuple[Forecast, ...] = ()
         self._next = -math.inf
-        self._doubted: dict[PeerId, None] = {}
-        """Peers of whom nothing was learned when they were asked last."""
+        self._doubted: dict[Transport, tuple[PeerId, ...]] = {}
+        """Peers of whom nothing was learned when they were asked last, of each transport."""
         self._denials: dict[Transport, set[PeerId]] = {}
         """Who said that there is no rule, since somebody last said that there is."""
         self._random: dict[Transport, float] = {}
@@ -145,14 +145,14 @@ class Sampler:
         async with trio.open_nursery() as nursery:
             for number, witness in enumerate(asked, 1):
                 told = trio.Event()
-                nursery.start_soon(self._ask, witness, votes, told)
+                nursery.start_soon(self._ask, transport, witness, votes, told)
                 # Who says nothing is not given up: slow is no lie.
                 until = math.inf if number == len(asked) else self._timeout / len(asked)
                 with trio.move_on_after(until):
                     await told.wait()
                 if votes.is_decided:
                     break
-                self._doubted[witness.peer_id] = None
+                self._doubt(transport, witness.peer_id)
             nursery.cancel_scope.cancel()
             if known is not self._random:
                 return  # This host has moved meanwhile, and what was seen is of a NAT that was.
@@ -168,12 +168,21 @@ class Sampler:
 
     def _deny(self, transport: Transport, witness: PeerId, asked: int) -> None:
         """Note that by a peer's word there is no rule."""
-        self._doubted[witness] = None
+        self._doubt(transport, witness)
         denied = self._denials.setdefault(transport, set())
         denied.add(witness)
         if len(denied) >= min(MAX_DENIALS, asked):
             self._random[transport] = trio.current_time() + RANDOM_SECONDS
             del self._denials[transport]
+
+    def _doubt(self, transport: Transport, witness: PeerId) -> None:
+        """Have a peer asked last, of those that tell of a transport."""
+        self._trust(transport, witness)
+        self._doubted[transport] = (*self._doubted.get(transport, ()), witness)
+
+    def _trust(self, transport: Transport, witness: PeerId) -> None:
+        doubted = self._doubted.get(transport, ())
+        self._doubted[transport] = tuple(peer for peer in doubted if peer != witness)
 
     def keep(self, look: Look) -> None:
         """Let what a look has shown be what is at hand."""
@@ -181,7 +190,9 @@ class Sampler:
         if not look.is_blind:
             self._next = trio.current_time() + REUSE_SECONDS
 
-    async def _ask(self, witness: Connection, votes: Votes, told: trio.Event) -> None:
+    async def _ask(
+        self, transport: Transport, witness: Connection, votes: Votes, told: trio.Event
+    ) -> None:
         samples: list[Sample] = []
         with boundary(logger, f"a look at the NAT with {witness.peer_id}"):
             async with self._host.apart(stranger=True) as apart:
@@ -190,7 +201,7 @@ class Sampler:
                         nursery.start_soon(self._take, apart, witness, samples)
                 votes.forecast = foresee(samples, self._host.punch_addresses())
                 if votes.forecast is not None:
-                    self._doubted.pop(witness.peer_id, None)
+                    self._trust(transport, witness.peer_id)
                 elif follow_no_rule(samples):
                     votes.denied = witness.peer_id
                 told.set()  # Not only when goodbye was said: that takes a round trip.
@@ -205,7 +216,7 @@ class Sampler:
             if local is not None and place is not None and place.protocol == local.protocol:
                 samples.append(Sample(place.protocol, local.endpoint.port, place.endpoint))
 
-    def _witnesses(self, transport: str) -> list[Connection]:
+    def _witnesses(self, transport: Transport) -> list[Connection]:
         """Return whom to ask, each at an IP of its own; last who was of no use before (D29)."""
         found: dict[str, Connection] = {}
         for connection in witnesses(self._host):
@@ -213,6 +224,7 @@ class Sampler:
             if place is not None and place.protocol == transport and not place.endpoint.is_ipv6:
                 found.setdefault(place.endpoint.host, connection)
         peers = {connection.peer_id: connection for connection in found.values()}
-        self._doubted = {peer: None for peer in self._doubted if peer in peers}
-        order = [peer for peer in peers if peer not in self._doubted] + list(self._doubted)
+        last = tuple(peer for peer in self._doubted.get(transport, ()) if peer in peers)
+        self._doubted[transport] = last
+        order = [*(peer for peer in peers if peer not in last), *last]
         return [peers[peer] for peer in order[:MAX_ASKED]]
