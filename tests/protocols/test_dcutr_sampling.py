@@ -243,6 +243,18 @@ async def test_one_that_is_silent_among_three_changes_nothing(
     assert trio.current_time() - began == pytest.approx(1 + SECONDS)
 
 
+async def test_who_is_silent_of_one_transport_takes_nothing_of_the_other_with_him(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29."""
+    moving.meet(5)
+    moving.mute.add(moving.meet(6, "udp/2/quic-v1"))
+    moving.moving["udp"] = True
+    sampler = Sampler(moving, 2.0)
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
+    assert sampler.at_hand() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
+
+
 async def test_two_have_to_say_that_there_is_no_rule(
     autojump_clock: MockClock, moving: Moving
 ) -> None:

@@ -119,12 +119,12 @@ class Sampler:
     async def look(self) -> tuple[Forecast, ...]:
         """Return how the NAT will go on, for each transport of which that can be told (D16)."""
         if self.is_of_use:
-            with trio.move_on_after(self._timeout):
+            with trio.move_on_after(self._timeout) as limit:
                 async with self._turn:
                     if trio.current_time() >= self._next:
-                        await self._renew()
+                        await self._renew(limit)
                     return self._last
-        return ()
+        return self.at_hand() or ()
 
     def at_hand(self) -> tuple[Forecast, ...] | None:
         """Return what ``look`` would, if it need not look; None if it would have to (D30)."""
@@ -132,11 +132,16 @@ class Sampler:
             return ()
         return self._last if trio.current_time() < self._next else None
 
-    async def _renew(self) -> None:
-        look = Look(filter(self._may_foresee, TRANSPORTS))
-        async with trio.open_nursery() as nursery:
-            for transport in tuple(look.waiting):
-                nursery.start_soon(self._look_at, transport, look)
+    async def _renew(self, limit: trio.CancelScope) -> None:
+        look, known = Look(filter(self._may_foresee, TRANSPORTS)), self._random
+        try:
+            async with trio.open_nursery() as nursery:
+                for transport in tuple(look.waiting):
+                    nursery.start_soon(self._look_at, transport, look)
+        finally:
+            # Who is silent over UDP takes nothing away of what was learned over TCP.
+            if look.found and look.waiting and limit.cancel_called and known is self._random:
+                self.keep(look)
 
     async def _look_at(self, transport: Transport, look: Look) -> None:
         asked = self._witnesses(transport)
