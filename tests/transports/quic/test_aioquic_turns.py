@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from types import FrameType
 
+from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.stream import QuicStream, QuicStreamSender
 
@@ -88,4 +89,5 @@ def test_the_private_names_used_for_that_are_there() -> None:
     assert stream.sender.buffer_is_empty
     for name in ("_write_application", "_write_stream_frame"):
         assert callable(getattr(QuicConnection, name))
+    assert QuicConnection(configuration=QuicConfiguration())._streams_queue == []
     assert names_used("aioquic_turns") == {"_loss", "_pacer"}
