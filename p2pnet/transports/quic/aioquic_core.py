@@ -155,9 +155,8 @@ class AioquicCore:
             if self.is_begun and connection.handshake_bytes > MAX_HANDSHAKE_BYTES:
                 connection.close(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, 0, "message too long")
         except FAULTS as error:
-            reason = f"{type(error).__name__} in aioquic"
             if self.is_begun:
-                connection.close(QuicErrorCode.INTERNAL_ERROR, 0, reason)
+                self._failed(error)
         if was_over or connection.close_event is None:
             return
         if connection.violation is not None:
@@ -169,10 +168,20 @@ class AioquicCore:
         else:
             self._cause = Cause.REMOTE_REFUSED
 
+    def _failed(self, error: Exception) -> None:
+        """Give the connection up: the library has met what it did not expect."""
+        reason = f"{type(error).__name__} in aioquic"
+        self._connection.close(QuicErrorCode.INTERNAL_ERROR, 0, reason)
+
     def transmit(self, now: float) -> Sequence[tuple[bytes, Endpoint]]:
         if not self._connection.is_started:
             return ()
-        datagrams = self._connection.datagrams_to_send(now)
+        try:
+            datagrams = self._connection.datagrams_to_send(now)
+        except FAULTS as error:
+            self._failed(error)
+            self._cause = Cause.VIOLATION
+            return ()
         self._recount()
         return addressed(datagrams)
 
@@ -192,7 +201,12 @@ class AioquicCore:
 
     def on_timer(self, now: float) -> None:
         was_over = self._connection.close_event is not None
-        self._connection.handle_timer(now)
+        try:
+            self._connection.handle_timer(now)
+        except FAULTS as error:
+            self._failed(error)
+            self._cause = Cause.VIOLATION
+            return
         if not was_over and self._connection.close_event is not None:
             self._cause = Cause.SILENCE
 

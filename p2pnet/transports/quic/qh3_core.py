@@ -242,7 +242,11 @@ class Qh3Core:
 
     def on_timer(self, now: float) -> None:
         was_over = self._connection.close_event is not None
-        self._connection.handle_timer(now)
+        try:
+            self._connection.handle_timer(now)
+        except OWN_FAULTS as error:
+            self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
+            return
         if not was_over and self._connection.close_event is not None:
             self._cause = Cause.SILENCE
 

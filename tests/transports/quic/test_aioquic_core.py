@@ -14,8 +14,16 @@ from p2pnet.core.keys import PrivateKey
 from p2pnet.transports.quic.aioquic_connection import Connection
 from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore
 from p2pnet.transports.quic.aioquic_probing import Reno
-from p2pnet.transports.quic.core import Core, CoreSettings, HandshakeDone, Library, StreamData
-from p2pnet.transports.quic.qh3_core import Qh3
+from p2pnet.transports.quic.core import (
+    Cause,
+    Core,
+    CoreSettings,
+    Ended,
+    HandshakeDone,
+    Library,
+    StreamData,
+)
+from p2pnet.transports.quic.qh3_core import Qh3, Qh3Core
 from tests.transports.quic.private_names import names_used
 from tests.transports.quic.puppets import core_settings
 
@@ -131,6 +139,27 @@ def test_credit_of_aioquic_follows_the_reader() -> None:
     assert dialled.room(number) == WINDOW // 2
     assert isinstance(dialled, AioquicCore)
     assert dialled._connection._remote_max_data == WINDOW + WINDOW // 2
+
+
+@pytest.mark.parametrize("library", [Aioquic, Qh3])
+@pytest.mark.parametrize("name", ["datagrams_to_send", "handle_timer"])
+def test_what_a_library_does_not_expect_ends_the_connection_and_nothing_else(
+    library: type[Aioquic | Qh3], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever drives the connection would take an error of any kind to the host."""
+    _, core = pair(Aioquic(settings()), library(settings()))
+    assert isinstance(core, AioquicCore | Qh3Core)
+    events_of(core)
+
+    def fail(now: float) -> None:
+        raise KeyError("a stream that is over")
+
+    monkeypatch.setattr(core._connection, name, fail)
+    core.on_timer(0.3)
+    core.transmit(0.3)
+    (ended,) = events_of(core)
+    assert isinstance(ended, Ended)
+    assert (ended.cause, ended.code) == (Cause.VIOLATION, 1)
 
 
 OF_CONNECTIONS = {
