@@ -124,17 +124,27 @@ class QuicListener:
         self._waiting.append(connection)
         self._changed.unpark_all()
 
+    async def pass_on(self, connection: QuicConnection) -> None:
+        """Let a connection be accepted; it is refused if nobody accepts any more. Cancelled or not.
+
+        It uses the socket until somebody has it closed.
+        """
+        if self._is_closed:
+            await connection.refuse()
+        else:
+            self.offer(connection)
+
     def expect(self, remote: Endpoint) -> Expectation:
         """Keep what comes from a place for who punches a hole to it, until ``unexpect``."""
         expectation = Expectation(remote)
         self._expectations.append(expectation)
         return expectation
 
-    def unexpect(self, expectation: Expectation) -> None:
+    async def unexpect(self, expectation: Expectation) -> None:
         """Expect no more; what came and was not taken is there to be accepted."""
         self._expectations.remove(expectation)
         while expectation.arrived:
-            self.offer(expectation.arrived.popleft())
+            await self.pass_on(expectation.arrived.popleft())
 
     # ---- accepting -----------------------------------------------------------------------
 

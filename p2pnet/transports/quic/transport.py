@@ -177,10 +177,10 @@ class QuicTransport:
                 await close_at_once(connection)
             raise
         finally:
-            listener.unexpect(expectation)
+            await listener.unexpect(expectation)
             await listener.socket.release()
         for connection in others:
-            listener.offer(connection)
+            await listener.pass_on(connection)
         return first
 
     async def _dial_too(
@@ -229,8 +229,9 @@ class QuicTransport:
                 await connection.refuse()
                 continue
             except BaseException:
-                listener.offer(connection)  # Q20: the remote may be ready before this end is.
+                # Q20: the remote may be ready before this end is.
+                await listener.pass_on(connection)
                 raise
             if connection.peer_id == peer_id:
                 return connection
-            listener.offer(connection)
+            await listener.pass_on(connection)

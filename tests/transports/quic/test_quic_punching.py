@@ -267,6 +267,29 @@ async def test_what_comes_in_is_accepted_if_nobody_waits_for_it_any_more(world: 
         nursery.cancel_scope.cancel()
 
 
+async def test_what_comes_in_is_refused_if_nobody_accepts_there_any_more(world: World) -> None:
+    """Q1: the socket is closed when the last of its users is gone, and this one has none."""
+    alice, bob = Home(world, "open", "alice"), Home(world, "open", "bob")
+    dialled: list[CapableConnection] = []
+    async with trio.open_nursery() as nursery:
+        for home in (alice, bob):
+            await home.open(nursery)
+        address = quic_address(Endpoint(world.machines["alice"].addresses[0], 4001))
+        target = quic_address(Endpoint(world.machines["bob"].addresses[0], 4001))
+        nursery.start_soon(try_dial, alice, target, bob, Role.DIALER, dialled)
+        with trio.move_on_after(0.025):  # As above: a handshake is under way then.
+            async with trio.open_nursery() as punching:
+                punching.start_soon(try_dial, bob, address, alice, Role.LISTENER, [])
+                await trio.sleep(0.02)
+                await bob.close()
+        free = await bob.peer.env.network.bind_udp(Endpoint("0.0.0.0", 4001))
+        await free.aclose()
+        for connection in dialled:
+            await connection.aclose()
+        await alice.close()
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_dial_that_the_remote_has_taken_is_not_cancelled(world: World) -> None:
     """Q20: the last packet of the handshake is as good as sent."""
     bob = Home(world, "open", "bob", link=Quality(latency=0.1))
