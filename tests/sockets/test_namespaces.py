@@ -74,9 +74,11 @@ def seen(way: How) -> Seen:
 
 
 def test_relay_and_two_homes_stand_in_well_under_a_second(seen: Seen) -> None:
-    seconds = seen["seconds to build"]
-    assert isinstance(seconds, float)
-    assert seconds < 0.5
+    assert isinstance(seen["processor to build"], float)
+    assert seen["processor to build"] < 0.25
+    # On a busy machine most of the time goes to others.
+    assert isinstance(seen["seconds to build"], float)
+    assert seen["seconds to build"] < PATIENCE
 
 
 def test_a_program_runs_on_the_host_it_is_meant_for(seen: Seen) -> None:
