@@ -9,7 +9,7 @@ import pytest
 
 from interop.worlds import run_in_world
 
-SECONDS = 60
+SECONDS = 240
 OUTSIDE, LATER = "11.0.1.1", "11.0.1.9"
 UNTRANSLATED = "11.0.3.2"
 PUNCH_DELAY = ("--delay", "40ms")

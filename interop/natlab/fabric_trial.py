@@ -36,7 +36,8 @@ OUTSIDE_A, OUTSIDE_B, OUTSIDE_LATER = "11.0.1.1", "11.0.2.1", "11.0.1.9"
 PUBLIC_INSIDE: Final = "11.0.3.0/24"
 """The network of a home whose router does not translate."""
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 60.0
+"""Seconds; a socket allows so many for all of a ``sendall``, however well it gets on."""
 SOON: Final = 0.5  # Seconds; long enough for an answer on this machine.
 BULK: Final = 4 * 1024 * 1024
 DATAGRAMS: Final = 200
