@@ -14,5 +14,6 @@ pytestmark = pytest.mark.sockets
 @pytest.mark.parametrize(("rule", "check"), transport_cases())
 async def test_quic_conforms_on_loopback(rule: str, check: TransportCheck) -> None:
     assert rule == check.rule
-    part = QUIC(handshake_timeout=2.0)
+    # Where nobody answers, it takes all of it; else a busy machine may need its time.
+    part = QUIC(handshake_timeout=2.0 if rule == "nobody" else 60.0)
     await check(part, listen="/ip4/127.0.0.1/udp/0/quic-v1", env=Env.system())
