@@ -3,7 +3,7 @@
 ::
 
     port_map_host home PROTOCOL...     prints what is mapped, until the end of its input
-    port_map_host dial ADDRESS         prints whether that is reached
+    port_map_host dial ADDRESS SECONDS prints whether that is reached in time
 
 Everything is printed as JSON, one object a line.
 """
@@ -29,7 +29,6 @@ from p2pnet.protocols.ping import Ping
 
 LISTEN: Final = ("/ip4/0.0.0.0/tcp/4001",)
 CHECK_SECONDS: Final = 5.0
-DIAL_SECONDS: Final = 3.0
 KINDS: Final[tuple[type[PortMapped | PortMappingLost], ...]] = (PortMapped, PortMappingLost)
 
 
@@ -65,11 +64,10 @@ async def be_at_home(*protocols: str) -> None:
         await trio.to_thread.run_sync(sys.stdin.read)
 
 
-async def dial(*addresses: str) -> None:
-    (address,) = addresses
+async def dial(address: str, seconds: str) -> None:
     async with open_host(presets.minimal()) as host:
         try:
-            with trio.fail_after(DIAL_SECONDS):
+            with trio.fail_after(float(seconds)):
                 connection = await host.connect(address)
                 await host.service(Ping).ping(connection)
         except (DialError, trio.TooSlowError) as error:
@@ -79,5 +77,10 @@ async def dial(*addresses: str) -> None:
 
 
 if __name__ == "__main__":
-    role, *words = sys.argv[1:]
-    trio.run(be_at_home if role == "home" else dial, *words)
+    match sys.argv[1:]:
+        case ["home", *protocols]:
+            trio.run(be_at_home, *protocols)
+        case ["dial", address, seconds]:
+            trio.run(dial, address, seconds)
+        case _:
+            raise SystemExit(__doc__)

@@ -29,6 +29,8 @@ from p2pnet.demo.private_world import tool
 OUTSIDE: Final = "11.0.1.1"
 HOME, ALICE, STRANGER = "home", "alice", "stranger"
 PATIENCE: Final = 60.0
+DIAL_SECONDS: Final = 3.0
+"""Where nobody is expected to answer, or another attempt follows."""
 END_SECONDS: Final = 10.0
 MINIUPNPD: Final = "/usr/sbin/miniupnpd"
 PROGRAM: Final = [sys.executable, "-m", "interop.natlab.port_map_host"]
@@ -163,8 +165,8 @@ def built(folder: Path, options: list[str]) -> Iterator[tuple[Laboratory, Router
             router.lose_power()
 
 
-def reaches(laboratory: Laboratory, address: str) -> bool:
-    argv = laboratory.command(STRANGER, [*PROGRAM, "dial", address])
+def reaches(laboratory: Laboratory, address: str, *, seconds: float = DIAL_SECONDS) -> bool:
+    argv = laboratory.command(STRANGER, [*PROGRAM, "dial", address, str(seconds)])
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)["reached"] is True
 
@@ -186,7 +188,8 @@ def observe(words: list[str], folder: Path) -> dict[str, object]:
         try:
             said = alice.next()
             address = said["address"]
-            first = {"reached": reaches(laboratory, address), "forwards": len(router.forwards)}
+            reached = reaches(laboratory, address, seconds=PATIENCE)
+            first = {"reached": reached, "forwards": len(router.forwards)}
             router.lose_power()
             dark = reaches(laboratory, address)
             router.start()
