@@ -13,7 +13,7 @@ from interop.hole_punch_client import read_settings
 from interop.runner import UnfitSettings
 from interop.worlds import run_in_world
 
-SECONDS = 120
+SECONDS = 240
 LATENCY = re.compile(
     r"latency:\n  handshake_plus_one_rtt: ([0-9.]+)\n  ping_rtt: ([0-9.]+)\n  unit: ms\n"
 )

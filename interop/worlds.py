@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from interop.conftest import unavailable
@@ -12,6 +13,7 @@ from p2pnet.demo.namespaces import How, check_support, reexec_command
 ROOT = Path(__file__).parent.parent
 
 
+@cache  # Each trial is one more that a busy machine may be too slow for.
 def need_namespaces() -> How:
     """Return how a world is made here; where there can be none, skip the test, or fail it in CI."""
     support = check_support()
