@@ -75,7 +75,7 @@ def seen(way: How) -> Seen:
 
 def test_relay_and_two_homes_stand_in_well_under_a_second(seen: Seen) -> None:
     assert isinstance(seen["processor to build"], float)
-    assert seen["processor to build"] < 0.25
+    assert seen["processor to build"] < 1.0
     # On a busy machine most of the time goes to others.
     assert isinstance(seen["seconds to build"], float)
     assert seen["seconds to build"] < PATIENCE

@@ -50,6 +50,7 @@ from p2pnet.transports.quic.endings import (
     failed_handshake,
     identified,
 )
+from p2pnet.transports.quic.path_news import PathNews
 from p2pnet.transports.quic.stream import QuicStream
 from p2pnet.transports.quic.terms import Terms, Way
 
@@ -97,6 +98,7 @@ class QuicConnection:
         self.on_settled: Callable[[], None] = lambda: None  # The handshake is over, either way.
         self._haste = trio.CancelScope()
         self.on_path_changed: Callable[[bool], None] = lambda is_ours: None  # See Roaming.
+        self._path_news = PathNews()
         way.socket.enter(self, self._ids)
 
     @property
@@ -167,9 +169,9 @@ class QuicConnection:
             case Moved(remote):  # Q29
                 self._socket.move(self, remote)
                 self.remote, self.remote_address = remote, quic_address(remote)
-                self.on_path_changed(False)
+                self._path_news.add(is_ours=False)
             case Challenged():
-                self.on_path_changed(True)
+                self._path_news.add(is_ours=True)
             case Ended():
                 known = self.is_established
                 self._end(failed_connection(event) if known else failed_handshake(event))
@@ -295,6 +297,8 @@ class QuicConnection:
     async def _send(self) -> None:
         core, now = self._core, trio.current_time()
         self._along.let_go(now)
+        for is_ours in self._path_news.take(now):
+            self.on_path_changed(is_ours)
         timer = core.timer()
         if timer is not None and timer + TICK <= now:
             core.on_timer(now)
@@ -315,7 +319,7 @@ class QuicConnection:
     async def _wait(self) -> None:
         timer = self._core.timer()
         look_at = self._pulse.wake_at(self._ping_at, trio.current_time())
-        deadline = min(look_at, math.inf if timer is None else timer + TICK)
+        deadline = min(look_at, self._path_news.due, math.inf if timer is None else timer + TICK)
         if self._is_kicked or self._is_over:
             await trio.lowlevel.checkpoint()
             return

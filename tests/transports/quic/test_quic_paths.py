@@ -172,3 +172,22 @@ async def test_the_address_of_a_remote_follows_it_through_a_router_that_is_reboo
         await theirs.aclose()
         with trio.fail_after(1):
             await dialled.ended.wait()
+
+
+async def test_a_host_is_told_of_moves_once_a_second_at_most(world: World) -> None:
+    """Q29: and of the last one in any case."""
+    one = Peer(world.machine(families=IPV4_ONLY).env)
+    two = Peer(world.machine(families=IPV4_ONLY).env)
+    async with meeting(one, two, host_of(two)) as made:
+        theirs = (await made.connect())[1].capable
+        assert isinstance(theirs, QuicConnection)
+        told: list[tuple[float, Endpoint]] = []
+        theirs.on_path_changed = lambda is_ours: told.append((trio.current_time(), theirs.remote))
+        began = trio.current_time()
+        for number in range(100):
+            theirs._take(Moved((NEW, THIRD)[number % 2]))
+            theirs.kick()
+            await trio.sleep(0.025)
+        await trio.sleep(10)
+    assert [time - began for time, _ in told] == pytest.approx([0.0, 1.0, 2.0, 3.0], abs=0.1)
+    assert told[-1][1] == THIRD
