@@ -191,7 +191,7 @@ class YamuxConnection:
 
     async def _keep_alive(self) -> None:
         while True:
-            await trio.sleep_until(self._session.deadline())
+            await self._writer.nap(self._session.deadline())
             try:
                 self._session.on_deadline(trio.current_time())
             except ConnectionLost as error:
@@ -273,8 +273,8 @@ class YamuxConnection:
         """Part from the remote, politely if it is there, and close the stream below."""
         reason = str(self._failure) if self._failure else "the connection ended"
         self._end_streams(reason, say_goodbye=not self._is_remote_gone)
-        with trio.move_on_after(self._grace, shield=True):
-            if not self._is_remote_gone:
+        if not self._is_remote_gone:
+            with trio.move_on_after(self._grace, shield=True):
                 await self._say_goodbye()
         self._writer.stop()
         with trio.move_on_after(self._grace, shield=True):

@@ -62,7 +62,8 @@ class Writer:
         self._scope = trio.CancelScope(shield=True)
         self._idle = Waiter()
         self._nap = trio.CancelScope()
-        """What the task waits in, if it does."""
+        self._along_until = math.inf
+        """When what is to go along goes alone."""
         self._send_now = prompt_sender(stream)
         self._is_sending = False
         self._is_crowded = False
@@ -95,8 +96,7 @@ class Writer:
                 self._is_sending = False
             self._flushed.wake()
             self._rest()
-            with trio.CancelScope() as self._nap:
-                await self._idle.wait()
+            await self._idle.wait()
 
     def _rest(self) -> None:
         self._prompt_sends = 0 if self._is_crowded else PROMPT_SENDS
@@ -150,15 +150,28 @@ class Writer:
 
     def kick_in_time(self) -> None:
         """Send what is ready with the next bytes, or soon if there are none."""
-        self._nap.deadline = trio.current_time() + ALONG_SECONDS
+        self._along_until = min(self._along_until, trio.current_time() + ALONG_SECONDS)
+        if self._nap.deadline > self._along_until:
+            self._nap.deadline = self._along_until
+
+    async def nap(self, until: float) -> None:
+        """Wait until then; meanwhile send what was to go along, once it is to go alone.
+
+        Not for the task that sends, which may have to wait for long.
+        """
+        while (now := trio.current_time()) < until:
+            if self._along_until <= now:
+                self._along_until = math.inf
+                self.kick()
+            with trio.CancelScope(deadline=min(until, self._along_until)) as self._nap:
+                await trio.sleep_forever()
 
     def _sent_now(self) -> bool:
         """Send all that is ready, if nobody is at it and if it fits; return True if it did."""
         if not self._prompt_sends or self._is_sending or self._send_now is None:
             return False
         self._prompt_sends -= 1
-        if self._nap.deadline != math.inf:
-            self._nap.deadline = math.inf
+        self._along_until = math.inf  # The nap may end all the same, for nothing.
         data = self._session.data_to_send()
         self.wake_senders()
         try:
