@@ -86,7 +86,7 @@ class MuxedConnection(Protocol):
     async def run(self, accept: Callable[[MuxedStream], None]) -> None:
         """Move bytes until the connection ends; hand each stream the remote opens to ``accept``.
 
-        Returns when the remote closed it in good order, or after ``aclose``.
+        Returns when the remote closed it in good order, or after ``aclose``; it is closed then.
 
         Raises:
             ConnectionLost: if it broke.

@@ -125,11 +125,12 @@ class LiveConnection:
 
     async def run(self) -> str:
         """Serve until the connection ends; return why it did, in a few words."""
-        reason = "closed by the peer"
+        reason, in_order = "closed by the peer", False
         try:
             async with trio.open_nursery() as handlers:
                 try:
                     await self._capable.run(partial(self._accept, handlers))
+                    in_order = True
                     self.failure = ConnectionLost(reason)
                 except P2PError as error:
                     reason, self.failure = describe(error), error
@@ -138,7 +139,8 @@ class LiveConnection:
                     self._is_closed = True
                     handlers.cancel_scope.cancel()
         finally:
-            await close_at_once(self._capable)
+            if not in_order:
+                await close_at_once(self._capable)
         if self.closing_reason:
             self.failure = None
         return self.closing_reason or reason
