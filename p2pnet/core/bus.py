@@ -46,7 +46,8 @@ class Subscription(Generic[E]):
             EventsMissed: once, when more events came than were read, and those before the gap
                 have been; then go on reading.
         """
-        await trio.lowlevel.checkpoint()
+        if self._events:
+            await trio.lowlevel.checkpoint()
         while not self._events:
             if self._missed:
                 missed, self._missed = self._missed, 0

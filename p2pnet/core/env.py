@@ -231,18 +231,24 @@ class SocketListener:
         self.local = endpoint_of(sock.getsockname())
 
     async def accept(self) -> ByteStream:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        has_waited = False
         while True:
             if self._sock.fileno() < 0:
                 raise trio.ClosedResourceError("this listener is closed")
             try:
-                return accepted(self._sock)
+                stream = accepted(self._sock)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
             except OSError as error:
                 # One client that is gone already, or a moment without descriptors, must not
                 # end the listening.
                 await trio.sleep(0.1 if error.errno in OUT_OF_DESCRIPTORS else 0)
+            else:
+                if not has_waited:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return stream
+            has_waited = True
 
     async def aclose(self) -> None:
         close_socket(self._sock)
@@ -409,7 +415,7 @@ def refuse_port_in_use(local: Endpoint) -> None:
 
 
 async def connect(sock: socket.socket, remote: Endpoint) -> None:
-    await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint_if_cancelled()
     try:
         sock.connect((remote.host, remote.port))
     except BlockingIOError:
@@ -417,6 +423,8 @@ async def connect(sock: socket.socket, remote: Endpoint) -> None:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code)) from None
+    else:
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def accepted(listening: socket.socket) -> SocketStream:

@@ -221,8 +221,8 @@ class Host:
             ValueError: if the target names no peer.
         """
         peer_id, address = read_target(target)
-        await trio.lowlevel.checkpoint()
         for connection in self._swarm.connections(peer_id):
+            await trio.lowlevel.checkpoint()
             return connection
         if peer_id == self._peer_id:
             raise DialError(peer_id, (), "that is this host itself")

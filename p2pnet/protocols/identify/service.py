@@ -231,7 +231,6 @@ class IdentifyService:
             ConnectionLost: if the connection ended.
             P2PError: if the peer did not identify itself.
         """
-        await trio.lowlevel.checkpoint()
         number = connection.ref.number
         if connection.is_closed and number not in self._known:
             raise ConnectionLost("the connection ended")
