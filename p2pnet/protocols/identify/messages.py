@@ -96,7 +96,8 @@ def sound_protocols(names: Iterable[str]) -> tuple[str, ...]:
 
 def clean(text: str) -> str:
     """Take control characters out, and cut to a length that fits a line (I5)."""
-    return "".join(c for c in text[:MAX_VERSION_CHARACTERS] if c.isprintable())
+    short = text[:MAX_VERSION_CHARACTERS]
+    return short if short.isprintable() else "".join(filter(str.isprintable, short))
 
 
 def split(message: IdentifyMessage) -> tuple[bytes, ...]:
