@@ -141,7 +141,8 @@ class Swarm:
     def accept(self, pending: PendingConnection) -> None:
         """Take in an inbound connection; the oldest unfinished one gives way at the limit (S6)."""
         self._numbers += 1
-        scope = trio.CancelScope()
+        deadline = trio.current_time() + self._config.upgrade_timeout
+        scope = trio.CancelScope(deadline=deadline)
         self._nursery.start_soon(self._upgrade, pending, self._numbers, scope)
         self._pending.add(self._numbers, pending.remote_address, scope.cancel)
 
@@ -149,16 +150,19 @@ class Swarm:
         self, pending: PendingConnection, number: int, scope: trio.CancelScope
     ) -> None:
         patience = self.expected.patience(pending.remote_address)  # D15
-        with boundary(logger, lambda: f"inbound connection from {pending.remote_address}"), scope:
+        capable: CapableConnection | None = None
+        with boundary(logger, lambda: f"inbound connection from {pending.remote_address}"):
             try:
-                with trio.fail_after(self._config.upgrade_timeout):
+                with scope:
                     capable = await pending.upgrade(patience=patience)
-            except BaseException:
-                await close_at_once(pending)
-                raise
             finally:
                 self._pending.remove(number)
-            await self._admit(capable, is_inbound=True)
+                if capable is None:
+                    await close_at_once(pending)
+            if capable is not None:
+                await self._admit(capable, is_inbound=True)
+            elif trio.current_time() >= scope.deadline:
+                raise trio.TooSlowError
 
     # ---- connections ---------------------------------------------------------------------
 
