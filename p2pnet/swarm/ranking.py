@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import ip_address
 
 from p2pnet.core.addresses import (
     PRIVATE,
@@ -24,6 +23,7 @@ from p2pnet.core.addresses import (
     Multiaddr,
     Scope,
     components,
+    ip_from_text,
     ip_of,
     is_relayed,
     join,
@@ -67,7 +67,7 @@ def rank(addresses: Sequence[Multiaddr], interfaces: Sequence[str] | None = None
     direct = [address for address in unique if not is_relayed(address)]
     public = [address for address in direct if scope(address) is Scope.PUBLIC]
     private = [address for address in direct if scope(address) is not Scope.PUBLIC]
-    here = None if interfaces is None else [ip_address(text) for text in interfaces]
+    here = None if interfaces is None else [ip_from_text(text) for text in interfaces]
     near = [address for address in private if is_near(address, here)]
     far = [address for address in private if address not in near]
     attempts = [

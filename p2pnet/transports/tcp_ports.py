@@ -14,13 +14,12 @@ Rules: specs/connections.md (S1, S2, S3), specs/websocket.md (W20 to W24).
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 from collections.abc import Collection, Iterable, Mapping
 
 import trio
 
-from p2pnet.core.addresses import Endpoint, from_endpoint
+from p2pnet.core.addresses import Endpoint, from_endpoint, ip_from_text
 from p2pnet.core.env import ByteStream, Network, StreamListener
 from p2pnet.core.rewound import RewoundStream
 from p2pnet.errors import ProtocolError
@@ -254,11 +253,11 @@ def source_endpoint(remote: Endpoint, listening: Iterable[Endpoint]) -> Endpoint
     A listener on a certain address is preferred to one on all of them, as it says more; one
     on loopback reaches only loopback, and nothing else reaches that from a certain address.
     """
-    to_loopback = ipaddress.ip_address(remote.host).is_loopback
+    to_loopback = ip_from_text(remote.host).is_loopback
     fitting = [
         local
         for local in sorted(listening)
         if local.is_ipv6 == remote.is_ipv6
-        and (local.is_unspecified or ipaddress.ip_address(local.host).is_loopback == to_loopback)
+        and (local.is_unspecified or ip_from_text(local.host).is_loopback == to_loopback)
     ]
     return min(fitting, key=lambda local: local.is_unspecified, default=None)
