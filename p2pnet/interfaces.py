@@ -495,6 +495,11 @@ class Stream(trio.abc.HalfCloseableStream):
     def protocol_id(self) -> str:
         raise TypeError("a stream must define protocol_id")
 
+    async def send_last(self, data: bytes) -> None:
+        """Send a few bytes and then the end, both in one go where that can be done."""
+        await self.send_all(data)
+        await self.send_eof()
+
     def reset(self, code: int = 0) -> None:
         """End both directions at once; the remote sees StreamReset."""
         raise TypeError("a stream must define reset")

@@ -60,6 +60,11 @@ class LiveStream(Stream):
     async def send_eof(self) -> None:
         await self._negotiated.send_eof()
 
+    async def send_last(self, data: bytes) -> None:
+        if self._negotiated is not self._muxed or not self._muxed.send_along(data):
+            await self.send_all(data)
+        await self.send_eof()
+
     async def aclose(self) -> None:
         try:
             await self._negotiated.aclose()

@@ -15,7 +15,7 @@ from p2pnet.events import ConnectionRef
 from p2pnet.interfaces import Role, Stream, StreamHandler
 from p2pnet.muxers.yamux.driver import YamuxMuxer
 from p2pnet.muxers.yamux.limits import Limits
-from p2pnet.muxers.yamux.messages import ACK, DATA, SYN, WINDOW_UPDATE, encode
+from p2pnet.muxers.yamux.messages import ACK, DATA, FIN, SYN, WINDOW_UPDATE, encode
 from p2pnet.negotiation.machine import HEADER_LINE, encode_line
 from p2pnet.negotiation.upgrader import UpgradedConnection
 from p2pnet.swarm.config import SwarmConfig
@@ -138,3 +138,13 @@ async def test_m13_the_answer_goes_with_the_first_data_or_when_more_is_waited_fo
     heard = await hear(handler, ANSWER + behind)
     expected = encode(WINDOW_UPDATE, ACK, 1, 0) + data(ANSWER)
     assert heard == expected + (data(answered) if answered else b"")
+
+
+async def say_goodbye(stream: Stream) -> None:
+    await stream.send_last(b"bye")
+
+
+async def test_the_last_words_and_the_end_go_together() -> None:
+    heard = await hear(say_goodbye, ANSWER)
+    expected = encode(WINDOW_UPDATE, ACK, 1, 0) + data(ANSWER)
+    assert heard == expected + data(b"bye") + encode(WINDOW_UPDATE, FIN, 1, 0)

@@ -366,8 +366,7 @@ class IdentifyService:
         acquaintance = self._known.get(connection.ref.number)
         if acquaintance is not None:
             acquaintance.seen_at = connection.remote_address
-        await stream.send_all(frames(self._snapshot.message_for(self._running, connection)))
-        await stream.send_eof()
+        await stream.send_last(frames(self._snapshot.message_for(self._running, connection)))
 
     async def _hear_push(self, stream: Stream) -> None:
         if not self._pushes.allow(stream.peer_id, trio.current_time()):  # I14
