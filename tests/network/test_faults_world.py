@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -25,17 +24,14 @@ ANY = Endpoint("0.0.0.0", 4001)
 # ---- deadlocks ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("patience", [10.0, 1e6])
-def test_a_deadlock_is_there_at_once(patience: float) -> None:
+def test_a_deadlock_is_there_at_once() -> None:
     async def main() -> None:
-        async with World(patience=patience) as world:
+        async with World(patience=1e6) as world:  # With a real clock, 11 days.
             world.machine()
             await trio.Event().wait()
 
-    began = time.perf_counter()
     with pytest.raises(trio.TooSlowError):
         run(main)
-    assert time.perf_counter() - began < 1
 
 
 def test_a_deadlock_with_hosts_alive_is_ended_too() -> None:
