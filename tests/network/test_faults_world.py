@@ -24,9 +24,10 @@ ANY = Endpoint("0.0.0.0", 4001)
 # ---- deadlocks ---------------------------------------------------------------------------
 
 
-def test_a_deadlock_is_there_at_once() -> None:
+@pytest.mark.parametrize("patience", [10.0, 1e6])
+def test_a_deadlock_is_there_at_once(patience: float) -> None:
     async def main() -> None:
-        async with World(patience=1e6) as world:  # With a real clock, 11 days.
+        async with World(patience=patience) as world:  # The longer, by a real clock, is 11 days.
             world.machine()
             await trio.Event().wait()
 

@@ -10,6 +10,7 @@ import trio
 
 from p2pnet import presets
 from p2pnet.core.addresses import is_relayed
+from p2pnet.errors import PeerSilent
 from p2pnet.events import ReservationLost
 from p2pnet.host.config import HostConfig
 from p2pnet.interfaces import Connection, Part, Service
@@ -18,6 +19,7 @@ from p2pnet.protocols.hold import Hold
 from p2pnet.protocols.identify import Identify
 from p2pnet.protocols.ping import Ping
 from p2pnet.protocols.relay import RelayClient
+from p2pnet.swarm.connection import LiveConnection
 from p2pnet.testing.kinds import KINDS, Kind
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
@@ -185,7 +187,9 @@ async def test_a_nat_that_keeps_nothing_for_long_is_pinged_more_often(
     watch(world, between)
     await trio.sleep(TRIALS)
     assert (known(here), known(there)) == (7.5, 7.5)
-    assert between.dropped or first.is_closed, "who pings too late loses packets, or all of it"
+    # Who pings too late loses packets; or all of it, most often before anybody looks.
+    assert isinstance(first, LiveConnection)
+    assert between.dropped or isinstance(first.failure, PeerSilent)
     direct = await join(here, there)
     between.dropped = 0
     between.flows.clear()

@@ -73,10 +73,10 @@ def seen(way: How) -> Seen:
     return observed
 
 
-def test_relay_and_two_homes_are_well_under_a_second_of_work(seen: Seen) -> None:
+def test_relay_and_two_homes_take_half_a_second_of_work_at_most(seen: Seen) -> None:
     """Of processors, here and in children: of a busy machine's clock most goes to others."""
     assert isinstance(seen["work to build"], float)
-    assert seen["work to build"] < 1.0
+    assert seen["work to build"] < 0.5
 
 
 def test_a_program_runs_on_the_host_it_is_meant_for(seen: Seen) -> None:
@@ -138,7 +138,7 @@ def test_simultaneous_open_needs_delay_between_nats_that_refuse(seen: Seen) -> N
 def test_packets_are_late_by_the_delay_and_otherwise_as_they_were(seen: Seen) -> None:
     round_trip = seen["round trip"]
     assert isinstance(round_trip, float)
-    assert round_trip >= 2 * DELAY
+    assert 2 * DELAY <= round_trip < 2 * DELAY + 0.5
     assert seen["transfer"] == "whole"
 
 
