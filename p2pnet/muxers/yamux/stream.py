@@ -18,6 +18,9 @@ from p2pnet.muxers.yamux.writer import Writer
 class YamuxStream(MuxedStream):
     """One stream. ``aclose`` says FIN; what the remote sends after it is refused by RST.
 
+    Who has asked, was answered and closes has nobody wait for that: the FIN goes with what this
+    end sends next, on whichever stream, or soon (Y22).
+
     ``send_all`` returns when the bytes are on their way out, not when they have arrived; it
     waits while the remote grants no credit or the connection is busy.
     """
@@ -38,6 +41,9 @@ class YamuxStream(MuxedStream):
         self._is_receiving = False
         self._is_sending = False
         self._is_closed = False
+        self._has_asked = False
+        self._is_answered = False
+        """True if data was read after the last that was written, and something was."""
 
     def wake_receiver(self) -> None:
         self._readable.wake()
@@ -77,6 +83,8 @@ class YamuxStream(MuxedStream):
         if self._is_closed:
             raise trio.ClosedResourceError("this stream is closed")
         data = self._state.read(max_bytes)
+        if data and self._has_asked:
+            self._is_answered = True
         if self._state.owes_credit:
             self._state.grant_credit(trio.current_time())
             self._writer.kick()
@@ -103,6 +111,7 @@ class YamuxStream(MuxedStream):
 
     def _write(self, data: bytes | bytearray | memoryview, start: int) -> int:
         self._check_open()
+        self._has_asked, self._is_answered = True, False
         sent = self._state.write(data, start)
         self._writer.kick()
         return sent
@@ -162,8 +171,14 @@ class YamuxStream(MuxedStream):
 
     async def aclose(self) -> None:
         if not self._is_closed:
+            ready = self._session.bytes_to_send
             self._session.close(self._state)
             self._leave()
+            has_more_to_send = self._session.bytes_to_send > ready
+            if has_more_to_send and self._is_answered:
+                self._writer.kick_in_time()
+            elif has_more_to_send:  # If not, what others have ready may wait for more of theirs.
+                self._writer.kick()
         await trio.lowlevel.checkpoint()
 
     def reset(self, code: int = 0) -> None:
@@ -171,10 +186,10 @@ class YamuxStream(MuxedStream):
             raise ValueError("the code of a reset has 32 bits")
         self._session.reset(self._state, code)
         self._leave()
+        self._writer.kick()
 
     def _leave(self) -> None:
         self._is_closed = True
         self._on_leave(self._state.id)
-        self._writer.kick()
         self._readable.wake()
         self._writable.wake()

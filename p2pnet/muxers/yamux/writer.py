@@ -149,7 +149,7 @@ class Writer:
             self._idle.wake()
 
     def kick_in_time(self) -> None:
-        """Send what is ready with the next bytes, or soon if there are none."""
+        """Send what is ready with the next bytes, or in 5 ms if there are none."""
         self._along_until = min(self._along_until, trio.current_time() + ALONG_SECONDS)
         if self._nap.deadline > self._along_until:
             self._nap.deadline = self._along_until

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+
 import pytest
 import trio
 import trio.testing
 
 from p2pnet.interfaces import Role
-from p2pnet.muxers.yamux.messages import DATA, INITIAL_WINDOW, SYN, WINDOW_UPDATE, encode
+from p2pnet.muxers.yamux.messages import DATA, FIN, INITIAL_WINDOW, SYN, WINDOW_UPDATE, encode
 from p2pnet.muxers.yamux.outgoing import MIN_TURN
+from p2pnet.muxers.yamux.stream import YamuxStream
+from p2pnet.muxers.yamux.writer import ALONG_SECONDS
 from tests.muxers.yamux.ends import against_bytes, running_pair, stream_pair
 
 
@@ -34,7 +38,9 @@ async def test_what_has_come_is_received_without_waiting() -> None:
             ours.receive_nowait(10)
 
 
-async def test_a_few_bytes_go_along_with_what_is_sent_next() -> None:
+async def test_a_few_bytes_go_along_with_what_is_sent_next(
+    mock_clock: trio.testing.MockClock,
+) -> None:
     async with against_bytes(Role.DIALER) as (dialer, raw):
         stream = await dialer.connection.open_stream()
         await raw.send_all(encode(DATA, 0, 1, 6) + b"unread")
@@ -75,3 +81,56 @@ async def test_nothing_goes_along_where_there_is_no_room_or_no_stream() -> None:
         await stream.send_eof()
         with pytest.raises(trio.ClosedResourceError):
             stream.send_along(b"")
+
+
+@pytest.mark.parametrize("also", [True, False])
+async def test_y22_the_fin_behind_an_answer_goes_with_the_next_frames_or_soon(
+    autojump_clock: trio.testing.MockClock, also: bool
+) -> None:
+    async with against_bytes(Role.DIALER) as (dialer, raw):
+        stream, other = [await dialer.connection.open_stream() for _ in range(2)]
+        await stream.send_all(b"question")
+        await raw.receive_some()
+        await raw.send_all(encode(DATA, 0, 1, 6) + b"answer")
+        assert await stream.receive_some() == b"answer"
+        closed = trio.current_time()
+        await stream.aclose()
+        with trio.move_on_after(ALONG_SECONDS / 2) as waiting:
+            await raw.receive_some()
+        assert waiting.cancelled_caught
+        sent = encode(WINDOW_UPDATE, FIN, 1, 0)
+        if also:
+            await other.send_all(b"question")
+            sent += encode(DATA, 0, 3, 8) + b"question"
+        assert await raw.receive_some() == sent
+        share = 0.5 if also else 1.0
+        assert trio.current_time() - closed == pytest.approx(share * ALONG_SECONDS)
+
+
+async def test_y22_a_fin_that_somebody_may_wait_for_goes_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def ask(stream: YamuxStream) -> None:
+        await stream.send_all(b"question")
+
+    async def read(stream: YamuxStream) -> None:
+        await stream.receive_some()
+
+    scripts: dict[str, Sequence[Callable[[YamuxStream], Awaitable[None]]]] = {
+        "a last word of its own": (read, ask),
+        "nothing of its own": (read,),
+        "an answer, and the end": (read, ask, read),
+    }
+    for script in scripts.values():
+        async with against_bytes(Role.DIALER) as (dialer, raw):
+            stream = await dialer.connection.open_stream()
+            await raw.send_all(encode(DATA, FIN, 1, 6) + b"before")
+            for act in script:
+                await act(stream)
+            await trio.testing.wait_all_tasks_blocked()
+            closed = trio.current_time()
+            await stream.aclose()
+            sent = b""
+            while not sent.endswith(encode(WINDOW_UPDATE, FIN, 1, 0)):
+                sent += await raw.receive_some()
+            assert trio.current_time() == closed
