@@ -23,6 +23,7 @@ the first data, and checks the answer when it comes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 
 from p2pnet.core.framing import FrameDecoder, encode_frame
 from p2pnet.errors import BothDialed, NegotiationFailed, P2PError, ProtocolError, StreamReset
@@ -32,6 +33,8 @@ NOT_AVAILABLE = "na"
 MAX_LINE_BYTES = 1024
 MAX_PROPOSALS = 100
 """How many proposals a responder listens to, if not told otherwise."""
+PROPOSALS_KEPT = 256
+"""Of the protocols that are proposed in one go, so that each is put together once."""
 MAX_QUOTED = 80
 """How much of a remote's line an error quotes."""
 
@@ -67,7 +70,7 @@ class Initiator:
             check_protocol_id(proposal)
         self._at = 0
         self._lines = LineDecoder()
-        self._out = encode_line(HEADER) + encode_line(self._proposals[0])
+        self._out = proposal_of(self._proposals[0])
         self._finished = False
 
     def data_to_send(self) -> bytes:
@@ -122,15 +125,19 @@ class LazyInitiation:
 
     def __init__(self, protocol_id: str) -> None:
         self.protocol_id = protocol_id
-        self._initiator = Initiator((protocol_id,))
-        self._missing = len(HEADER_LINE) + len(encode_line(protocol_id))
+        self._proposal = proposal_of(protocol_id)
+        self._is_proposed = False
+        self._heard = b""
         self._error: P2PError | None = None
         self.done = False
         """True once the remote has accepted."""
 
     def prefix(self) -> bytes:
         """Take the bytes to send before all others; empty if they were taken already."""
-        return self._initiator.data_to_send()
+        if self._is_proposed:
+            return b""
+        self._is_proposed = True
+        return self._proposal
 
     def wanted(self) -> int:
         """Tell how many bytes may be read and given to ``receive``; 0 once done.
@@ -140,7 +147,7 @@ class LazyInitiation:
         """
         if self._error is not None:
             raise self._error
-        return self._missing
+        return len(self._proposal) - len(self._heard)
 
     def receive(self, data: bytes) -> None:
         """Take at most ``wanted`` bytes; the end of the stream is the empty ``data``.
@@ -150,19 +157,32 @@ class LazyInitiation:
             ProtocolError: if it breaks the rules, or ends the stream within its answer.
             StreamReset: if it ended the stream without a byte of an answer.
         """
-        if len(data) > self._missing:
-            raise ValueError(f"{len(data)} bytes read where {self._missing} were wanted")
-        self._missing -= len(data)
+        wanted = self.wanted()
+        if len(data) > wanted:
+            raise ValueError(f"{len(data)} bytes read where {wanted} were wanted")
+        self._heard += data
+        if data and self._proposal.startswith(self._heard):  # M4: it is accepted by repeating it
+            self.done = len(data) == wanted
+            return
         try:
-            while not self.done:
-                line = data[: self._initiator.wanted()]
-                self.done = self._initiator.receive(line) is not None
-                data = data[len(line) :]
-                if not data:
-                    return
+            self._judge(ended=not data)
         except P2PError as error:
             self._error = error
             raise
+
+    def _judge(self, *, ended: bool) -> None:
+        """Say what is wrong with an answer that is not the good one, if enough of it came."""
+        initiator, left = Initiator((self.protocol_id,)), self._heard
+        while left:
+            line = left[: initiator.wanted()]
+            initiator.receive(line)
+            left = left[len(line) :]
+        if ended:
+            initiator.receive(b"")
+        if not self.wanted():
+            begun = self._heard[len(HEADER_LINE) :][:MAX_QUOTED]
+            reason = f"proposed {self.protocol_id!r}, and a longer answer begins with {begun!r}"
+            raise ProtocolError(HEADER, reason)
 
 
 class Responder:
@@ -299,6 +319,13 @@ class LineDecoder:
 
 def encode_line(text: str) -> bytes:
     return encode_frame(text.encode() + b"\n")
+
+
+@lru_cache(PROPOSALS_KEPT)
+def proposal_of(protocol_id: str) -> bytes:
+    """Return what proposes a protocol, and accepts it. Raises ValueError, as ``Initiator``."""
+    check_protocol_id(protocol_id)
+    return HEADER_LINE + encode_line(protocol_id)
 
 
 HEADER_LINE = encode_line(HEADER)

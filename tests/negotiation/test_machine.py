@@ -257,8 +257,14 @@ def test_m6_a_lazy_initiation_gives_its_prefix_once_and_is_done_after_the_answer
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
-    [(HEADER_LINE + NA, NegotiationFailed), (b"\x00", ProtocolError)],
-    ids=["refused", "malformed"],
+    [
+        (HEADER_LINE + NA, NegotiationFailed),
+        (b"\x00", ProtocolError),
+        (HEADER_LINE + b"\x07/p\n", ProtocolError),
+        (HEADER_LINE + b"\x07\xff\xff\xff", ProtocolError),
+        (HEADER_LINE + b"\xff\x01/p", ProtocolError),
+    ],
+    ids=["refused", "malformed", "longer", "longer and not UTF-8", "longer still"],
 )
 def test_m10_the_error_of_a_lazy_initiation_is_final(
     answer: bytes, expected: type[P2PError]
