@@ -20,6 +20,8 @@ class FrameDecoder:
         self._max_bytes = max_bytes
         self._protocol_id = protocol_id
         self._buffer = bytearray()
+        self._found: tuple[int, int] | None = None
+        """Where the body of the current message begins and ends, once it is known."""
 
     @property
     def is_empty(self) -> bool:
@@ -41,6 +43,7 @@ class FrameDecoder:
         start, end = bounds
         frame = bytes(self._buffer[start:end])
         del self._buffer[:end]
+        self._found = None
         return frame
 
     def wanted(self) -> int:
@@ -56,8 +59,10 @@ class FrameDecoder:
 
     def _bounds(self) -> tuple[int, int] | None:
         """Find where the body of the current message begins and ends."""
-        # F3: the length is held against the maximum before anything of the body is awaited.
-        length = varint.decode_untrusted(
-            self._buffer, max_value=self._max_bytes, protocol_id=self._protocol_id
-        )
-        return None if length is None else (length[1], length[1] + length[0])
+        if self._found is None:
+            # F3: the length is held against the maximum before anything of the body is awaited.
+            length = varint.decode_untrusted(
+                self._buffer, max_value=self._max_bytes, protocol_id=self._protocol_id
+            )
+            self._found = None if length is None else (length[1], length[1] + length[0])
+        return self._found

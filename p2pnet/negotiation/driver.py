@@ -86,7 +86,7 @@ class LazyStream(trio.abc.HalfCloseableStream, Prompt):
         self._initiation = LazyInitiation(protocol_id)
         self._flushing: trio.Event | None = None
         self._flush_failed = False
-        self._confirming = trio.Lock()
+        self._confirming: trio.Event | None = None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._wait_flushed()
@@ -119,10 +119,9 @@ class LazyStream(trio.abc.HalfCloseableStream, Prompt):
         Returns the data that came with its end: at most ``more`` bytes, or any number.
         """
         await self._flush()  # M6
-        try:
-            self._confirming.acquire_nowait()
-        except trio.WouldBlock:
-            await self._confirming.acquire()
+        while self._confirming is not None:
+            await self._confirming.wait()
+        self._confirming = trio.Event()
         try:
             while wanted := self._initiation.wanted():
                 most = None if more is None else wanted + more
@@ -131,7 +130,8 @@ class LazyStream(trio.abc.HalfCloseableStream, Prompt):
                 if len(heard) > wanted:
                     return heard[wanted:]
         finally:
-            self._confirming.release()
+            self._confirming.set()
+            self._confirming = None
         return b""
 
     async def send_eof(self) -> None:

@@ -226,7 +226,7 @@ class YamuxConnection:
         self._wake_opener()
 
     def _wake_opener(self) -> None:
-        if not self._session.awaits_acknowledgement:
+        if self._openers and not self._session.awaits_acknowledgement:
             self._openers.unpark()
 
     # ---- ending --------------------------------------------------------------------------
