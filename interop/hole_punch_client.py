@@ -25,14 +25,16 @@ from interop.runner import UnfitSettings, exit_code, latency, need
 from p2pnet import TCP, TLS, HostConfig, Noise, Ping, open_host, presets
 from p2pnet.core.addresses import is_relayed
 from p2pnet.interfaces import Part, Security, Transport
+from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.transports.quic import QUIC
 
 DEFAULT_SECONDS = "60"
 POLL_SECONDS = 0.1
 OWN = "p2pnet"
+ANYWHERE = "0.0.0.0"
 TRANSPORTS: dict[str, tuple[str, Part[Transport]]] = {
-    "tcp": ("/ip4/0.0.0.0/tcp/0", TCP()),
-    "quic": ("/ip4/0.0.0.0/udp/0/quic-v1", QUIC()),
+    "tcp": ("/ip4/{}/tcp/0", TCP()),
+    "quic": ("/ip4/{}/udp/0/quic-v1", QUIC()),
 }
 SECURITY: dict[str, Part[Security]] = {"noise": Noise(), "tls": TLS()}
 
@@ -47,6 +49,12 @@ class Settings:
     listener_key: str
     seconds: float
     is_unified: bool
+    ip: str = ANYWHERE
+    """Where to listen: in unified-testing Redis is in another network, which both peers share."""
+
+    @property
+    def listen(self) -> str:
+        return TRANSPORTS[self.transport][0].format(self.ip)
 
 
 def read_settings(env: Mapping[str, str]) -> Settings:
@@ -66,14 +74,16 @@ def read_settings(env: Mapping[str, str]) -> Settings:
     own = {"transport": transport, "security": security}
     if is_unified:
         key = need(env, "TEST_KEY")
+        is_dialer = need(env, "IS_DIALER") == "true"
         return Settings(
             **own,
-            is_dialer=need(env, "IS_DIALER") == "true",
+            is_dialer=is_dialer,
             redis=need(env, "REDIS_ADDR"),
             relay_key=f"{key}_relay_multiaddr",
             listener_key=f"{key}_listener_peer_id",
             seconds=float(env.get("TEST_TIMEOUT_SECS") or DEFAULT_SECONDS),
             is_unified=True,
+            ip=env.get("DIALER_IP" if is_dialer else "LISTENER_IP") or ANYWHERE,
         )
     if (mode := need(env, "MODE")) not in ("listen", "dial"):
         raise UnfitSettings(f"MODE is {mode}, not listen or dial")
@@ -116,9 +126,15 @@ async def put(redis: Redis, key: str, value: str, settings: Settings) -> None:
 
 
 def make_config(settings: Settings, relay: str) -> HostConfig:
-    listen, transport = TRANSPORTS[settings.transport]
-    edge = presets.edge(listen=[listen], relays=[relay], transports=[transport], port_mapping=False)
-    return dataclasses.replace(edge, security=[SECURITY[settings.security]])
+    """Return an edge that punches at private addresses: the runners' internet has no others."""
+    _, transport = TRANSPORTS[settings.transport]
+    edge = presets.edge(
+        listen=[settings.listen], relays=[relay], transports=[transport], port_mapping=False
+    )
+    services = [
+        DCUtR(allow_private=True) if isinstance(part, DCUtR) else part for part in edge.services
+    ]
+    return dataclasses.replace(edge, security=[SECURITY[settings.security]], services=services)
 
 
 async def listen(settings: Settings, redis: Redis, relay: str) -> None:
@@ -153,7 +169,7 @@ def report(settings: Settings, handshake_ms: float, ping_ms: float) -> str:
 def peer_settings(settings: Settings, relay: str) -> dict[str, str]:
     return {
         "TEST_KEY": "",  # By which the Go peer would know that it is in a test of transports.
-        "LISTEN": TRANSPORTS[settings.transport][0],
+        "LISTEN": settings.listen,
         "RELAY": relay,
         "SECURITY": settings.security,
         "HOLE_PUNCH": "1",

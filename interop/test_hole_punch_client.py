@@ -69,6 +69,10 @@ def test_settings_are_those_of_the_contract_that_the_environment_is_of() -> None
         "a5b50d5e_listener_peer_id",
     )
     assert (unified.transport, unified.is_dialer, unified.is_unified) == ("quic", True, True)
+    here = {"DIALER_IP": "10.197.213.99", "LISTENER_IP": "10.197.213.131"}
+    there = read_settings({**UNIFIED, **here, "IS_DIALER": "false"})
+    assert read_settings({**UNIFIED, **here}).listen == "/ip4/10.197.213.99/udp/0/quic-v1"
+    assert (unified.listen, there.ip) == ("/ip4/0.0.0.0/udp/0/quic-v1", "10.197.213.131")
     legacy = read_settings({"MODE": "listen", "TRANSPORT": "tcp"})
     assert (legacy.relay_key, legacy.listener_key) == ("RELAY_TCP_ADDRESS", "LISTEN_CLIENT_PEER_ID")
     assert (legacy.redis, legacy.is_dialer, legacy.is_unified) == ("redis:6379", False, False)

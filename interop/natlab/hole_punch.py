@@ -10,12 +10,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from ipaddress import IPv4Network
 
 import trio
 
 from interop.processes import Line, dialled, serving
-from p2pnet.demo.namespaces import Laboratory
+from p2pnet.demo.namespaces import PUBLIC_NETWORK, Laboratory
 
 LISTEN = {"tcp": "/ip4/{}/tcp/4001", "quic": "/ip4/{}/udp/4001/quic-v1"}
 ECHO_BYTES = 1024 * 1024
@@ -51,13 +53,30 @@ async def punch(
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Which addresses everybody has."""
+
+    internet: IPv4Network = PUBLIC_NETWORK
+    relay: str = "11.0.0.1"
+    listener_outside: str = "11.0.1.1"
+    listener_inside: str = "192.168.1.0/24"
+    dialer_outside: str = "11.0.2.1"
+    dialer_inside: str = "192.168.1.0/24"
+
+
 @contextmanager
-def two_homes() -> Iterator[Laboratory]:
+def two_homes(places: Places | None = None) -> Iterator[Laboratory]:
     """Have a relay in public, and a listener and a dialer, each in a home behind a NAT."""
-    with Laboratory(delay=0.02) as laboratory:
-        laboratory.add_public("relay", "11.0.0.1")
-        laboratory.add_home("home of the listener", outside="11.0.1.1")
-        laboratory.add_home("home of the dialer", outside="11.0.2.1")
+    at = places or Places()
+    with Laboratory(delay=0.02, internet=at.internet) as laboratory:
+        laboratory.add_public("relay", at.relay)
+        laboratory.add_home(
+            "home of the listener", outside=at.listener_outside, inside=at.listener_inside
+        )
+        laboratory.add_home(
+            "home of the dialer", outside=at.dialer_outside, inside=at.dialer_inside
+        )
         laboratory.add_host("home of the listener", "listener")
         laboratory.add_host("home of the dialer", "dialer")
         yield laboratory

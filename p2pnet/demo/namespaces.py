@@ -105,10 +105,13 @@ class Laboratory:
     Args:
         delay: Seconds that a packet takes from one public address to another. Any at all
             takes a process that holds the packets back, and with it throughput.
+        internet: Where public addresses come from; its last one is taken.
     """
 
-    def __init__(self, *, delay: float = 0.0) -> None:
+    def __init__(self, *, delay: float = 0.0, internet: IPv4Network = PUBLIC_NETWORK) -> None:
         self._delay = delay
+        self._network = internet
+        self._gateway = internet.broadcast_address - 1
         self._hosts: dict[str, _Namespace] = {}
         self._homes: dict[str, _Home] = {}
         self._open: list[int] = []
@@ -119,9 +122,9 @@ class Laboratory:
 
     def __enter__(self) -> Self:
         try:
-            internet = self._make_namespace(GATEWAY)
+            internet = self._make_namespace(self._gateway)
             _set_forwarding(internet, "0")  # A new namespace may begin as the machine does.
-            own = IPv4Interface((GATEWAY, PUBLIC_NETWORK.prefixlen))
+            own = IPv4Interface((self._gateway, self._network.prefixlen))
             if self._delay > 0:
                 self._switch = _start_delaying_switch(internet, self._delay)
                 self._connect(internet, None, internet, "wan")
@@ -143,7 +146,7 @@ class Laboratory:
         self._close()
 
     def add_public(self, name: str, address: str) -> None:
-        """Add a host with a public address, from `PUBLIC_NETWORK`.
+        """Add a host with a public address.
 
         Raises:
             LaboratoryError: The name or address is taken or not usable.
@@ -247,13 +250,13 @@ class Laboratory:
     def _make_public(self, device: str, address: str) -> _Namespace:
         if self._internet is None:
             raise LaboratoryError("the laboratory is not open")
-        own = IPv4Interface(f"{address}/{PUBLIC_NETWORK.prefixlen}")
-        if own not in PUBLIC_NETWORK or self._is_public(own.ip):
-            raise LaboratoryError(f"{address} is taken or not in {PUBLIC_NETWORK}")
+        own = IPv4Interface(f"{address}/{self._network.prefixlen}")
+        if own not in self._network or self._is_public(own.ip):
+            raise LaboratoryError(f"{address} is taken or not in {self._network}")
         namespace = self._make_namespace(own.ip)
         bridge = "wan" if self._switch is None else None
         self._connect(self._internet, bridge, namespace, device)
-        _ip(namespace, *_device_lines(device, own), f"route add default via {GATEWAY}")
+        _ip(namespace, *_device_lines(device, own), f"route add default via {self._gateway}")
         return namespace
 
     def _make_inner(self, home: str, device: str) -> _Namespace:
@@ -271,7 +274,7 @@ class Laboratory:
 
     def _is_public(self, address: IPv4Address) -> bool:
         routers = [home.router for home in self._homes.values()]
-        return address == GATEWAY or any(
+        return address == self._gateway or any(
             address == taken.address for taken in (*self._hosts.values(), *routers)
         )
 
