@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
+
 import trio
 
 from p2pnet import presets
@@ -9,7 +11,9 @@ from p2pnet.connectivity.causes import Cause
 from p2pnet.connectivity.explain import Explanation
 from p2pnet.core.addresses import Endpoint, circuit_address, parse
 from p2pnet.protocols.relay import RelayServer
+from p2pnet.testing.kinds import PORT_RESTRICTED
 from p2pnet.testing.machines import Machine
+from p2pnet.testing.sites import RouterSetup
 from p2pnet.testing.world import World
 from tests.connectivity.fault_scene import (
     bare,
@@ -153,12 +157,14 @@ async def nat_of_the_caller_symmetric(world: World) -> Explanation:
     return bob.host.explain(alice.host.peer_id)
 
 
-async def call_within_a_home(world: World) -> tuple[Machine, Machine]:
-    """Let two peers meet over a relay that is in their home, where all addresses are private."""
+async def call_over_a_private_relay(world: World) -> tuple[Machine, Machine]:
+    """Let two peers meet over a relay at a private address, which is not of their network."""
     home = world.home("port-restricted", "home")
+    setup = RouterSetup(lan=IPv4Network("10.0.0.0/24"))
+    inner = world.router("inner", PORT_RESTRICTED, behind=home, setup=setup)
     relay = await put_edge(world, "relay", at=home, config=presets.relay())
-    alice = await put_edge(world, "alice", relay, at=home)
-    bob = await put_edge(world, "bob", relay, at=home)
+    alice = await put_edge(world, "alice", relay, at=inner)
+    bob = await put_edge(world, "bob", relay, at=inner)
     await reserved(bob)
     await alice.host.connect(bob.host.peer_id)
     await trio.sleep(SETTLED)
@@ -167,11 +173,11 @@ async def call_within_a_home(world: World) -> tuple[Machine, Machine]:
 
 @fault(Cause.NO_PUNCH_ADDRESS)
 async def no_public_address_of_the_caller(world: World) -> Explanation:
-    alice, bob = await call_within_a_home(world)
+    alice, bob = await call_over_a_private_relay(world)
     return alice.host.explain(bob.host.peer_id)
 
 
 @fault(Cause.NO_PUNCH_ADDRESS)
 async def no_public_address_of_the_called(world: World) -> Explanation:
-    alice, bob = await call_within_a_home(world)
+    alice, bob = await call_over_a_private_relay(world)
     return bob.host.explain(alice.host.peer_id)

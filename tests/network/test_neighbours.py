@@ -63,9 +63,9 @@ def put_carrier(world: World, *, hairpinning: bool) -> tuple[Site, Site]:
     return homes[0], homes[1]
 
 
-async def put_relays(world: World, transport: Punched) -> list[str]:
+async def put_relays(world: World, transport: Punched, *, at: Site | None = None) -> list[str]:
     config = speaking(transport, presets.relay())
-    relay = await world.host(config, "relay", link=NEAR, families=IPV4_ONLY)
+    relay = await world.host(config, "relay", at=at, link=NEAR, families=IPV4_ONLY)
     wanted = "/tcp/" if transport == "tcp" else "/udp/"
     return [str(each) for each in relay.host.addresses.value if wanted in str(each)]
 
@@ -101,6 +101,20 @@ async def test_two_peers_with_one_fixed_port_in_one_home(
         await call(peer, carol)
         await direct(peer, carol, within=5.0)
         await say(peer, carol)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "quic"])
+async def test_two_peers_in_a_network_with_a_relay_of_its_own_meet_there(
+    world: World, transport: Punched
+) -> None:
+    """D20: nobody knows a public address."""
+    home = world.home("port-restricted", "home", link=NEAR)
+    relays = await put_relays(world, transport, at=home)
+    alice = await put(world, "alice", home, *relays, transport=transport)
+    bob = await put(world, "bob", home, *relays, transport=transport)
+    await call(alice, bob)
+    assert host_of(await direct(alice, bob, within=2.0)) == bob.addresses[0]
+    await say(alice, bob)
 
 
 async def test_who_is_elsewhere_is_told_no_private_address_though_it_has_the_same_network(

@@ -13,7 +13,7 @@ from p2pnet.events import AddressObserved, PunchStarted
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
-from tests.protocols.dcutr_pair import BOB, LATENCY, Pair
+from tests.protocols.dcutr_pair import BOB, LATENCY, RELAY, Pair
 from tests.protocols.memory_world import MemoryWorld, drop
 
 
@@ -30,7 +30,7 @@ async def test_only_the_side_that_was_called_over_a_relay_initiates(
 ) -> None:
     """D2."""
     await pair.start()
-    relayed = pair.world.connect(pair.alice, pair.bob, relay="/ip4/11.9.9.9/tcp/1/p2p-circuit")
+    relayed = pair.world.connect(pair.alice, pair.bob, relay=RELAY)
     pair.identify(relayed)
     await trio.sleep(20)
     assert relayed.opened == []
@@ -46,9 +46,7 @@ async def test_a_peer_that_does_not_speak_it_is_left_alone_until_it_does(
     """D2: As with go-libp2p, which serves it only once it knows a public address of its own."""
     await pair.start()
     pair.let_through()
-    relayed = pair.world.connect(
-        pair.alice, pair.bob, relay="/ip4/11.9.9.9/tcp/1/p2p-circuit", latency=LATENCY
-    )
+    relayed = pair.world.connect(pair.alice, pair.bob, relay=RELAY, latency=LATENCY)
     pair.identify(relayed.other_end, "/ipfs/ping/1.0.0")
     await trio.sleep(20)
     assert relayed.other_end.opened == []
@@ -201,7 +199,7 @@ async def test_so_many_peers_are_upgraded_at_the_same_time(
         peer = pair.world.host(seed, f"/ip4/11.0.1.{seed}/tcp/1")
         peer.punchable, peer.on_dial = (peer.place,), drop
         await peer.start(DCUtR().build(peer.kit))
-        relayed = pair.world.connect(peer, pair.bob, relay="/ip4/11.9.9.9/tcp/1/p2p-circuit")
+        relayed = pair.world.connect(peer, pair.bob, relay=RELAY)
         pair.identify(relayed.other_end)
     began = trio.current_time()
     await trio.sleep(25)

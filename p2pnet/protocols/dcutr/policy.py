@@ -91,12 +91,20 @@ def private(addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
 
 
 def neighbours(
-    offered: Sequence[Multiaddr], *, peer_id: PeerId, own: Sequence[Multiaddr]
+    offered: Sequence[Multiaddr],
+    *,
+    peer_id: PeerId,
+    own: Sequence[Multiaddr],
+    relays: Iterable[tuple[Multiaddr, Multiaddr]] = (),
 ) -> tuple[Multiaddr, ...]:
-    """Choose whom to dial in our private network, if the peer may be there (D20)."""
-    if not share_outside(offered, own):
-        return ()
-    near = {network_of(address) for address in private(own)}
+    """Choose whom to dial in our private network, if the peer may be there (D20).
+
+    ``relays`` has both ends, ours first, of our connections to the relays over which we met.
+    """
+    if share_outside(offered, own):
+        near = {network_of(address) for address in private(own)}
+    else:
+        near = {network_of(here) for here, there in relays if are_near(here, there)}
     not_these = {place_of(address) for address in own}
     named = (each for each in offered if peer_id_of(each) in (None, peer_id))
     found = (
@@ -105,6 +113,12 @@ def neighbours(
         if network_of(each) in near and place_of(each) not in not_these and has_port(each)
     )
     return tuple(found)[:MAX_NEIGHBOURS]
+
+
+def are_near(here: Multiaddr, there: Multiaddr) -> bool:
+    """Tell if both are private addresses of what is one network, as far as can be told (D20)."""
+    is_private = scope(here) is Scope.PRIVATE and scope(there) is Scope.PRIVATE
+    return is_private and network_of(here) == network_of(there)
 
 
 def network_of(address: Multiaddr) -> IPv4Network | IPv6Network | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, is_relayed
+from p2pnet.core.addresses import Multiaddr, circuit_of, is_relayed
 from p2pnet.core.channel import MessageChannel
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import (
@@ -246,7 +246,8 @@ class Puncher:
             PunchFailed: if there is no connection within ``punch_timeout``.
         """
         places = self.targets(peer_id, punch.addresses)
-        near = neighbours(punch.addresses, peer_id=peer_id, own=self._own())
+        relays = ends_at_relays(self._host, peer_id)
+        near = neighbours(punch.addresses, peer_id=peer_id, own=self._own(), relays=relays)
         if not places and not near:
             raise NoPunchAddress("the peer offered no public address")
         every = tuple(dict.fromkeys([*places, *near]))
@@ -367,6 +368,18 @@ def has_direct(host: ServiceHost, peer_id: PeerId) -> Connection | None:
         if not connection.is_relayed:
             return connection
     return None
+
+
+def ends_at_relays(host: ServiceHost, peer_id: PeerId) -> list[tuple[Multiaddr, Multiaddr]]:
+    """Return both ends, ours first, of the connections to the relays over which a peer is met."""
+    relayed = (each for each in host.connections(peer_id) if each.is_relayed)
+    relays = {circuit_of(each.remote_address).relay for each in relayed}
+    return [
+        (each.local_address, each.remote_address)
+        for relay in relays
+        for each in host.connections(relay)
+        if not each.is_relayed
+    ]
 
 
 def channel_on(stream: Stream) -> MessageChannel[HolePunch]:

@@ -146,6 +146,7 @@ FORMS = {
         [parse(text) for text in given["neighbours"]],
         peer_id=PeerId.parse(given["peer"]),
         own=[parse(text) for text in given["own"]],
+        relays=[(parse(here), parse(there)) for here, there in given.get("relays", [])],
     ),
     "roles": lambda given: [
         ", ".join(
