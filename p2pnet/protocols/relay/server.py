@@ -397,7 +397,7 @@ class RelayServerService:
         """Offer the circuit to its target, on the connection that is there (R19)."""
         stop, status = None, int(Status.UNUSED)
         try:
-            with trio.fail_after(self._config.stop_timeout):
+            with trio.move_on_after(self._config.stop_timeout) as time:
                 stop = await connection.open_stream(STOP)
                 status = await offer(stop_channel(stop), source, limit_on_wire(self._limit))
         except EXPECTED as error:
@@ -407,7 +407,10 @@ class RelayServerService:
         finally:
             if stop is not None and status != Status.OK:
                 stop.reset()
-        if status != Status.OK:
+        if time.cancelled_caught:
+            maximum = self._config.stop_timeout
+            return exceeded("stop_timeout", maximum, Status.CONNECTION_FAILED)
+        if stop is None or status != Status.OK:
             return Refusal(Status.CONNECTION_FAILED, f"the target said {status_name(status)}")
         return stop
 

@@ -11,9 +11,15 @@ from trio.testing import MockClock
 from p2pnet.core.addresses import parse
 from p2pnet.events import CircuitClosed, RelayRefusedRequest
 from p2pnet.protocols.relay.limits import RelayLimits
-from p2pnet.protocols.relay.messages import HOP
+from p2pnet.protocols.relay.messages import HOP, STOP
 from tests.protocols.relay.fakes import FakeNet
-from tests.protocols.relay.test_relay_server import Relay, refusal, relay_with, settle
+from tests.protocols.relay.test_relay_server import (
+    Relay,
+    refusal,
+    relay_with,
+    settle,
+    silent,
+)
 
 REFUSING = {
     "max_reservations": 1,
@@ -24,6 +30,7 @@ REFUSING = {
     "requests_per_minute_per_peer": 1,
     "requests_per_minute_per_prefix": 1,
     "max_pending_per_peer": 1,
+    "stop_timeout": 1,
 }
 CUTTING = {"circuit_seconds": 60, "circuit_bytes": 10}
 SLOWING = {
@@ -31,7 +38,6 @@ SLOWING = {
     "circuit_bytes_per_second",
     "bytes_per_second",
     "request_timeout",
-    "stop_timeout",
     "buffer_bytes",
 }
 PLACE = parse("/ip4/5.6.7.8/tcp/1")
@@ -51,6 +57,10 @@ async def use_up(relay: Relay, net: FakeNet, limit: str) -> str:
         await relay.connect(links[0], first.owner.peer_id)
         source = relay.peer(7) if limit == "max_circuits" else links[1]
         return await refusal(relay, source, other.owner.peer_id)
+    if limit == "stop_timeout":
+        silent_one = await relay.target(1)
+        silent_one.owner.handlers[STOP] = silent
+        return await refusal(relay, links[0], silent_one.owner.peer_id)
     if limit == "max_pending_per_peer":
         await (await links[0].open_stream(HOP)).send_all(b"\x02\x08")
         await settle()
