@@ -300,6 +300,9 @@ def why_relayed(peer: Acquaintance, situation: Situation) -> Finding:
     finding = failures[-1].finding or Finding(Cause.PUNCH_UNANSWERED, failures[-1].words)
     if finding.cause is Cause.NOTHING_IN_COMMON:
         return Finding(Cause.NO_DCUTR, finding.detail)
+    if finding.cause is Cause.HUNG_UP:  # The conversation alone: the connection is there.
+        detail = f"the peer, it seems, for it broke off: {finding.detail}"
+        return Finding(Cause.NO_PUNCH_ADDRESS, detail)
     if finding.cause not in (Cause.PUNCH_UNANSWERED, Cause.NO_ANSWER, Cause.UNKNOWN):
         return finding
     if situation.nat.is_symmetric:

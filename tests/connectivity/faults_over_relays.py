@@ -11,8 +11,9 @@ from p2pnet.connectivity.causes import Cause
 from p2pnet.connectivity.explain import Explanation
 from p2pnet.core.addresses import Endpoint, circuit_address, parse
 from p2pnet.protocols.relay import RelayServer
-from p2pnet.testing.kinds import PORT_RESTRICTED
+from p2pnet.testing.kinds import ALL_KINDS, PORT_RESTRICTED
 from p2pnet.testing.machines import Machine
+from p2pnet.testing.matrix import relays_for, speaking
 from p2pnet.testing.sites import RouterSetup
 from p2pnet.testing.world import World
 from tests.connectivity.fault_scene import (
@@ -154,6 +155,20 @@ async def nat_of_the_peer_symmetric(world: World) -> Explanation:
 @fault(Cause.PEER_SYMMETRIC)
 async def nat_of_the_caller_symmetric(world: World) -> Explanation:
     alice, bob = await call(world, "symmetric", "firewall")
+    return bob.host.explain(alice.host.peer_id)
+
+
+@fault(Cause.NO_PUNCH_ADDRESS)
+async def caller_that_is_seen_nowhere_over_what_is_punched(world: World) -> Explanation:
+    relays = await relays_for(world, "quic")
+    config = bare(speaking("quic", presets.edge(relays=relays)))
+    bob = await put_edge(world, "bob", at="port-restricted", config=config)
+    without_udp = world.home(ALL_KINDS["udp-blocked"], "home of alice")
+    alice = await put_edge(world, "alice", at=without_udp, config=config)
+    await reserved(alice)
+    await reserved(bob)
+    await alice.host.connect(bob.host.peer_id)
+    await trio.sleep(SETTLED)
     return bob.host.explain(alice.host.peer_id)
 
 

@@ -233,6 +233,11 @@ def test_what_else_fails_a_punch_is_told_as_it_is() -> None:
     assert relayed(situation=replace(SOUND, speaks_dcutr=False)) is Cause.NO_OWN_DCUTR
 
 
+def test_who_breaks_off_the_conversation_and_stays_connected_has_no_address_to_offer() -> None:
+    """V22."""
+    assert relayed(entry(PunchAttemptFailed, Cause.HUNG_UP)) is Cause.NO_PUNCH_ADDRESS
+
+
 def test_an_explanation_reads_as_cause_and_remedy() -> None:
     told = str(explained(entry(DialFailed, Cause.REFUSED)))
     assert told.splitlines()[1:] == [
