@@ -129,12 +129,13 @@ def make_config(settings: Settings, relay: str) -> HostConfig:
     """Return an edge that punches at private addresses: the runners' internet has no others."""
     _, transport = TRANSPORTS[settings.transport]
     edge = presets.edge(
-        listen=[settings.listen], relays=[relay], transports=[transport], port_mapping=False
+        listen=[settings.listen],
+        relays=[relay],
+        transports=[transport],
+        port_mapping=False,
+        services=[DCUtR(allow_private=True)],
     )
-    services = [
-        DCUtR(allow_private=True) if isinstance(part, DCUtR) else part for part in edge.services
-    ]
-    return dataclasses.replace(edge, security=[SECURITY[settings.security]], services=services)
+    return dataclasses.replace(edge, security=[SECURITY[settings.security]])
 
 
 async def listen(settings: Settings, redis: Redis, relay: str) -> None:

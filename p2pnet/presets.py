@@ -51,6 +51,14 @@ ANYWHERE = anywhere()
 RELAY_PORTS = anywhere(port=RELAY_PORT)
 
 
+def with_ones_own(
+    preset: Sequence[Part[Service]], services: Sequence[Part[Service]]
+) -> list[Part[Service]]:
+    """Add services to those of a preset, or put them in the place of those of the same kind."""
+    kinds = set(map(type, services))
+    return [*(part for part in preset if type(part) not in kinds), *services]
+
+
 def edge(
     *,
     key: PrivateKey | None = None,
@@ -66,8 +74,8 @@ def edge(
     reached and reaches others through them, and turns relayed connections into direct ones.
     It has its peers test who can dial it, and with ``port_mapping`` asks its router to forward
     its ports. A stream that it opens over a relay moves to the direct connection by itself, if
-    the peer can do that, too. ``services`` are added to its own; a ``Resume`` among them takes
-    the place of its own.
+    the peer can do that, too. ``services`` are added to its own, and take the place of those of
+    the same kind: ``services=[DCUtR(birthday=Birthday())]`` allows birthday punching.
 
     Unless ``listen`` says where, it listens at a free port of each transport: with QUIC among
     the ``transports``, holes are punched by UDP as well.
@@ -84,15 +92,14 @@ def edge(
     ]
     if port_mapping:
         own.append(PortMapping())
-    if not any(isinstance(part, Resume) for part in services):
-        own.append(Resume(direct=False))
+    own.append(Resume(direct=False))
     return HostConfig(
         key=key,
         listen=anywhere(transports) if listen is None else listen,
         transports=transports,
         security=[Noise()],
         muxers=[Yamux()],
-        services=[*own, *services],
+        services=with_ones_own(own, services),
     )
 
 
@@ -108,6 +115,7 @@ def relay(
 
     It dials back those who want to know if they can be dialled, and has itself tested, too. Unless
     ``listen`` says where, it listens at port 4001, of UDP too with QUIC among the ``transports``.
+    ``services`` are as in ``edge``.
     """
     own: list[Part[Service]] = [
         Identify(),
@@ -124,7 +132,7 @@ def relay(
         transports=transports,
         security=[Noise()],
         muxers=[Yamux()],
-        services=[*own, *services],
+        services=with_ones_own(own, services),
     )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from p2pnet import QUIC, TCP, HostConfig, WebSocket, presets
-from p2pnet.interfaces import Kit, Part, Transport
+from p2pnet.interfaces import Kit, Part, Service, Transport
+from p2pnet.protocols.dcutr import Birthday, DCUtR
+from p2pnet.protocols.relay import RelayClient, RelayServer
+from p2pnet.protocols.resume import Resume
 from p2pnet.testing.world import World
 
 TCP_ANYWHERE = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
@@ -49,6 +54,24 @@ def test_without_more_all_is_tcp() -> None:
 def test_who_says_where_listens_there_only(preset: type[HostConfig]) -> None:
     assert preset(listen=(), transports=[QUIC()]).listen == ()
     assert preset(listen=["/ip4/1.2.3.4/tcp/5"]).listen == ["/ip4/1.2.3.4/tcp/5"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "service"),
+    [
+        (presets.edge, DCUtR(birthday=Birthday())),
+        (presets.edge, RelayClient(wanted_relays=3)),
+        (presets.edge, Resume()),
+        (presets.relay, RelayServer(max_circuits=7)),
+    ],
+    ids=lambda each: getattr(each, "__name__", type(each).__name__),
+)
+def test_a_service_of_ones_own_takes_the_place_of_that_of_the_preset(
+    preset: Callable[..., HostConfig], service: Part[Service]
+) -> None:
+    kind = type(service)
+    assert [p for p in preset(services=[service]).services if isinstance(p, kind)] == [service]
+    assert len(preset(services=[service]).services) == len(preset().services)
 
 
 async def test_such_a_host_can_be_reached_by_both(world: World) -> None:
