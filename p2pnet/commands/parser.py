@@ -85,18 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     id_ = add("id", "print the peer id of a key file")
     id_.add_argument("--key", required=True, metavar="FILE")
 
-    node = add("node", "run an edge node, until Ctrl-C")
-    add_identity(node, "a free port on all addresses, of UDP too where QUIC is installed")
-    node.add_argument(
-        "--relay",
-        action="append",
-        default=[],
-        type=checked("peer_address"),
-        metavar="ADDR",
-        help="keep a reservation there, to be found by peer id; may be repeated",
-    )
-    node.add_argument("--echo", action="store_true", help="serve /p2pnet/echo/1.0.0")
-    add_perf_server(node)
+    add_node(add("node", "run an edge node, until Ctrl-C"))
 
     relay = add("relay", "run a relay, until Ctrl-C")
     add_identity(relay, "port 4001 on all addresses, of UDP too where QUIC is installed")
@@ -117,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="wait at most so long for a direct connection; default: %(default)g",
     )
+    add_birthday(trace_)
 
     identify = add("identify", "show what a peer says of itself")
     add_target(identify)
@@ -131,6 +121,21 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("demo", "show two peers behind NATs meet over a relay and end up direct")
     return parser
+
+
+def add_node(parser: argparse.ArgumentParser) -> None:
+    add_identity(parser, "a free port on all addresses, of UDP too where QUIC is installed")
+    parser.add_argument(
+        "--relay",
+        action="append",
+        default=[],
+        type=checked("peer_address"),
+        metavar="ADDR",
+        help="keep a reservation there, to be found by peer id; may be repeated",
+    )
+    parser.add_argument("--echo", action="store_true", help="serve /p2pnet/echo/1.0.0")
+    add_perf_server(parser)
+    add_birthday(parser)
 
 
 def add_identity(parser: argparse.ArgumentParser, anywhere: str) -> None:
@@ -254,4 +259,14 @@ def add_direct(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="tell what happens and, if relayed, wait for a direct connection, "
         f"{DIRECT_SECONDS:g} seconds unless told otherwise; default: 0",
+    )
+    add_birthday(parser)
+
+
+def add_birthday(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--birthday",
+        action="store_true",
+        help="where a NAT gives random ports, look for one over QUIC by very many packets, "
+        "if the peer does so, too",
     )

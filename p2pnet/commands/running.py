@@ -24,6 +24,7 @@ from p2pnet.host.config import HostConfig
 from p2pnet.host.host import Host
 from p2pnet.host.opening import open_host
 from p2pnet.interfaces import Part, Service, Transport
+from p2pnet.protocols.dcutr import Birthday, DCUtR
 from p2pnet.protocols.perf import Perf
 from p2pnet.protocols.relay import RelayClient
 from p2pnet.security.tls import TLS
@@ -62,7 +63,7 @@ def run_node(args: argparse.Namespace, output: Output) -> int:
         listen=args.listen or None,
         relays=args.relay,
         transports=transports(args),
-        services=perf_server(args),
+        services=[*perf_server(args), *birthday(args)],
     )
     return trio.run(lambda: serving.node(in_network(args, config), output, with_echo=args.echo))
 
@@ -176,6 +177,11 @@ def relays(args: argparse.Namespace) -> Sequence[str]:
             return tuple(many)
 
 
+def birthday(args: argparse.Namespace) -> Sequence[Part[Service]]:
+    """Allow birthday punching, if that was asked for (C18)."""
+    return [DCUtR(birthday=Birthday())] if "birthday" in args and args.birthday else []
+
+
 def with_host(
     args: argparse.Namespace,
     act: Callable[[Host], Awaitable[int]],
@@ -183,6 +189,7 @@ def with_host(
     services: Sequence[Part[Service]] = (),
 ) -> int:
     """Open a host that calls others, through the relays it is given, and do one thing with it."""
+    services = [*services, *birthday(args)]
     config = in_network(args, calling(relays(args), transports(args), services))
 
     async def run() -> int:

@@ -7,6 +7,11 @@ import sys
 
 import pytest
 
+from p2pnet.commands.parser import build_parser
+from p2pnet.commands.running import birthday
+from p2pnet.protocols.dcutr import Birthday, DCUtR
+
+PEER = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
 PROGRAM = """
 import sys
 from p2pnet.__main__ import main
@@ -30,3 +35,17 @@ def test_a_network_needs_them() -> None:
     command = [sys.executable, "-c", PROGRAM, "relay", "--limits"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "['cryptography', 'multiaddr', 'trio']"
+
+
+@pytest.mark.parametrize("command", ["node", "ping", "trace", "echo", "perf"])
+def test_birthday_punching_has_a_switch(command: str) -> None:
+    """C18."""
+    words = [command] if command == "node" else [command, PEER]
+    parser = build_parser()
+    assert birthday(parser.parse_args(words)) == []
+    assert birthday(parser.parse_args([*words, "--birthday"])) == [DCUtR(birthday=Birthday())]
+
+
+def test_what_punches_nothing_has_no_such_switch() -> None:
+    """C18."""
+    assert birthday(build_parser().parse_args(["identify", PEER])) == []

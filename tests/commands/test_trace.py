@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,12 +14,13 @@ from p2pnet import open_host, presets
 from p2pnet.commands import asking
 from p2pnet.commands.output import Output
 from p2pnet.commands.parser import spelled_out
-from p2pnet.commands.running import calling
+from p2pnet.commands.running import birthday, calling
 from p2pnet.commands.trace import SECOND_RELAY, trace
 from p2pnet.connectivity.causes import Cause
 from p2pnet.core.addresses import is_relayed
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
+from p2pnet.testing.matrix import relays_for, speaking
 from p2pnet.testing.sites import IPV4_ONLY
 from p2pnet.testing.world import World
 
@@ -168,6 +170,25 @@ async def test_what_cannot_be_punched_ends_relayed_with_the_cause_and_the_advice
     (nat,) = rows(verdict["nat"])
     assert isinstance(nat, dict)
     assert str(nat["mapping"]).endswith("dependent")
+
+
+async def test_with_birthday_punching_on_both_sides_a_random_port_is_found(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """C18."""
+    services = birthday(Namespace(birthday=True))
+    relays = await relays_for(world, "quic")
+    there = speaking("quic", presets.edge(relays=relays, services=services))
+    peer = await world.host(
+        there, "peer", at=world.home("port-restricted", "there", link=NEAR), families=IPV4_ONLY
+    )
+    await peer.host.addresses.wait_for(lambda own: any(map(is_relayed, own)))
+    here = world.machine("me", at=world.home("symmetric", "here", link=NEAR), families=IPV4_ONLY)
+    config = speaking("quic", calling(relays, services=services))
+    async with open_host(replace(config, env=here.env)) as host:
+        target = str(peer.host.peer_id)
+        assert await trace(host, target, Output(), relays=relays, seconds=60) == 0
+    assert "hole punch 2 worked" in capsys.readouterr().out
 
 
 async def test_with_one_relay_it_says_that_another_would_tell_more(
