@@ -52,8 +52,9 @@ class Aioquic:
 
     def dial(self, remote: Endpoint, now: float) -> Core:
         connection = Connection(self._configuration(is_client=True), self._settings)
-        connection.connect((remote.host, remote.port), now)
-        return AioquicCore(connection, self._settings, now)
+        place = (remote.host, remote.port)
+        connection.connect(place, now)
+        return AioquicCore(connection, self._settings, now, place)
 
     def answer(self, original_id: bytes, retry_id: bytes | None) -> Core:
         configuration = self._configuration(is_client=False)
@@ -89,7 +90,13 @@ class Aioquic:
 class AioquicCore:
     """``Core`` on aioquic."""
 
-    def __init__(self, connection: Connection, settings: CoreSettings, now: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        settings: CoreSettings,
+        now: float,
+        dialled: tuple[str, int] | None = None,
+    ) -> None:
         self._connection = connection
         self._settings = settings
         self._window = Window(settings.connection_window, settings.max_connection_window, now)
@@ -97,7 +104,7 @@ class AioquicCore:
         self._unsent = 0
         self._has_left = False
         self._cause: Cause | None = None
-        self._whereabouts = Whereabouts()
+        self._whereabouts = Whereabouts(dialled)
         self._is_challenged = False
         self.id = connection.host_cid
 

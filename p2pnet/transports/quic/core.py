@@ -134,11 +134,11 @@ Event = (
 class Whereabouts:
     """Where a remote is, as far as that is proved (Q29)."""
 
-    def __init__(self) -> None:
-        self._known: tuple[str, int] | None = None
+    def __init__(self, dialled: tuple[str, int] | None = None) -> None:
+        self._known = dialled
 
     def begin(self, place: tuple[str, int]) -> None:
-        """Take where the first packet went, or came from."""
+        """Take where the first packet came from."""
         self._known = self._known or place
 
     def look(self, proved: tuple[str, int] | None) -> Moved | None:

@@ -135,6 +135,14 @@ def test_who_was_dialled_stays_where_it_is(library: type[Aioquic | Qh3]) -> None
 
 
 @LIBRARIES
+def test_to_be_dialled_is_no_move(library: type[Aioquic | Qh3]) -> None:
+    """Q29: it would be told to the host, and cost each dial a turn."""
+    core = library(settings()).dial(SERVER, 0.0)
+    assert core.transmit(0.0)
+    assert core.next_event() is None
+
+
+@LIBRARIES
 def test_a_dialer_hears_that_it_is_seen_elsewhere(library: type[Aioquic | Qh3]) -> None:
     """Q30."""
     line = Line(Aioquic, library)
