@@ -15,7 +15,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from p2pnet.transports.quic.aioquic_probing import ProbingConnection
-from p2pnet.transports.quic.core import CoreSettings
+from p2pnet.transports.quic.core import MAX_IDS, CoreSettings
 
 GROUPS = (tls.Group.X25519, tls.Group.SECP256R1)
 """For the exchange of keys: the library makes a key of each group, used or not."""
@@ -44,6 +44,7 @@ class Connection(ProbingConnection):
         self.violation: tuple[int, str] | None = None
         self.stream_limits: dict[int, int] = {}
         self.connection_limit = settings.connection_window
+        self._local_active_connection_id_limit = MAX_IDS
         bidirectional, unidirectional = self._local_max_streams_bidi, self._local_max_streams_uni
         bidirectional.value = bidirectional.sent = settings.max_streams  # Q12
         unidirectional.value = unidirectional.sent = 0

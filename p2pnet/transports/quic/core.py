@@ -35,6 +35,8 @@ FAULTS = (
 """How a library may fail on what it did not expect from a remote."""
 ID_BYTES = 8
 """Length of the connection IDs we choose."""
+MAX_IDS = 4
+"""How many connection IDs of a remote are kept (Q31)."""
 BURST = 106
 """So many datagrams are sent before more are made: the remote can be at work on them meanwhile."""
 MAX_HANDSHAKE_BYTES = 65_536

@@ -15,7 +15,7 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 from qh3.quic.tls_bridge import QuicTlsBridge
 
-from p2pnet.transports.quic.core import BURST, CoreSettings
+from p2pnet.transports.quic.core import BURST, MAX_IDS, CoreSettings
 from p2pnet.transports.quic.packets import VERSION_1
 from p2pnet.transports.quic.qh3_tls import Bridge, demand_certificate
 
@@ -76,7 +76,7 @@ class Connection(QuicConnection):
             # The library chokes on padding that it may not answer: the factor of three, of
             # what may be sent to an address that is not known to be true, is kept by us.
             True,
-            8,
+            MAX_IDS,
             configuration.max_datagram_size,
             False,
             configuration.idle_timeout,

@@ -15,11 +15,13 @@ from p2pnet.transports.quic.aioquic_connection import Connection
 from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore
 from p2pnet.transports.quic.aioquic_probing import Reno
 from p2pnet.transports.quic.core import (
+    MAX_IDS,
     Cause,
     Core,
     CoreSettings,
     Ended,
     HandshakeDone,
+    IdIssued,
     Library,
     StreamData,
 )
@@ -63,6 +65,17 @@ def events_of(core: Core) -> list[object]:
     while (event := core.next_event()) is not None:
         found.append(event)
     return found
+
+
+@pytest.mark.parametrize("client", [Aioquic, Qh3])
+@pytest.mark.parametrize("server", [Aioquic, Qh3])
+def test_each_end_has_so_many_connection_ids_as_the_other_keeps(
+    client: type[Aioquic | Qh3], server: type[Aioquic | Qh3]
+) -> None:
+    """Q31: one was there from the beginning."""
+    for core in pair(client(settings()), server(settings())):
+        issued = [event.id for event in events_of(core) if isinstance(event, IdIssued)]
+        assert len({core.id, *issued}) == MAX_IDS
 
 
 @pytest.mark.parametrize("client", [Aioquic, Qh3])

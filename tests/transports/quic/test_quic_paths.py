@@ -12,7 +12,15 @@ from p2pnet.testing.world import World
 from p2pnet.transports.quic import QUIC
 from p2pnet.transports.quic.aioquic_core import Aioquic
 from p2pnet.transports.quic.connection import QuicConnection
-from p2pnet.transports.quic.core import Challenged, Core, Event, HandshakeDone, Moved, StreamData
+from p2pnet.transports.quic.core import (
+    MAX_IDS,
+    Challenged,
+    Core,
+    Event,
+    HandshakeDone,
+    Moved,
+    StreamData,
+)
 from p2pnet.transports.quic.qh3_core import Qh3
 from tests.transports.quic.quic_scene import Peer, meeting
 from tests.transports.quic.test_aioquic_core import CLIENT, SERVER, pair, settings
@@ -84,6 +92,20 @@ def test_a_remote_that_has_proved_where_it_is_has_moved(library: type[Aioquic | 
     line.client.ping()
     line.run(3.0)
     assert line.moves() == [Moved(NEW), Moved(THIRD)]
+
+
+@pytest.mark.parametrize(("library", "moves"), [(Aioquic, 2 * MAX_IDS), (Qh3, 3)])
+def test_a_remote_may_move_more_often_than_it_has_connection_ids(
+    library: type[Aioquic | Qh3], moves: int
+) -> None:
+    """Q31: for each that was used up comes another. How far qh3 goes stands under Deviations."""
+    line = Line(Aioquic, library)
+    places = [Endpoint("1.2.3.4", port) for port in range(100, 100 + moves)]
+    for place in places:
+        line.seen_at = place
+        line.client.ping()
+        line.run(3.0)
+    assert line.moves() == [Moved(place) for place in places]
 
 
 def test_a_remote_may_go_back_to_where_it_was() -> None:
