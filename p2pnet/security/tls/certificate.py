@@ -11,6 +11,7 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -39,6 +40,8 @@ EXTENSION_OID = bytes.fromhex("2b0601040183a25a0101")
 MAX_CERTIFICATE_BYTES = 16_384
 """The largest keys and signatures that are understood need about 6 KiB."""
 MAX_EXTENSIONS = 32
+REMEMBERED = 128
+"""Certificates of which it is remembered what they prove (T17)."""
 CLOCK_SKEW = 3600.0
 """Seconds by which a remote's clock may be ahead of ours."""
 NOT_BEFORE = datetime.datetime(1975, 1, 1, tzinfo=datetime.UTC)
@@ -156,13 +159,35 @@ def judge(data: bytes, *, now: float) -> PublicKey:
     """
     if len(data) > MAX_CERTIFICATE_BYTES:  # T9
         raise SecurityError(f"the remote's certificate has {len(data)} bytes")
+    proved = _proved(data)
+    if now < proved.not_before - CLOCK_SKEW:  # T6
+        raise SecurityError("the remote's certificate is not valid yet")
+    if now > proved.not_after:  # T6
+        raise SecurityError("the remote's certificate has expired")
+    return proved.identity
+
+
+@dataclass(frozen=True, slots=True)
+class _Proved:
+    """What a certificate proves, in the time in which it is valid."""
+
+    identity: PublicKey
+    not_before: float
+    not_after: float
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _proved(data: bytes) -> _Proved:
+    """Return what follows from the bytes of a certificate alone, whoever sends them, and when.
+
+    What is refused is not remembered: then this raises SecurityError, each time.
+    """
     try:
         certificate = _Certificate.parse(data)
         proof = _find_proof(certificate.extensions)
         identity, signature = _take_proof(proof)
     except der.DerError as error:  # T9
         raise SecurityError(f"the remote's certificate is malformed: {error}") from None
-    _check_time(certificate, now)
     _check_self_signature(certificate)
     try:
         key = PublicKey.decode_untrusted(identity)
@@ -170,7 +195,7 @@ def judge(data: bytes, *, now: float) -> PublicKey:
         raise SecurityError(f"the remote's certificate holds no identity key: {error}") from None
     if not key.verify(SIGNATURE_PREFIX + certificate.spki, signature):  # T5
         raise SecurityError("the remote's identity key did not sign its certificate key")
-    return key
+    return _Proved(key, certificate.not_before, certificate.not_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,13 +320,6 @@ def _take_proof(value: bytes) -> tuple[bytes, bytes]:
     key, signature = parts.take(der.OCTET_STRING), parts.take(der.OCTET_STRING)
     parts.finish()
     return key.content, signature.content
-
-
-def _check_time(certificate: _Certificate, now: float) -> None:
-    if now < certificate.not_before - CLOCK_SKEW:  # T6
-        raise SecurityError("the remote's certificate is not valid yet")
-    if now > certificate.not_after:  # T6
-        raise SecurityError("the remote's certificate has expired")
 
 
 def _pss(digest: Hash) -> PSS:

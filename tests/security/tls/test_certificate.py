@@ -25,6 +25,7 @@ from p2pnet.security.tls.certificate import (
     EXTENSION_OID,
     MAX_CERTIFICATE_BYTES,
     MAX_EXTENSIONS,
+    REMEMBERED,
     SIGNATURE_PREFIX,
     KeyKind,
     judge,
@@ -349,6 +350,28 @@ def test_a_certificate_that_is_not_valid_at_the_time_is_refused() -> None:
     assert judge(made, now=NOW + 100) == ALICE.public_key
     assert "not valid yet" in refusal_of(made, NOW - CLOCK_SKEW - 1)
     assert "expired" in refusal_of(made, NOW + 101)
+
+
+def test_what_a_certificate_proves_is_remembered_while_it_is_one_of_the_last() -> None:
+    """T17."""
+    first = certify(P256, SHA256())
+    proved = judge(first, now=NOW)
+    assert judge(bytes(bytearray(first)), now=NOW + 1) is proved
+    for second in range(1, REMEMBERED + 1):
+        judge(certify(P256, SHA256(), end=NOW + 60 + second), now=NOW)
+    again = judge(first, now=NOW)
+    assert again == proved
+    assert again is not proved
+
+
+def test_a_certificate_that_was_refused_is_judged_anew_and_puts_none_out_of_mind() -> None:
+    """T17."""
+    good = certify(P256, SHA256())
+    proved = judge(good, now=NOW)
+    for length in range(REMEMBERED + 1):
+        bad = good[:-1] + bytes([good[-1] ^ 1]) + bytes(length)
+        assert refusal_of(bad) == refusal_of(bad)
+    assert judge(good, now=NOW) is proved
 
 
 @pytest.mark.parametrize(
