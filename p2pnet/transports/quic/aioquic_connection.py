@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 from aioquic import tls
-from aioquic.quic import events
+from aioquic.quic import connection, events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnectionAdapter, QuicConnectionState
 from aioquic.quic.packet import QuicErrorCode
@@ -19,6 +20,9 @@ from p2pnet.transports.quic.core import MAX_IDS, CoreSettings
 
 GROUPS = (tls.Group.X25519, tls.Group.SECP256R1)
 """For the exchange of keys: the library makes a key of each group, used or not."""
+
+vars(connection)["EPOCHS"] = cache(connection.EPOCHS)
+"""The library's table of frames is made for each connection, and a set for each of its 33 rows."""
 
 library_logger = logging.getLogger(__name__)
 library_logger.setLevel(logging.CRITICAL)  # What remotes do is told by us, and within bounds.

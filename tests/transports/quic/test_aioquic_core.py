@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from aioquic.quic import connection as library_connection
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPreferredAddress
+from aioquic.tls import Epoch
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.keys import PrivateKey
@@ -253,6 +255,15 @@ def test_what_is_set_behind_the_back_of_aioquic_is_what_it_goes_by() -> None:
     assert not connection.violation
     connection.close(10, 0, "as the library does")
     assert connection.violation == (10, "as the library does")
+
+
+def test_a_table_of_frames_is_made_of_sets_that_are_there() -> None:
+    """Guards a function of the library that was given a memory: it makes the same sets."""
+    made = library_connection.EPOCHS("IH01")
+    assert made == {Epoch.INITIAL, Epoch.HANDSHAKE, Epoch.ZERO_RTT, Epoch.ONE_RTT}
+    assert library_connection.EPOCHS("IH01") is made
+    with pytest.raises(KeyError):
+        library_connection.EPOCHS("X")
 
 
 def test_a_server_does_not_choose_whom_else_we_send_packets_to() -> None:
