@@ -1,4 +1,4 @@
-"""aioquic's connection, taught to look at its streams less often (Q25).
+"""aioquic's connection, taught to look at its streams less often (Q25), and to acknowledge along.
 
 The library asks each stream for a frame, for each packet: those that have nothing to send, and
 those that come after the one that has filled the packet. What the streams get is the same here,
@@ -11,6 +11,7 @@ from aioquic.quic.connection import QuicConnection, QuicNetworkPath
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
+from aioquic.tls import Epoch
 
 SMALLEST_FRAME_BYTES = 4
 """Type, stream and length."""
@@ -29,12 +30,20 @@ class TurnTakingConnection(QuicConnection):
         idle = [stream for stream in self._streams_queue if is_idle(stream)]
         if idle:
             self._streams_queue = [each for each in self._streams_queue if not is_idle(each)]
+        if self._streams_queue:
+            self._acknowledge_along(now)
         try:
             while not self._write_until_full(builder, network_path, now):
                 self._loss._pacer.update_after_send(now=now)  # noqa: SLF001
         finally:
             if idle:
                 self._streams_queue = idle + self._streams_queue
+
+    def _acknowledge_along(self, now: float) -> None:
+        """Acknowledge with what is about to be sent, not alone a little later (RFC 9000, 13.2)."""
+        space = self._spaces[Epoch.ONE_RTT]
+        if space.ack_at is not None:
+            space.ack_at = min(space.ack_at, now)
 
     def _write_until_full(
         self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float

@@ -9,11 +9,19 @@ from types import FrameType
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.stream import QuicStream, QuicStreamSender
+from aioquic.tls import Epoch
 
 from p2pnet.transports.quic.aioquic_core import Aioquic
 from p2pnet.transports.quic.core import Core, StreamData
 from tests.transports.quic.private_names import names_used
-from tests.transports.quic.test_aioquic_core import events_of, exchange, pair, settings
+from tests.transports.quic.test_aioquic_core import (
+    CLIENT,
+    SERVER,
+    events_of,
+    exchange,
+    pair,
+    settings,
+)
 
 BUSY = 5
 SIZE = 10_000
@@ -89,5 +97,24 @@ def test_the_private_names_used_for_that_are_there() -> None:
     assert stream.sender.buffer_is_empty
     for name in ("_write_application", "_write_stream_frame"):
         assert callable(getattr(QuicConnection, name))
-    assert QuicConnection(configuration=QuicConfiguration())._streams_queue == []
-    assert names_used("aioquic_turns") == {"_loss", "_pacer"}
+    connection = QuicConnection(configuration=QuicConfiguration())
+    assert connection._streams_queue == []
+    connection.connect(("1.2.3.4", 5), 0.0)
+    assert connection._spaces[Epoch.ONE_RTT].ack_at is None
+    assert names_used("aioquic_turns") == {"_loss", "_pacer", "_spaces"}
+
+
+def test_who_has_something_to_say_acknowledges_along_with_it() -> None:
+    """The library would send a datagram for the acknowledgement alone, a millisecond later."""
+    dialled, accepted = pair(Aioquic(settings()), Aioquic(settings()))
+    number = dialled.open_stream()
+    assert number is not None
+    dialled.write(number, b"question")
+    for data, _ in dialled.transmit(1.0):
+        accepted.receive([data], CLIENT, 1.0)
+    accepted.write(number, b"answer")
+    (answer,) = accepted.transmit(1.0)
+    assert dialled.is_owed
+    dialled.receive([answer[0]], SERVER, 1.0)
+    assert not dialled.is_owed, "it was acknowledged"
+    assert not accepted.transmit(1.1)
