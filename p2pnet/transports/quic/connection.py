@@ -83,8 +83,8 @@ class QuicConnection:
         self._streams: dict[int, QuicStream] = {}
         self._early: list[MuxedStream] = []
         self._accept: Callable[[MuxedStream], None] = self._early.append
-        self._unread = 0
-        self._is_kicked = False
+        self._unread = self._drivers = 0
+        self._is_kicked = True  # The first packet of all waits to be sent.
         self._along = Along()
         self.hold = self._along.add
         self._is_over = self._is_buried = self._has_refused = False
@@ -94,7 +94,6 @@ class QuicConnection:
         self._changed = trio.lowlevel.ParkingLot()
         drawn = terms.env.jitter(0.0, 1.0)
         self._pulse = Pulse(terms.habits, is_ipv6=way.remote.is_ipv6, drawn=drawn)
-        self._drivers = 0
         self.on_settled: Callable[[], None] = lambda: None  # The handshake is over, either way.
         self._haste = trio.CancelScope()
         self.on_path_changed: Callable[[bool], None] = lambda is_ours: None  # See Roaming.
@@ -284,10 +283,10 @@ class QuicConnection:
         self._drivers += 1
         try:
             while not self._is_over:
-                self._is_kicked = False
                 if self._core.is_begun:
                     answered()  # DI10: to whoever dials in this task; it may now send more
-                await self._send()
+                if self._is_kicked:
+                    await self._send()
                 if is_done():
                     return
                 await self._wait()
@@ -309,7 +308,7 @@ class QuicConnection:
             self._pulse.pinged(now)
         datagrams = core.transmit(now)
         self._pulse.sent(now, is_any=bool(datagrams), is_owed=core.is_owed)
-        self._is_kicked |= len(datagrams) >= BURST
+        self._is_kicked = len(datagrams) >= BURST
         self._take_events()
         self._wake_senders()
         send = self._socket.send if core.is_begun else self._socket.try_to_send
@@ -325,6 +324,7 @@ class QuicConnection:
             return
         with self._along.nap(deadline):
             await self._kicked.park()
+        self._is_kicked = True
 
     @property
     def _ping_at(self) -> float:

@@ -9,13 +9,15 @@ import pytest
 import trio
 import trio.testing
 
-from p2pnet.interfaces import MuxedStream
+from p2pnet.core.addresses import Endpoint
+from p2pnet.interfaces import Listener, MuxedStream
 from p2pnet.testing.conformance.running import stream_between
 from p2pnet.testing.conformance.wires import read_exactly
 from p2pnet.testing.links import Quality
 from p2pnet.testing.world import World
 from p2pnet.transports.quic import QUIC
 from p2pnet.transports.quic.along import ALONG_SECONDS
+from p2pnet.transports.quic.connection import QuicConnection
 from tests.transports.quic.quic_scene import meeting
 from tests.transports.quic.test_quic_streams import CoreName, both, host_of, two_peers
 
@@ -114,6 +116,34 @@ async def test_a_few_bytes_go_in_front_of_the_end(core: CoreName, world: World) 
         assert await theirs.receive_some() == b""
         with pytest.raises(trio.ClosedResourceError):
             ours.send_along(b"")
+
+
+async def let_in(door: Listener) -> None:
+    await (await door.accept()).upgrade()
+
+
+@both
+async def test_a_connection_that_begins_to_run_looks_for_nothing_to_send(
+    core: CoreName, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of the handshake went before the dial was over."""
+    one, two = two_peers(world, QUIC(core=core), Quality(latency=LATENCY))
+    looks: list[float] = []
+
+    def look(now: float) -> list[tuple[bytes, Endpoint]]:
+        looks.append(now)
+        return []
+
+    async with meeting(one, two, host_of(two)) as made, trio.open_nursery() as nursery:
+        nursery.start_soon(let_in, made.door)
+        dialled = await one.dial(made.door.address, two)
+        assert isinstance(dialled, QuicConnection)
+        with monkeypatch.context() as patched:
+            patched.setattr(dialled._core, "transmit", look)
+            made.run(dialled)
+            await trio.testing.wait_all_tasks_blocked()
+        assert looks == []
+        nursery.cancel_scope.cancel()
 
 
 @both
