@@ -81,6 +81,21 @@ async def test_over_quic_the_initiator_dials_when_the_responder_does(
     assert pair.dialled_at(pair.alice, began) == pytest.approx([LATENCY, LATENCY + 0.001])
 
 
+async def test_a_procedure_begun_anew_on_the_same_circuit_has_a_sync(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D31: The direct connection came and went, and Alice counts this conversation as a second."""
+    await pair.start()
+    pair.let_through()
+    pair.call()
+    await trio.sleep(1)
+    (direct,) = [each for each in pair.alice.connections() if not each.is_relayed]
+    await direct.aclose()
+    await trio.sleep(3)
+    assert (pair.failures(pair.alice), pair.failures(pair.bob)) == ([], [])
+    assert (pair.punched(pair.alice), pair.punched(pair.bob)) == ([1, 2], [1, 1])
+
+
 async def test_an_initiator_that_has_to_wait_for_an_address_has_the_other_wait_as_well(
     autojump_clock: MockClock, pair: Pair
 ) -> None:

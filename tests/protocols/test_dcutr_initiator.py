@@ -179,6 +179,24 @@ async def test_missed_events_are_made_up_for(autojump_clock: MockClock, pair: Pa
     assert pair.punched(pair.bob) == [1]
 
 
+@pytest.mark.parametrize("event_limit", [1, 256])
+async def test_closed_connections_are_not_kept_in_mind(
+    autojump_clock: MockClock, pair: Pair, event_limit: int
+) -> None:
+    """D31: Of those that live it is known whether there was a conversation."""
+    pair.world.event_limit = event_limit
+    await pair.start()
+    initiator = pair.bob.handlers[PROTOCOL_ID].func.__self__._initiator  # type: ignore[attr-defined]
+    calls = [pair.call()]
+    await trio.sleep(1)
+    calls += [pair.arrive() for _ in range(3)]
+    assert initiator._conversed == {calls[0].other_end.ref.number}
+    for relayed in calls:
+        relayed.cut()
+    await trio.sleep(1)
+    assert initiator._conversed == set()
+
+
 async def test_one_procedure_at_a_time_runs_with_a_peer(
     autojump_clock: MockClock, pair: Pair
 ) -> None:

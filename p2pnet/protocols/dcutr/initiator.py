@@ -25,7 +25,7 @@ from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, bare_exceptions, boundary
 from p2pnet.errors import ConnectionLost, NegotiationFailed, P2PError, PunchFailed, describe
-from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
+from p2pnet.events import ConnectionRef, HolePunched, PunchAttemptFailed, PunchGivenUp
 from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.dcutr.ahead import heard_ahead
 from p2pnet.protocols.dcutr.dialogue import MAX_AGE, Punch, answer_ahead, initiate
@@ -109,6 +109,8 @@ class Initiator:
         """Of those: who has not identified itself yet."""
         self._resting: dict[PeerId, trio.CancelScope] = {}
         self._under_way: dict[PeerId, Upgrade] = {}
+        self._conversed: set[int] = set()
+        """Relayed connections that live, and on which there was a conversation."""
 
     def begin(self, peer_id: PeerId, nursery: trio.Nursery, *, identified: bool) -> None:
         """Upgrade the relayed connection of a peer, unless that is under way (D2, D13).
@@ -148,12 +150,18 @@ class Initiator:
         if peer_id in self._resting:
             self._resting[peer_id].cancel()
 
-    def connection_closed(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
+    def connection_closed(self, ref: ConnectionRef, nursery: trio.Nursery) -> None:
         """Begin if a relayed connection is all that is left; end a rest if not even that is."""
+        self._conversed.discard(ref.number)
+        peer_id = ref.peer_id
         if self._relayed(peer_id) is not None:
             nursery.start_soon(self._begin_with_rest, peer_id, nursery)
         elif peer_id in self._resting:
             self._resting[peer_id].cancel()
+
+    def forget_closed(self) -> None:
+        """Forget all connections that live no more."""
+        self._conversed = {n for n in self._conversed if self._host.connection(n) is not None}
 
     async def _begin_with_rest(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
         """Upgrade what is left of the connections of a peer, if it does not end, too (D2)."""
@@ -351,7 +359,11 @@ class Initiator:
             stream = await relayed.open_stream(PROTOCOL_ID, lazy=True)
             try:
                 swiftly = swiftly and is_fresh(relayed, trio.current_time())
-                if swiftly and (ahead := heard_ahead(relayed)) is not None:  # D31
+                # D31: A procedure begun anew is no reason to answer that again.
+                is_first = relayed.ref.number not in self._conversed
+                self._conversed.add(relayed.ref.number)
+                ahead = heard_ahead(relayed) if swiftly and is_first else None
+                if ahead is not None:
                     punch = await answer_ahead(channel_on(stream), ours, ahead, trio.current_time)
                     plain.is_needless = True
                     upgrade.nursery.start_soon(self._end, stream)

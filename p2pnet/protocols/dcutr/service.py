@@ -182,6 +182,7 @@ async def hear(
     except EventsMissed:
         # That may have been among them. Rests go on, as remotes can have events missed.
         initiator.network_may_have_changed()
+        initiator.forget_closed()
         responder.forget_closed()
         begin_with_all(host, initiator, nursery)
 
@@ -201,7 +202,7 @@ def react(event: Heard, initiator: Initiator, responder: Responder, nursery: tri
                 initiator.begin(ref.peer_id, nursery, identified=False)
         case ConnectionClosed(ref):
             responder.connection_closed(ref.number)
-            initiator.connection_closed(ref.peer_id, nursery)
+            initiator.connection_closed(ref, nursery)
         case PeerIdentified(ref) | IdentifyFailed(ref):
             if is_ours_to_upgrade(ref):
                 initiator.begin(ref.peer_id, nursery, identified=True)
