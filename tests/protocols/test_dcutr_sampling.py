@@ -16,7 +16,7 @@ from p2pnet.events import CircuitOffered, DialPlanned, NetworkChanged
 from p2pnet.interfaces import Apart, Connection
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.prediction import Forecast
-from p2pnet.protocols.dcutr.sampling import RANDOM_SECONDS, Sampler
+from p2pnet.protocols.dcutr.sampling import RANDOM_SECONDS, SILENT_SECONDS, Sampler
 from tests.protocols.dcutr_pair import BOB, RELAY
 from tests.protocols.memory_world import MemoryHost, MemoryWorld
 
@@ -253,6 +253,57 @@ async def test_who_is_silent_of_one_transport_takes_nothing_of_the_other_with_hi
     sampler = Sampler(moving, 2.0)
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
     assert sampler.at_hand() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
+
+
+async def test_a_transport_of_which_nobody_says_anything_holds_up_two_looks_at_most(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29: in a minute; and the other one is looked at all the same."""
+    moving.meet(5)
+    mute = moving.meet(6, "udp/2/quic-v1")
+    moving.mute.add(mute)
+    moving.moving["udp"] = True
+    moving.punchable = (*moving.punchable, parse("/ip4/11.0.0.1/udp/6000/quic-v1"))
+    sampler = Sampler(moving, 2.0)
+    took, found = [], []
+    for wait in (1.0, 1.0, 1.0, SILENT_SECONDS, 1.0):
+        if wait == SILENT_SECONDS:
+            moving.mute.clear()
+        await trio.sleep(wait)
+        began = trio.current_time()
+        found.append([forecast.transport for forecast in await sampler.look()])
+        took.append(round(trio.current_time() - began, 3))
+    assert took == [2.0, 2.0, SECONDS, SECONDS, SECONDS]
+    assert found == [["tcp"]] * 3 + [["tcp", "udp"]] * 2
+
+
+async def test_a_word_in_between_is_an_end_of_silence(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29."""
+    moving.meet(5)
+    sampler = Sampler(moving, 2.0)
+    for silent in (True, False, True):
+        moving.silent = silent
+        await trio.sleep(1)
+        await sampler.look()
+    assert sampler.is_of_use
+
+
+async def test_a_look_that_waited_for_another_has_not_heard_all_of_the_silence(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29."""
+    moving.meet(5)
+    moving.silent = True
+    sampler = Sampler(moving, 2.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sampler.look)
+        await trio.sleep(0.5)
+        nursery.start_soon(sampler.look)
+    assert sampler.is_of_use
+    await sampler.look()
+    assert not sampler.is_of_use
 
 
 async def test_two_have_to_say_that_there_is_no_rule(

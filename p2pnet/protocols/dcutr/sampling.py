@@ -30,12 +30,15 @@ REUSE_SECONDS = 1.0
 """A crowd of peers is met with what was seen for the first of them."""
 RANDOM_SECONDS = 300.0
 """A NAT whose ports follow no rule is not looked at again for so long, in the same network."""
-
+SILENT_SECONDS = 60.0
+"""Nor is one of which nobody says anything, for so long."""
 
 MAX_ASKED = 3
 """Peers that are asked in one look, one after the other, while they say nothing."""
 MAX_DENIALS = 2
 """So many have to say that the ports follow no rule, if there are so many, in one look each."""
+MAX_SILENT = 2
+"""So many looks in a row end without a word: a firewall may have had enough of fresh ports."""
 
 
 @dataclass(slots=True)
@@ -99,8 +102,10 @@ class Sampler:
         """Peers of whom nothing was learned when they were asked last, of each transport."""
         self._denials: dict[Transport, set[PeerId]] = {}
         """Who said that there is no rule, since somebody last said that there is."""
-        self._random: dict[Transport, float] = {}
-        """Until when it is known of a transport that nothing can be foreseen (D29)."""
+        self._silences: dict[Transport, int] = {}
+        """Looks in a row in which nobody said anything until the time was over."""
+        self._resting: dict[Transport, float] = {}
+        """Until when a transport is not looked at, as that would be in vain (D29)."""
 
     @property
     def is_of_use(self) -> bool:
@@ -108,13 +113,13 @@ class Sampler:
         return any(map(self._may_foresee, TRANSPORTS))
 
     def _may_foresee(self, transport: Transport) -> bool:
-        is_random = trio.current_time() < self._random.get(transport, -math.inf)
-        return self._host.ports_move(transport) is True and not is_random
+        is_resting = trio.current_time() < self._resting.get(transport, -math.inf)
+        return self._host.ports_move(transport) is True and not is_resting
 
     def forget(self) -> None:
         """Forget what was seen: this host is in another network."""
         self._last, self._next = (), -math.inf
-        self._random, self._doubted, self._denials = {}, {}, {}
+        self._resting, self._doubted, self._denials, self._silences = {}, {}, {}, {}
 
     async def look(self) -> tuple[Forecast, ...]:
         """Return how the NAT will go on, for each transport of which that can be told (D16)."""
@@ -133,19 +138,24 @@ class Sampler:
         return self._last if trio.current_time() < self._next else None
 
     async def _renew(self, limit: trio.CancelScope) -> None:
-        look, known = Look(filter(self._may_foresee, TRANSPORTS)), self._random
+        look, known = Look(filter(self._may_foresee, TRANSPORTS)), self._resting
+        # Less than the whole time is left if another look had to end first.
+        is_long = limit.deadline - trio.current_time() > self._timeout / 2
         try:
             async with trio.open_nursery() as nursery:
                 for transport in tuple(look.waiting):
                     nursery.start_soon(self._look_at, transport, look)
         finally:
-            # Who is silent over UDP takes nothing away of what was learned over TCP.
-            if look.found and look.waiting and limit.cancel_called and known is self._random:
-                self.keep(look)
+            if look.waiting and limit.cancel_called and known is self._resting:
+                if is_long:
+                    self._hear_nothing_of(look.waiting)
+                # Who is silent over UDP takes nothing away of what was learned over TCP.
+                if look.found:
+                    self.keep(look)
 
     async def _look_at(self, transport: Transport, look: Look) -> None:
         asked = self._witnesses(transport)
-        known = self._random
+        known = self._resting
         votes = Votes()
         async with trio.open_nursery() as nursery:
             for number, witness in enumerate(asked, 1):
@@ -159,13 +169,14 @@ class Sampler:
                     break
                 self._doubt(transport, witness.peer_id)
             nursery.cancel_scope.cancel()
-            if known is not self._random:
+            if known is not self._resting:
                 return  # This host has moved meanwhile, and what was seen is of a NAT that was.
             if votes.denied is not None and votes.forecast is None:
                 self._deny(transport, votes.denied, len(asked))
             elif votes.forecast is not None:
                 look.found.append(votes.forecast)
                 self._denials.pop(transport, None)
+            self._silences.pop(transport, None)
             look.is_blind |= not asked
             look.waiting.discard(transport)
             if not look.waiting:
@@ -177,8 +188,16 @@ class Sampler:
         denied = self._denials.setdefault(transport, set())
         denied.add(witness)
         if len(denied) >= min(MAX_DENIALS, asked):
-            self._random[transport] = trio.current_time() + RANDOM_SECONDS
+            self._resting[transport] = trio.current_time() + RANDOM_SECONDS
             del self._denials[transport]
+
+    def _hear_nothing_of(self, transports: Iterable[Transport]) -> None:
+        """Note that of these nobody said anything: each look would take all of its time."""
+        for transport in transports:
+            self._silences[transport] = self._silences.get(transport, 0) + 1
+            if self._silences[transport] >= MAX_SILENT:
+                self._resting[transport] = trio.current_time() + SILENT_SECONDS
+                del self._silences[transport]
 
     def _doubt(self, transport: Transport, witness: PeerId) -> None:
         """Have a peer asked last, of those that tell of a transport."""
