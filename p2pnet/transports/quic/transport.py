@@ -14,7 +14,7 @@ import trio
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_endpoint
 from p2pnet.core.env import DatagramSocket, Env
 from p2pnet.core.peer_id import PeerId
-from p2pnet.core.tasks import bare_exceptions, close_at_once
+from p2pnet.core.tasks import bare_exceptions
 from p2pnet.errors import AddressUnsupported, P2PError
 from p2pnet.interfaces import CapableConnection, Role, Spread
 from p2pnet.transports.quic.connection import QuicConnection
@@ -173,8 +173,8 @@ class QuicTransport:
                     nursery.cancel_scope.cancel()
             first, *others = found
         except BaseException:
-            for connection in found:
-                await close_at_once(connection)
+            for connection in found:  # Q20: the remote has it, and may use it.
+                await listener.pass_on(connection)
             raise
         finally:
             await listener.unexpect(expectation)

@@ -6,13 +6,17 @@ import pytest
 import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address, quic_endpoint
+from p2pnet.core.peer_id import PeerId
 from p2pnet.core.progress import hearing
 from p2pnet.errors import AddressUnsupported, P2PError
 from p2pnet.interfaces import CapableConnection, Listener, PendingConnection, Role
 from p2pnet.testing.conformance.running import converse, stream_between
 from p2pnet.testing.links import Quality
 from p2pnet.testing.world import World
+from p2pnet.transports.quic.connection import QuicConnection
 from p2pnet.transports.quic.endings import no_answer
+from p2pnet.transports.quic.listening import Expectation, QuicListener
+from p2pnet.transports.quic.transport import QuicTransport
 from tests.transports.quic.quic_scene import End, Peer
 
 NO_ANSWER = type(no_answer())
@@ -259,6 +263,44 @@ async def test_what_comes_in_is_accepted_if_nobody_waits_for_it_any_more(world: 
             await try_dial(bob, address, alice, Role.LISTENER, punched)
         assert len(dialled) == 1
         assert not bob.accepted
+        await trio.sleep(0.2)
+        assert not punched
+        await talk(dialled[0], bob.accepted[0])
+        await alice.close()
+        await bob.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_has_come_in_is_accepted_if_its_dial_is_cancelled_at_that_moment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Q20: the handshake is over, and what the dial has started is not, yet."""
+    alice, bob = Home(world, "open", "alice"), Home(world, "open", "bob")
+    dialled: list[CapableConnection] = []
+    punched: list[CapableConnection] = []
+    hurried = trio.CancelScope()
+    meet = QuicTransport._meet
+
+    async def meet_in_vain(
+        transport: QuicTransport,
+        listener: QuicListener,
+        expectation: Expectation,
+        peer_id: PeerId,
+        alone: trio.CancelScope,
+    ) -> QuicConnection:
+        connection = await meet(transport, listener, expectation, peer_id, alone)
+        hurried.cancel()
+        return connection
+
+    monkeypatch.setattr(QuicTransport, "_meet", meet_in_vain)
+    async with trio.open_nursery() as nursery:
+        for home in (alice, bob):
+            await home.open(nursery)
+        address = quic_address(Endpoint(world.machines["alice"].addresses[0], 4001))
+        target = quic_address(Endpoint(world.machines["bob"].addresses[0], 4001))
+        nursery.start_soon(try_dial, alice, target, bob, Role.DIALER, dialled)
+        with hurried:
+            await try_dial(bob, address, alice, Role.LISTENER, punched)
         await trio.sleep(0.2)
         assert not punched
         await talk(dialled[0], bob.accepted[0])
