@@ -144,7 +144,7 @@ class Qh3Core:
 
     @property
     def unsent(self) -> int:
-        return self._connection.get_send_buffer_size()
+        return self._queued(None)
 
     @property
     def is_settled(self) -> bool:
@@ -182,7 +182,7 @@ class Qh3Core:
                 self._violated(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, "message too long")
         except OWN_FAULTS as error:
             if self.is_begun:
-                self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
+                self._fail(error)
         if not was_over:
             self._conclude()
 
@@ -202,6 +202,10 @@ class Qh3Core:
     def _violated(self, code: int, reason: str) -> None:
         self._connection.close(code, 0, reason)
         self._cause = Cause.VIOLATION
+
+    def _fail(self, error: Exception) -> None:
+        """End the connection over what the library did not expect, and nothing else."""
+        self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
 
     def transmit(self, now: float) -> Sequence[tuple[bytes, Endpoint]]:
         connection = self._connection
@@ -234,7 +238,7 @@ class Qh3Core:
         except QuicConnectionError:
             return
         except OWN_FAULTS as error:  # Something is lost that will never be sent again.
-            self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
+            self._fail(error)
         finally:
             self._fresh.clear()
 
@@ -246,7 +250,7 @@ class Qh3Core:
         try:
             self._connection.handle_timer(now)
         except OWN_FAULTS as error:
-            self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
+            self._fail(error)
             return
         if not was_over and self._connection.close_event is not None:
             self._cause = Cause.SILENCE
@@ -276,7 +280,14 @@ class Qh3Core:
         return MAX_UNSENT_PER_STREAM - self.unsent_on(stream)
 
     def unsent_on(self, stream: int) -> int:
-        return self._connection.get_send_buffer_size(stream)
+        return self._queued(stream)
+
+    def _queued(self, stream: int | None) -> int:
+        try:
+            return self._connection.get_send_buffer_size(stream)
+        except OWN_FAULTS as error:
+            self._fail(error)
+            return 0
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
         if data:
@@ -318,7 +329,7 @@ class Qh3Core:
         try:
             self._connection.go_on()
         except OWN_FAULTS as error:
-            self._violated(QuicErrorCode.INTERNAL_ERROR, f"{type(error).__name__} in qh3")
+            self._fail(error)
         if not was_over:
             self._conclude()
         return True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import pytest
 from qh3 import tls
 from qh3._hazmat import QuicConnectionCore
-from qh3.quic.connection import QuicConnection
+from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.tls_bridge import QuicTlsBridge
 
 from p2pnet.transports.quic.core import Cause, Core, Ended, Event, StreamData, StreamStopped
@@ -215,3 +216,36 @@ def test_nothing_is_owed_for_what_only_acknowledges() -> None:
     ends.pass_time()
     assert [end.is_owed for end in (ends.client, ends.server)] == [False, False]
     assert [end.is_settled for end in (ends.client, ends.server)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda core, stream, now: core.transmit(now),
+        lambda core, stream, now: core.unsent,
+        lambda core, stream, now: core.room(stream),
+        lambda core, stream, now: core.is_settled,
+        lambda core, stream, now: core.write(stream, b"", is_last=True),
+    ],
+    ids=["transmit", "unsent", "room", "is_settled", "write"],
+)
+def test_a_library_that_cannot_tell_what_waits_ends_the_connection_and_nothing_else(
+    ask: Callable[[Core, int, float], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = Ends()
+    core = ends.client
+    stream = ends.send(b"a")
+    core.write(stream, bytes(3000))
+    core.transmit(ends.now)
+    core.write(stream, b"", is_last=True)
+    assert isinstance(core, Qh3Core)
+    assert core._late_ends
+
+    def fail(stream: int | None) -> int:
+        raise QuicConnectionError(1, None, "a stream that is over")
+
+    monkeypatch.setattr(core._connection, "get_send_buffer_size", fail)
+    ask(core, stream, ends.now)
+    (ended,) = events_of(core)
+    assert isinstance(ended, Ended)
+    assert (ended.cause, ended.code) == (Cause.VIOLATION, 1)
