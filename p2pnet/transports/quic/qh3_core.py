@@ -225,7 +225,7 @@ class Qh3Core:
     def _collect(self, now: float) -> None:
         self._has_finished = self._has_finished or self._connection.is_complete
         while True:
-            for stream in self._late_ends.due(self._connection, self.unsent_on):
+            for stream in self._late_ends.due(self._connection, self.unsent_on, now):
                 self._send(stream, b"", is_last=True)
             self._poll(now)
             if not self._late_ends.note(self._connection):

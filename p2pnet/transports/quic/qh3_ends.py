@@ -22,6 +22,8 @@ PATIENCE = 8
 and something is always lost, nobody can tell what has gone again: after so many it has."""
 LITTLE_BYTES = 1232
 """What one datagram carries."""
+LOOK_EVERY = 1 / 8
+"""Round trips from one look at the packets to the next: the library lists thousands for each."""
 NEVER = 2**62
 """No packet has this number."""
 
@@ -37,6 +39,11 @@ class Sent(Protocol):
     @property
     def loss_total(self) -> int:
         """How many packets were given up."""
+        ...
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds."""
         ...
 
     @property
@@ -61,6 +68,7 @@ class LateEnds:
         self._losses = 0
         """Packets that were lost when nothing waited to be sent again, the last time."""
         self._round_ends = -1
+        self._look_at = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -82,10 +90,12 @@ class LateEnds:
         self._waiting.pop(stream, None)
         self._last.pop(stream, None)
 
-    def due(self, sent: Sent, unsent_on: Callable[[int], int]) -> list[int]:
+    def due(self, sent: Sent, unsent_on: Callable[[int], int], now: float) -> list[int]:
         """Return the streams whose end may go, and forget them. To be asked before sending."""
-        if not self._waiting:
+        # Where nothing is under way there may be no other occasion, and the look costs nothing.
+        if not self._waiting or (now < self._look_at and sent.bytes_in_flight):
             return []
+        self._look_at = now + LOOK_EVERY * sent.round_trip
         oldest, newest = unanswered(sent)
         is_new_round = oldest > self._round_ends
         if is_new_round:
@@ -120,6 +130,6 @@ class LateEnds:
 
 def unanswered(sent: Sent) -> tuple[int, int]:
     """Return the numbers of the oldest and of the newest packet to which an answer is due."""
-    numbers = [number for number, *_ in sent.outstanding_application_packets]
     # What only acknowledges is among them, but nobody has to answer that.
-    return (numbers[0], numbers[-1]) if numbers and sent.bytes_in_flight else (NEVER, -1)
+    packets = sent.outstanding_application_packets if sent.bytes_in_flight else []
+    return (packets[0][0], packets[-1][0]) if packets else (NEVER, -1)

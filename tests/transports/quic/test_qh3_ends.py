@@ -220,6 +220,8 @@ class Packets:
     loss_total: int = 0
     next_number: int = 0
     is_limited: bool = False
+    round_trip: float = 0.0
+    looks: int = 0
 
     @property
     def bytes_in_flight(self) -> int:
@@ -227,6 +229,7 @@ class Packets:
 
     @property
     def outstanding_application_packets(self) -> list[tuple[int, int, int]]:
+        self.looks += 1
         return [(number, 1000, 1) for number in self.unanswered]
 
     def send(self, count: int) -> None:
@@ -243,10 +246,10 @@ class Packets:
 
 def turn(ends: LateEnds, packets: Packets, count: int = 0, unsent: int = 0) -> list[int]:
     """Do as a connection does when it sends."""
-    due = ends.due(packets, lambda stream: unsent)
+    due = ends.due(packets, lambda stream: unsent, 0.0)
     packets.send(count)
     if ends.note(packets):
-        due += ends.due(packets, lambda stream: unsent)
+        due += ends.due(packets, lambda stream: unsent, 0.0)
     return due
 
 
@@ -365,3 +368,28 @@ def test_an_end_that_is_not_wanted_any_more_is_forgotten() -> None:
     packets.acknowledge(0)
     assert turn(ends, packets) == []
     assert not ends
+
+
+def test_packets_under_way_are_looked_at_some_times_in_a_round_trip() -> None:
+    """There are thousands of them on a long line, and something is sent as often."""
+    ends, packets = LateEnds(), Packets(round_trip=1.0)
+    packets.send(500)
+    ends.put_off(4)
+    millisecond = 0
+    for millisecond in range(1, 3000):
+        packets.send(1)
+        packets.acknowledge(packets.unanswered[0])
+        if ends.due(packets, lambda stream: 0, millisecond / 1000):
+            break
+    assert not ends
+    assert millisecond == pytest.approx(500, abs=130)
+    assert packets.looks <= 6
+
+
+def test_an_end_behind_which_nothing_is_under_way_does_not_wait_for_the_next_look() -> None:
+    ends, packets = LateEnds(), Packets(round_trip=1.0)
+    packets.send(500)
+    ends.put_off(4)
+    assert ends.due(packets, lambda stream: 0, 1.0) == []
+    packets.acknowledge(*range(500))
+    assert ends.due(packets, lambda stream: 0, 1.001) == [4]
