@@ -8,7 +8,7 @@ from trio.testing import MockClock
 from p2pnet.core.addresses import Scope, encode, parse, with_peer
 from p2pnet.events import PeerIdentified
 from p2pnet.protocols.identify.messages import IDENTIFY
-from p2pnet.protocols.identify.whereabouts import whereabouts
+from p2pnet.protocols.identify.whereabouts import LOOK_SECONDS, Neighbourhood
 from tests.protocols.identify_peers import HERE, read_all, started
 from tests.protocols.memory_env import NoNetwork
 from tests.protocols.memory_world import MemoryWorld
@@ -24,8 +24,25 @@ class Home(NoNetwork):
 
 
 class Silent(Home):
+    """All descriptors are in use, for a while."""
+
+    def __init__(self, own: tuple[str, ...] = AT_HOME) -> None:
+        super().__init__(own)
+        self.is_silent = True
+        self.looks = 0
+
+    def interface_addresses(self) -> tuple[str, ...]:
+        self.look()
+        return super().interface_addresses()
+
     def gateways(self) -> tuple[str, ...]:
-        raise OSError("the system does not tell")
+        self.look()
+        return super().gateways()
+
+    def look(self) -> None:
+        self.looks += 1
+        if self.is_silent:
+            raise OSError("too many open files")
 
 
 @pytest.mark.parametrize(
@@ -50,12 +67,35 @@ async def test_who_is_in_our_private_network(
 ) -> None:
     here, there = world.host(1, HERE), world.host(2, f"/ip4/{ip}/tcp/2")
     end = world.connect(there, here).other_end if is_inbound else world.connect(here, there)
-    assert whereabouts(end, Home(own)) is expected
+    assert Neighbourhood(Home(own)).whereabouts(end, 0.0) is expected
 
 
-async def test_a_system_that_tells_nothing_of_its_routers_has_none(world: MemoryWorld) -> None:
-    here, there = world.host(1, HERE), world.host(2, f"/ip4/{ROUTER}/tcp/2")
-    assert whereabouts(world.connect(there, here).other_end, Silent()) is Scope.PRIVATE
+@pytest.mark.parametrize("ip", [ROUTER, NEIGHBOUR, CUSTOMER])
+async def test_nobody_is_taken_for_a_neighbour_by_who_cannot_look(
+    world: MemoryWorld, ip: str
+) -> None:
+    """I19."""
+    here, there = world.host(1, HERE), world.host(2, f"/ip4/{ip}/tcp/2")
+    end, network = world.connect(there, here).other_end, Silent(AT_CARRIER)
+    neighbourhood = Neighbourhood(network)
+    assert neighbourhood.whereabouts(end, 0.0) is Scope.PUBLIC
+    network.is_silent = False
+    found = neighbourhood.whereabouts(end, LOOK_SECONDS)
+    assert found is (Scope.PUBLIC if ip == ROUTER else Scope.PRIVATE)
+
+
+@pytest.mark.parametrize("ip", [NEIGHBOUR, CUSTOMER])
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_a_crowd_is_met_with_one_look_a_second(
+    world: MemoryWorld, ip: str, is_silent: bool
+) -> None:
+    here, there = world.host(1, HERE), world.host(2, f"/ip4/{ip}/tcp/2")
+    end, network = world.connect(there, here).other_end, Silent()
+    network.is_silent = is_silent
+    neighbourhood = Neighbourhood(network)
+    for number in range(100):
+        neighbourhood.whereabouts(end, number / 50)
+    assert network.looks == 2
 
 
 async def test_a_circuit_comes_from_where_its_relay_is(world: MemoryWorld) -> None:
@@ -64,7 +104,7 @@ async def test_a_circuit_comes_from_where_its_relay_is(world: MemoryWorld) -> No
     here, there = world.host(1, HERE), world.host(2, "/ip4/11.0.0.2/tcp/2")
     circuit = f"/ip4/{ROUTER}/tcp/1/p2p/{relay}/p2p-circuit"
     end = world.connect(there, here, relay=circuit).other_end
-    assert whereabouts(end, Home()) is Scope.PRIVATE
+    assert Neighbourhood(Home()).whereabouts(end, 0.0) is Scope.PRIVATE
 
 
 async def test_a_stranger_behind_our_router_learns_nothing_and_is_not_believed(

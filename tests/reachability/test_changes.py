@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import pytest
 import trio
 
-from p2pnet.core.addresses import Endpoint, without_peer
+from p2pnet.core.addresses import Endpoint, Scope, without_peer
 from p2pnet.events import Reachability
 from p2pnet.interfaces import Connection, Kit, ServiceHost
 from p2pnet.protocols.identify import Identify, IdentifyService
@@ -184,8 +184,10 @@ class FirstSeen(Snapshot):
         )
         self._first: dict[int, bytes | None] = {}
 
-    def message_for(self, host: ServiceHost, connection: Connection) -> IdentifyMessage:
-        message = super().message_for(host, connection)
+    def message_for(
+        self, host: ServiceHost, connection: Connection, told_to: Scope
+    ) -> IdentifyMessage:
+        message = super().message_for(host, connection, told_to)
         first = self._first.setdefault(connection.ref.number, message.observed_address)
         return replace(message, observed_address=first)
 

@@ -58,7 +58,7 @@ from p2pnet.protocols.identify.policy import (
     told_addresses,
 )
 from p2pnet.protocols.identify.snapshot import Basis, Snapshot, basis_of
-from p2pnet.protocols.identify.whereabouts import whereabouts
+from p2pnet.protocols.identify.whereabouts import Neighbourhood
 
 logger = logging.getLogger("p2pnet.identify")
 
@@ -130,7 +130,7 @@ class IdentifyService:
 
     def __init__(self, config: Identify, kit: Kit) -> None:
         self._config = config
-        self._network = kit.env.network
+        self._neighbourhood = Neighbourhood(kit.env.network)
         self._host: ServiceHost | None = None
         self._known: dict[int, Acquaintance] = {}
         self._pushing = trio.CapacityLimiter(config.max_parallel_pushes)
@@ -308,7 +308,7 @@ class IdentifyService:
             told_addresses(message, peer_id, host.peers.accept_sequence),
             peer_id=peer_id,
             own_id=host.peer_id,
-            seen_from=whereabouts(connection, self._network),
+            seen_from=self._neighbourhood.whereabouts(connection, trio.current_time()),
             maximum=self._config.max_addresses,
         )
         # I13: over a relay, a peer sees the relay.
@@ -366,7 +366,9 @@ class IdentifyService:
         acquaintance = self._known.get(connection.ref.number)
         if acquaintance is not None:
             acquaintance.seen_at = connection.remote_address
-        await stream.send_last(frames(self._snapshot.message_for(self._running, connection)))
+        place = self._neighbourhood.whereabouts(connection, trio.current_time())
+        message = self._snapshot.message_for(self._running, connection, place)
+        await stream.send_last(frames(message))
 
     async def _hear_push(self, stream: Stream) -> None:
         if not self._pushes.allow(stream.peer_id, trio.current_time()):  # I14

@@ -9,7 +9,6 @@ from p2pnet.core.envelope import PeerRecord, seal_peer_record
 from p2pnet.interfaces import Connection, Kit, ServiceHost
 from p2pnet.protocols.identify.messages import IdentifyMessage
 from p2pnet.protocols.identify.policy import next_sequence, observed_by_us, own_addresses
-from p2pnet.protocols.identify.whereabouts import whereabouts
 
 Basis = tuple[tuple[Multiaddr, ...], tuple[str, ...]]
 """What a snapshot is made of: the advertised addresses, and the protocols served."""
@@ -33,13 +32,14 @@ class Snapshot:
             agent_version=agent_version,
         )
 
-    def message_for(self, host: ServiceHost, connection: Connection) -> IdentifyMessage:
-        """Return what to tell the peer on a connection."""
+    def message_for(
+        self, host: ServiceHost, connection: Connection, told_to: Scope
+    ) -> IdentifyMessage:
+        """Return what to tell the peer on a connection, who is in such a place (I17)."""
         basis = basis_of(host)
         if basis != self._basis:
             self._basis = basis
             self._told.clear()
-        told_to = whereabouts(connection, self._kit.env.network)
         if told_to not in self._told:
             self._told[told_to] = self._made(*basis, told_to=told_to)
         return replace(
