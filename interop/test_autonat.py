@@ -35,7 +35,7 @@ from interop.natlab.autonat import PORT
 from interop.processes import Line
 from interop.worlds import run_in_world
 
-SECONDS = 480
+SECONDS = 630
 PROTOCOLS = {"v1": "/libp2p/autonat/1.0.0", "v2": "/libp2p/autonat/2/dial-request"}
 REACHABILITY = {"public": "public", "nat": "private"}
 

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from interop.conftest import unavailable
+from interop.ports import free_port
 from p2pnet import HostConfig, Identify, Noise, Ping, Stream, WebSocket, Yamux, open_host
 from p2pnet.core.addresses import components
 from p2pnet.errors import DialError, NegotiationFailed, SecurityError
@@ -90,7 +91,7 @@ async def proxying(nginx: str, folder: Path, backend: int) -> AsyncGenerator[Pro
     issued = authority.issue(NAME, "localhost", "127.0.0.1")
     (folder / "certificate.pem").write_bytes(issued.certificate)
     (folder / "key.pem").write_bytes(issued.key)
-    plain, secure = await free_port(), await free_port()
+    plain, secure = free_port(), free_port()
     path = folder / "nginx.conf"
     path.write_text(
         CONFIG.format(folder=folder, name=NAME, plain=plain, secure=secure, backend=backend)
@@ -123,12 +124,6 @@ async def until_open(port: int, process: trio.Process, log: Path) -> None:
 
 def check_runs(process: trio.Process, log: Path) -> None:
     assert process.poll() is None, log.read_text()
-
-
-async def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    async with open_host(config(WebSocket(), "/ip4/127.0.0.1/tcp/0/ws")) as host:
-        return port_of(host)
 
 
 def port_of(host: Host) -> int:
@@ -226,7 +221,7 @@ async def test_w3_w7_without_the_name_nginx_does_not_know_what_is_meant(
 async def test_w7_nginx_tells_that_nobody_is_behind_it(nginx: str, tmp_path: Path) -> None:
     async with serving() as host:
         peer_id = host.peer_id
-    async with proxying(nginx, tmp_path, await free_port()) as proxy:
+    async with proxying(nginx, tmp_path, free_port()) as proxy:
         address = f"/dns4/localhost/tcp/{proxy.plain}/ws/p2p/{peer_id}"
         error = await refused(proxy.web, address)
         assert "502" in str(error)

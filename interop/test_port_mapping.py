@@ -51,6 +51,7 @@ def test_miniupnpd_maps_a_port_forgets_it_and_removes_it(words: list[str], proto
     assert seen["forwards"] == 1
     assert seen["reached_without_router"] is False
     assert seen["seconds_until_back"] < PATIENCE
-    assert seen["seconds_to_close"] < 3.0
+    # It left in good order, and not before the router was told.
+    assert seen["exit_code"] == 0
     assert seen["forwards_at_the_end"] == []
     assert seen["reached_at_the_end"] is False

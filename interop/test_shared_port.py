@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from interop.ports import free_port
 from interop.processes import dialled, serving
-from p2pnet.core.addresses import Endpoint
-from p2pnet.core.env import SystemNetwork
 
 ECHO_BYTES = 1_000_000
 
@@ -14,9 +13,7 @@ ECHO_BYTES = 1_000_000
 @pytest.mark.parametrize("security", ["noise", "tls"])
 @pytest.mark.parametrize("kind", ["go", "js", "rust"])
 async def test_w20_w21_all_find_both_at_one_port(kind: str, security: str) -> None:
-    listener = await SystemNetwork().listen_tcp(Endpoint("127.0.0.1", 0))
-    base = f"/ip4/127.0.0.1/tcp/{listener.local.port}"
-    await listener.aclose()
+    base = f"/ip4/127.0.0.1/tcp/{free_port()}"
     async with serving("p2pnet", "listen", LISTEN=f"{base},{base}/ws", SECURITY=security) as host:
         assert len(host.addresses) == 2
         for target in host.addresses:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import pytest
 
 from interop.conftest import unavailable
+from interop.ports import free_port
 from interop.processes import COMMANDS, HERE
 
 START_SECONDS = 10.0
@@ -41,9 +42,7 @@ def redis() -> Generator[str, None, None]:
     """Run a Redis that keeps nothing; gives its ``host:port``."""
     if shutil.which("redis-server") is None:
         unavailable("redis-server is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     argv = ["redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", "/tmp"]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

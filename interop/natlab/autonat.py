@@ -29,7 +29,9 @@ PORT: Final = 4001
 TRANSPORTS: Final = {"tcp": f"tcp/{PORT}", "quic": f"udp/{PORT}/quic-v1"}
 CLIENTS_AT_ONCE: Final = 8
 TIMEOUT_SECONDS: Final = 90
-"""Some have to ask twice, and wait for half a minute between."""
+"""Some have to ask twice, and wait for half a minute between ..."""
+SLOW_TIMEOUT_SECONDS: Final = 240
+"""... but go-libp2p by version 1, where the first question came to nothing, a minute and a half."""
 
 MANY: Final = {"v1": 2, "v2": 6}
 """Servers for a client of others. go-libp2p asks each once in two minutes, believes in an outside
@@ -64,6 +66,12 @@ class Cell:
     def servers(self) -> int:
         """How many servers the client needs to say something."""
         return 1 if self.client == "p2pnet" else MANY[self.version]
+
+    @property
+    def patience(self) -> int:
+        """Seconds for the client to learn of its addresses."""
+        is_slow = (self.version, self.client) == ("v1", "go")
+        return SLOW_TIMEOUT_SECONDS if is_slow else TIMEOUT_SECONDS
 
     @property
     def has_two_addresses(self) -> bool:
@@ -191,7 +199,7 @@ async def ask(cell: Cell, servers: Servers, location: Location, locations: Locat
             TARGET=",".join(servers.addresses(cell)),
             AUTONAT=f"{cell.version}-client",
             VERDICTS=str(len(location.outside)),
-            TIMEOUT_SECONDS=str(TIMEOUT_SECONDS),
+            TIMEOUT_SECONDS=str(cell.patience),
         )
     except PeerFailed as failure:
         line = {"error": str(failure)}

@@ -146,6 +146,10 @@ class AtHome:
         output, _ = self._process.communicate(timeout=END_SECONDS)
         return [json.loads(line) for line in output.splitlines()]
 
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -194,14 +198,13 @@ def observe(words: list[str], folder: Path) -> dict[str, object]:
             dark = reaches(laboratory, address)
             router.start()
             back = until_reached(laboratory, address)
-            began = time.monotonic()
             last = alice.close()
             return {
                 **said,
                 **first,
                 "reached_without_router": dark,
                 "seconds_until_back": back,
-                "seconds_to_close": time.monotonic() - began,
+                "exit_code": alice.exit_code,
                 "said_at_the_end": last,
                 "forwards_at_the_end": router.forwards,
                 "reached_at_the_end": reaches(laboratory, address),
