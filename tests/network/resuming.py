@@ -21,6 +21,9 @@ from tests.network.scene import ECHO, NEAR, echo
 
 BULK = "/test/bulk/1.0.0"
 CHUNK = 16_384
+PAUSE = 0.02
+"""Seconds between two chunks."""
+DIRECT_CHUNKS = 64
 LISTEN = ("/ip4/0.0.0.0/tcp/4001",)
 
 
@@ -107,3 +110,20 @@ async def send_paced(stream: Stream, data: bytes, *, seconds: float) -> None:
         await stream.send_all(data[start : start + CHUNK])
         await trio.sleep(pause)
     await stream.send_eof()
+
+
+async def send_until_direct(stream: Stream, *, pause: float = PAUSE) -> bytes:
+    """Send until much has gone over a direct connection, and the end; return all that was sent.
+
+    The first hole punch may fail, and whatever else comes before there is one.
+    """
+    sent, left = bytearray(), DIRECT_CHUNKS
+    with trio.fail_after(60):
+        while left:
+            chunk = hashlib.shake_256(len(sent).to_bytes(8)).digest(CHUNK)
+            await stream.send_all(chunk)
+            sent += chunk
+            await trio.sleep(pause)
+            left -= not stream.connection.is_relayed
+        await stream.send_eof()
+    return bytes(sent)

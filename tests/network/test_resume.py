@@ -16,7 +16,15 @@ from p2pnet.protocols.resume import Resume
 from p2pnet.protocols.resume.stream import ResumableStream
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
-from tests.network.resuming import BULK, CHUNK, Arrival, bulk, put_resuming, send_paced
+from tests.network.resuming import (
+    BULK,
+    CHUNK,
+    Arrival,
+    bulk,
+    put_resuming,
+    send_paced,
+    send_until_direct,
+)
 from tests.network.scene import NEAR, call, direct, put_relay
 
 MIB = 1 << 20
@@ -49,13 +57,12 @@ async def nothing_left(*machines: Machine) -> None:
 async def test_a_transfer_begun_over_a_relay_moves_to_the_direct_connection(world: World) -> None:
     """RS10."""
     _, alice, bob = await put_two(world)
-    arrival, data = Arrival(), bulk(4 * MIB)
+    arrival = Arrival()
     with alice.host.subscribe(StreamMoved) as moves:
         stream = await open_bulk(alice, bob, arrival)
         assert stream.connection.is_relayed
-        await send_paced(stream, data, seconds=5)
-        with trio.fail_after(1):
-            moved = await anext(moves)
+        data = await send_until_direct(stream)
+        (moved,) = moves.take_waiting()
     assert not stream.connection.is_relayed
     assert moved.connection == stream.connection.ref
     assert moved.before.is_relayed
@@ -68,18 +75,19 @@ async def test_a_transfer_begun_over_a_relay_moves_to_the_direct_connection(worl
 async def test_a_download_moves_to_the_direct_connection_too(world: World) -> None:
     """RS10."""
     _, alice, bob = await put_two(world)
-    arrival, data = Arrival(), bulk(4 * MIB)
+    arrival, sent = Arrival(), bytearray()
 
     async def serve(stream: Stream) -> None:
-        await send_paced(stream, data, seconds=5)
+        sent.extend(await send_until_direct(stream))
 
     bob.host.handle(BULK, serve)
     await trio.sleep(1)
     await call(alice, bob)
     stream = await alice.host.open_stream(bob.host.peer_id, BULK, limited="allow")
     assert stream.connection.is_relayed
-    await arrival.receive(stream)
-    await arrival.complete(data, within=1)
+    with trio.fail_after(60):
+        await arrival.receive(stream)
+    await arrival.complete(bytes(sent), within=1)
     assert not stream.connection.is_relayed
     assert arrival.longest_stall() < ROUND_TRIP + 0.05
     await stream.aclose()
