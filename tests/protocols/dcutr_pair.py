@@ -24,6 +24,7 @@ RELAY = (
     "/ip4/11.9.9.9/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA/p2p-circuit"
 )
 ALICE, BOB = "/ip4/11.0.0.1/tcp/1", "/ip4/11.0.0.2/tcp/2"
+ALICE_QUIC, BOB_QUIC = "/ip4/11.0.0.1/udp/1/quic-v1", "/ip4/11.0.0.2/udp/2/quic-v1"
 LATENCY = 0.1
 
 
@@ -48,6 +49,11 @@ class Pair:
         """Start the service on both sides."""
         for host in (self.alice, self.bob):
             await host.start((config or DCUtR()).build(host.kit))
+
+    def listen_over_quic(self) -> None:
+        """Let both be seen over QUIC, too."""
+        self.alice.punchable = (parse(ALICE), parse(ALICE_QUIC))
+        self.bob.punchable = (parse(BOB), parse(BOB_QUIC))
 
     def call(self) -> MemoryConnection:
         """Let Alice call Bob; return Alice's end. Bob knows at once who she is."""

@@ -30,7 +30,6 @@ from p2pnet.protocols.dcutr.witness import Transport
 from tests.protocols.dcutr_pair import ALICE, BOB, LATENCY, Pair
 from tests.protocols.memory_world import MemoryConnection, MemoryWorld
 
-ALICE_QUIC, BOB_QUIC = "/ip4/11.0.0.1/udp/1/quic-v1", "/ip4/11.0.0.2/udp/2/quic-v1"
 DIALER, LISTENER = Role.DIALER, Role.LISTENER
 
 
@@ -70,8 +69,7 @@ async def test_over_quic_the_initiator_dials_when_the_responder_does(
     autojump_clock: MockClock, pair: Pair
 ) -> None:
     """D31."""
-    pair.alice.punchable = (parse(ALICE), parse(ALICE_QUIC))
-    pair.bob.punchable = (parse(BOB), parse(BOB_QUIC))
+    pair.listen_over_quic()
     await pair.start()
     began = trio.current_time()
     pair.call()

@@ -13,10 +13,9 @@ from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.dialogue import MAX_AGE
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect, Swift, Sync
 from p2pnet.protocols.dcutr.puncher import channel_on
-from tests.protocols.dcutr_pair import ALICE, BOB, LATENCY, Pair
+from tests.protocols.dcutr_pair import BOB, BOB_QUIC, LATENCY, Pair
 from tests.protocols.memory_world import MemoryWorld
 
-ALICE_QUIC, BOB_QUIC = "/ip4/11.0.0.1/udp/1/quic-v1", "/ip4/11.0.0.2/udp/2/quic-v1"
 DIALER, LISTENER = Role.DIALER, Role.LISTENER
 
 
@@ -44,8 +43,7 @@ async def test_over_quic_the_first_packet_is_not_early(
     autojump_clock: MockClock, pair: Pair
 ) -> None:
     """D27."""
-    pair.alice.punchable = (parse(ALICE), parse(ALICE_QUIC))
-    pair.bob.punchable = (parse(BOB), parse(BOB_QUIC))
+    pair.listen_over_quic()
     await pair.start()
     began = trio.current_time()
     pair.call()
@@ -166,8 +164,7 @@ async def test_the_roles_are_turned_for_a_transport_alone(
     autojump_clock: MockClock, pair: Pair
 ) -> None:
     """D28."""
-    pair.alice.punchable = (parse(ALICE), parse(ALICE_QUIC))
-    pair.bob.punchable = (parse(BOB), parse(BOB_QUIC))
+    pair.listen_over_quic()
     pair.bob.moving["udp"] = True
     await pair.start(DCUtR(attempts=1))
     pair.call()
