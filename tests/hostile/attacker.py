@@ -41,7 +41,7 @@ from p2pnet.security.noise import Noise
 from p2pnet.swarm.config import SwarmConfig
 
 LOOPBACK = ["/ip4/127.0.0.1/tcp/0"]
-PATIENCE = 30
+PATIENCE = 120
 """Seconds until a test that hangs is given up; no test waits for it."""
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 

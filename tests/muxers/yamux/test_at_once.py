@@ -84,9 +84,10 @@ async def test_nothing_goes_along_where_there_is_no_room_or_no_stream() -> None:
 
 
 @pytest.mark.parametrize("also", [True, False])
-async def test_y22_the_fin_behind_an_answer_goes_with_the_next_frames_or_soon(
+async def test_the_fin_behind_an_answer_goes_with_the_next_frames_or_soon(
     autojump_clock: trio.testing.MockClock, also: bool
 ) -> None:
+    """Y22."""
     async with against_bytes(Role.DIALER) as (dialer, raw):
         stream, other = [await dialer.connection.open_stream() for _ in range(2)]
         await stream.send_all(b"question")
@@ -107,9 +108,11 @@ async def test_y22_the_fin_behind_an_answer_goes_with_the_next_frames_or_soon(
         assert trio.current_time() - closed == pytest.approx(share * ALONG_SECONDS)
 
 
-async def test_y22_a_fin_that_somebody_may_wait_for_goes_at_once(
+async def test_a_fin_that_somebody_may_wait_for_goes_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    """Y22."""
+
     async def ask(stream: YamuxStream) -> None:
         await stream.send_all(b"question")
 

@@ -66,8 +66,9 @@ def test_an_answer_cut_anywhere_and_garbage_behind_it_is_a_typed_error(garbage: 
         theirs.feed(ours.data_to_send())
         theirs.shake_hands()
         answer = theirs.data_to_send()
-        cut = min(step, len(answer) - 1)
-        gets_nowhere(ours, answer[:cut] + garbage)
+        heard = answer[: min(step, len(answer) - 1)] + garbage
+        if not heard.startswith(answer):  # A last byte of zeros or ones may be the right one.
+            gets_nowhere(ours, heard)
 
 
 def test_an_old_version_is_refused_by_either_side() -> None:
