@@ -59,10 +59,12 @@ async def test_a_live_stream_passes_the_check_for_half_closeable_streams(lazy: b
     swarm.handlers[PROTOCOL] = handle
 
     async def make_pair() -> tuple[Stream, Stream]:
+        # Nothing is sent: to propose, or as who has waited (for the negotiation) has a free turn.
         ours = await dialer.open_stream(PROTOCOL)
-        if lazy:
-            await ours.send_all(b"")
-        return ours, await arrived.receive()
+        await ours.send_all(b"")
+        theirs = await arrived.receive()
+        await theirs.send_all(b"")
+        return ours, theirs
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dialer.run)

@@ -35,6 +35,8 @@ from p2pnet.muxers.yamux.writer import BROKEN, Writer
 
 FRAMES_PER_CHECKPOINT = 256
 """After so many frames the reader lets other tasks run, however many more are there."""
+OPENED_PER_CHECKPOINT = 16
+"""Who opens one stream after the other lets other tasks run after so many."""
 DISCARD_BYTES = 65_536
 
 
@@ -69,6 +71,7 @@ class YamuxConnection:
         self._writer = Writer(session, stream)
         self._streams: dict[int, YamuxStream] = {}
         self._openers = trio.lowlevel.ParkingLot()
+        self._opened = 0
         self._reading = trio.CancelScope()
         self._lingering = trio.CancelScope()
         self._is_running = False
@@ -204,8 +207,12 @@ class YamuxConnection:
     # ---- streams -------------------------------------------------------------------------
 
     async def open_stream(self) -> YamuxStream:
-        await trio.lowlevel.checkpoint()
         session = self._session
+        self._opened += 1
+        if self._opened % OPENED_PER_CHECKPOINT:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
         while not session.may_open:
             if session.awaits_acknowledgement:
                 await self._openers.park()

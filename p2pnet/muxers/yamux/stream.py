@@ -22,7 +22,8 @@ class YamuxStream(MuxedStream):
     end sends next, on whichever stream, or soon (Y22).
 
     ``send_all`` returns when the bytes are on their way out, not when they have arrived; it
-    waits while the remote grants no credit or the connection is busy.
+    waits while the remote grants no credit or the connection is busy. Who has waited for data
+    and answers it at once does not let others run in between once more.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class YamuxStream(MuxedStream):
         self._is_receiving = False
         self._is_sending = False
         self._is_closed = False
+        self._has_waited = False
+        """True if somebody waited for data after the last was sent."""
         self._has_asked = False
         self._is_answered = False
         """True if data was read after the last that was written, and something was."""
@@ -72,6 +75,7 @@ class YamuxStream(MuxedStream):
                 data = self._read(max_bytes)
         finally:
             self._is_receiving = False
+        self._has_waited = True
         return data
 
     def receive_nowait(self, max_bytes: int) -> bytes | bytearray | None:
@@ -99,7 +103,10 @@ class YamuxStream(MuxedStream):
             data = data.cast("B")
         sent = self._write(data, 0)
         if sent == len(data):
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            if self._has_waited:
+                self._has_waited = False  # Others have had their turn since the last bytes.
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
             return
         self._is_sending = True
         try:

@@ -391,3 +391,23 @@ class Ticks(trio.abc.Instrument):
 async def test_an_operation_that_need_not_wait_has_one_checkpoint() -> None:
     async with running_pair() as (dialer, listener):
         assert await small_ops(dialer, listener) == (1, 1)
+
+
+async def test_who_has_waited_answers_without_another_turn_once() -> None:
+    async with running_pair() as (dialer, listener):
+        one, two = await stream_pair(dialer, listener)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.send_all, b"question")
+            assert await two.receive_some() == b"question"
+        ticks = Ticks()
+        trio.lowlevel.add_instrument(ticks)
+        await two.send_all(b"answer")
+        assert ticks.steps == 0
+        await two.send_all(b"more")
+        assert ticks.steps == 1
+        trio.lowlevel.remove_instrument(ticks)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await two.send_all(b"never sent")
+        assert scope.cancelled_caught
+        assert await one.receive_some(10) == b"answermore"
