@@ -176,6 +176,10 @@ class Connection(ProbingConnection):
         return tuple(one.stateless_reset_token for one in ids if one.stateless_reset_token)
 
     @property
+    def has_more(self) -> bool:
+        return self._pacer.is_cut
+
+    @property
     def round_trip(self) -> float:
         return self._loss._rtt_smoothed  # noqa: SLF001
 

@@ -192,6 +192,10 @@ class AioquicCore:
         self._recount()
         return addressed(datagrams)
 
+    @property
+    def has_more(self) -> bool:
+        return self._connection.has_more
+
     def _recount(self) -> None:
         streams = self._connection.streams
         for number in [number for number in self._tallies if number not in streams]:

@@ -24,6 +24,7 @@ from aioquic.quic.packet_builder import (
     QuicSentPacket,
 )
 
+from p2pnet.transports.quic.aioquic_pacer import Pacer
 from p2pnet.transports.quic.aioquic_turns import TurnTakingConnection
 from p2pnet.transports.quic.path_size import PathSize
 
@@ -91,7 +92,9 @@ class ProbingConnection(TurnTakingConnection):
         self._base = configuration.max_datagram_size
         self._most = most
         self._reno = Reno(max_datagram_size=self._base)
+        self._pacer = Pacer(max_datagram_size=self._base)
         self._loss._cc = self._reno  # noqa: SLF001  # Nothing was sent so far.
+        self._loss._pacer = self._pacer  # noqa: SLF001
         self._searched: tuple[str, int] | None = None
 
     @property
@@ -110,6 +113,7 @@ class ProbingConnection(TurnTakingConnection):
 
     def datagrams_to_send(self, now: float) -> Datagrams:
         self._adopt_size()
+        self._pacer.begin(self._max_datagram_size)
         sent = super().datagrams_to_send(now)
         if sent and self._handshake_confirmed and self._close_event is None:
             sent += self._probe(now)
@@ -124,7 +128,6 @@ class ProbingConnection(TurnTakingConnection):
         if size != self._max_datagram_size:
             self._max_datagram_size = size
             self._reno.set_datagram_size(size)
-            self._loss._pacer._max_datagram_size = size  # noqa: SLF001
 
     def _probe(self, now: float) -> Datagrams:
         way = self._network_paths[0]

@@ -24,7 +24,6 @@ from p2pnet.interfaces import CircuitLimit, MuxedStream
 from p2pnet.transports.quic import backlog
 from p2pnet.transports.quic.along import Along
 from p2pnet.transports.quic.core import (
-    BURST,
     Cause,
     Challenged,
     Core,
@@ -308,7 +307,7 @@ class QuicConnection:
             self._pulse.pinged(now)
         datagrams = core.transmit(now)
         self._pulse.sent(now, is_any=bool(datagrams), is_owed=core.is_owed)
-        self._is_kicked = len(datagrams) >= BURST
+        self._is_kicked = core.has_more
         self._take_events()
         self._wake_senders()
         send = self._socket.send if core.is_begun else self._socket.try_to_send

@@ -37,8 +37,6 @@ ID_BYTES = 8
 """Length of the connection IDs we choose."""
 MAX_IDS = 4
 """How many connection IDs of a remote are kept (Q31)."""
-BURST = 106
-"""So many datagrams are sent before more are made: the remote can be at work on them meanwhile."""
 MAX_HANDSHAKE_BYTES = 65_536
 """Most of a TLS message that a remote may send before it has proved anything."""
 
@@ -204,7 +202,12 @@ class Core(Protocol):
         ...
 
     def transmit(self, now: float) -> Sequence[tuple[bytes, Endpoint]]:
-        """Return the datagrams that are to be sent now; if as many as ``BURST``, ask again."""
+        """Return the datagrams that are to be sent now."""
+        ...
+
+    @property
+    def has_more(self) -> bool:
+        """True if more than was returned last may go at once: the remote can begin meanwhile."""
         ...
 
     def timer(self) -> float | None:

@@ -15,12 +15,14 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 from qh3.quic.tls_bridge import QuicTlsBridge
 
-from p2pnet.transports.quic.core import BURST, MAX_IDS, CoreSettings
+from p2pnet.transports.quic.core import MAX_IDS, CoreSettings
 from p2pnet.transports.quic.packets import VERSION_1
 from p2pnet.transports.quic.qh3_tls import Bridge, demand_certificate
 
 CONNECTED = "connected"
 PACING = "pacing"
+BURST = 106
+"""So many datagrams are made before they are sent: two trains of 64 KiB."""
 MOST_LEFT = 4096
 """Events: not all that a remote can say is bounded by credit, so beyond that it is taken anyhow."""
 EVENTS_ADDED = 5
@@ -63,6 +65,7 @@ class Connection(QuicConnection):
         self._left = 0
         self._made: list[tuple[bytes, tuple[str, int]]] = []
         self._was_limited = False
+        self.has_more = False
 
     def _create_core(self, remote_addr: object, initial_dcid: bytes, now: float) -> None:
         settings, configuration = self._settings, self._configuration
@@ -161,6 +164,7 @@ class Connection(QuicConnection):
             if one is None:
                 break
             made.append((one[0], one[1]))
+        self.has_more = len(made) >= BURST
         self._was_limited = self._has_full_window
         return made
 

@@ -222,6 +222,10 @@ class Qh3Core:
             going.append(self._waiting.pop(0))
         return going
 
+    @property
+    def has_more(self) -> bool:
+        return self._connection.has_more and not self._waiting
+
     def _collect(self, now: float) -> None:
         self._has_finished = self._has_finished or self._connection.is_complete
         while True:

@@ -9,12 +9,14 @@ from aioquic.quic import connection as library_connection
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPreferredAddress
+from aioquic.quic.recovery import QuicPacketPacer
 from aioquic.tls import Epoch
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.keys import PrivateKey
 from p2pnet.transports.quic.aioquic_connection import Connection
 from p2pnet.transports.quic.aioquic_core import Aioquic, AioquicCore
+from p2pnet.transports.quic.aioquic_pacer import Pacer
 from p2pnet.transports.quic.aioquic_probing import Reno
 from p2pnet.transports.quic.core import (
     MAX_IDS,
@@ -223,7 +225,7 @@ OF_TLS = {
     "_x448_private_key",
 }
 OF_LOSS = {"_cc", "_pacer", "_rtt_smoothed"}
-"""What stands behind ``_loss``; and ``_max_datagram_size`` behind its pacer, too."""
+"""What stands behind ``_loss``; and ``_max_datagram_size`` behind its pacer, too: it is set."""
 
 
 def test_the_private_names_of_aioquic_are_there() -> None:
@@ -236,7 +238,7 @@ def test_the_private_names_of_aioquic_are_there() -> None:
 
 
 def test_no_private_name_is_used_that_is_not_looked_for_here() -> None:
-    used = names_used("aioquic_connection", "aioquic_core", "aioquic_probing")
+    used = names_used("aioquic_connection", "aioquic_core", "aioquic_pacer", "aioquic_probing")
     assert used - OF_CONNECTIONS - OF_TLS - OF_LOSS == set()
 
 
@@ -249,7 +251,8 @@ def test_what_is_set_behind_the_back_of_aioquic_is_what_it_goes_by() -> None:
     assert connection.tls._x448_private_key is None, "keys are made that nobody uses"
     assert len(connection.tls._ec_private_keys) == 1
     assert connection.round_trip == connection._loss._rtt_smoothed
-    assert connection._loss._pacer._max_datagram_size == 1232
+    assert type(connection._loss._pacer) is Pacer
+    assert QuicPacketPacer(max_datagram_size=1232)._max_datagram_size == 1232
     assert type(connection._loss._cc) is Reno, "probes need to hear what becomes of packets"
     assert RenoCongestionControl(max_datagram_size=1)._max_datagram_size == 1
     assert not connection.violation
