@@ -150,6 +150,9 @@ class YamuxConnection:
             return False
         events = self._session.receive(data, trio.current_time())
         self._writer.heard(len(events))
+        if self._session.was_pinged:  # So the next is due later, and nobody need wake before.
+            self._session.was_pinged = False
+            self._writer.nap_on(self._session.deadline())
         for event in events:
             if isinstance(event, GoneAway):
                 self._receive_goodbye(event.code)

@@ -112,13 +112,7 @@ class Session:
     def __init__(self, limits: Limits, *, is_dialer: bool, now: float) -> None:
         self._limits = limits
         self._outgoing = Outgoing(max_unsent=limits.max_unsent, max_control=limits.max_control)
-        self._pulse = Pulse(
-            self._outgoing,
-            interval=limits.ping_interval,
-            timeout=limits.ping_timeout,
-            max_rate=limits.max_ping_rate,
-            now=now,
-        )
+        self._pulse = Pulse(self._outgoing, limits, is_dialer=is_dialer, now=now)
         self._shared = Shared(
             self._outgoing,
             self._pulse,
@@ -139,6 +133,8 @@ class Session:
         self._is_deaf = False
         self.frames = 0
         """Frames received so far."""
+        self.was_pinged = False
+        """Set by a ping or the answer to one: the deadline is another. Whoever looks unsets it."""
 
     # ---- receiving -----------------------------------------------------------------------
 
@@ -195,6 +191,7 @@ class Session:
         elif self._over is not None:
             self._expect_payload(header, 0)
         elif header.kind == PING:
+            self.was_pinged = True
             self._pulse.receive(header.flags, header.length, now)
         else:
             if header.flags & SYN:

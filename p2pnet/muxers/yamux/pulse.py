@@ -7,7 +7,10 @@ idle --- nothing heard for ``interval`` ---> ping sent --- nothing for ``timeout
 
 from __future__ import annotations
 
+from math import floor
+
 from p2pnet.errors import PeerSilent, ProtocolError
+from p2pnet.muxers.yamux.limits import Limits
 from p2pnet.muxers.yamux.messages import ACK, MAX_UINT32, PING, PROTOCOL_ID, SYN
 from p2pnet.muxers.yamux.outgoing import Outgoing
 
@@ -15,31 +18,28 @@ ROUND_TRIP_LIFETIME = 30.0
 """Seconds after which the measured round trip wants to be measured anew."""
 RATE_PERIOD = 10.0
 """Seconds' worth of pings that a remote may send at once."""
+TICKS = 30
+"""In an interval. Pings leave at a tick, so that those of many idle connections share a turn."""
+DIALER_TICKS = 28
+"""A dialer asks sooner: the listener has heard its ping when it would ask, and one is enough."""
 
 
 class Pulse:
     """Sends pings and answers them."""
 
-    def __init__(
-        self,
-        outgoing: Outgoing,
-        *,
-        interval: float,
-        timeout: float,
-        max_rate: float,
-        now: float,
-    ) -> None:
+    def __init__(self, outgoing: Outgoing, limits: Limits, *, is_dialer: bool, now: float) -> None:
         self.round_trip: float | None = None
         """Seconds, once measured."""
         self._outgoing = outgoing
-        self._interval = interval
-        self._timeout = timeout
+        self._tick = limits.ping_interval / TICKS
+        self._ticks = DIALER_TICKS if is_dialer else TICKS
+        self._timeout = limits.ping_timeout
         self._heard_at = now
         self._asked_at: float | None = None
         self._value = 0
         self._measured_at = -ROUND_TRIP_LIFETIME
-        self._max_rate = max_rate
-        self._allowance = max_rate * RATE_PERIOD
+        self._max_rate = limits.max_ping_rate
+        self._allowance = self._max_rate * RATE_PERIOD
         self._allowance_at = now
 
     def heard(self, now: float) -> None:
@@ -50,7 +50,7 @@ class Pulse:
         """Return when to call ``on_deadline``."""
         if self._asked_at is not None and self._heard_at <= self._asked_at:
             return self._asked_at + self._timeout
-        return self._heard_at + self._interval
+        return (floor(self._heard_at / self._tick) + self._ticks) * self._tick
 
     def on_deadline(self, now: float) -> None:
         """Ask for a sign of life (Y12).

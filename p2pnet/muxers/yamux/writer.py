@@ -62,6 +62,7 @@ class Writer:
         self._scope = trio.CancelScope(shield=True)
         self._idle = Waiter()
         self._nap = trio.CancelScope()
+        self._nap_until = math.inf
         self._along_until = math.inf
         """When what is to go along goes alone."""
         self._send_now = prompt_sender(stream)
@@ -159,12 +160,18 @@ class Writer:
 
         Not for the task that sends, which may have to wait for long.
         """
-        while (now := trio.current_time()) < until:
+        self._nap_until = until
+        while (now := trio.current_time()) < self._nap_until:
             if self._along_until <= now:
                 self._along_until = math.inf
                 self.kick()
-            with trio.CancelScope(deadline=min(until, self._along_until)) as self._nap:
+            with trio.CancelScope(deadline=min(self._nap_until, self._along_until)) as self._nap:
                 await trio.sleep_forever()
+
+    def nap_on(self, until: float) -> None:
+        """Let the nap last until then: the time that it was for has changed."""
+        self._nap_until = until
+        self._nap.deadline = min(until, self._along_until)
 
     def _sent_now(self) -> bool:
         """Send all that is ready, if nobody is at it and if it fits; return True if it did."""

@@ -198,14 +198,15 @@ async def test_y5_a_stream_too_many_is_reset_and_the_connection_lives() -> None:
 # ---- signs of life -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("role", "lost_at"), [(Role.DIALER, 43.0), (Role.LISTENER, 45.0)])
 async def test_y12_a_silent_remote_is_lost_after_an_unanswered_ping(
-    autojump_clock: trio.testing.MockClock,
+    role: Role, lost_at: float, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with against_bytes() as (tested, raw):
+    async with against_bytes(role) as (tested, raw):
         stream = await tested.connection.open_stream()
         with pytest.raises(ConnectionLost, match="no sign of life"):
             await stream.receive_some()
-        assert trio.current_time() == 45.0
+        assert trio.current_time() == lost_at
         await tested.ended.wait()
         assert isinstance(tested.error, ConnectionLost)
         assert headers(await raw.receive_some())[-1] == Header(PING, SYN, 0, 1)
@@ -219,6 +220,40 @@ async def test_y11_y12_two_idle_ends_keep_each_other_alive(
         await trio.sleep(10_000)
         await one.send_all(b"still there?")
         assert await two.receive_some() == b"still there?"
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the turns of tasks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_y12_one_of_two_idle_ends_pings_and_the_other_sleeps_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A thousand connections do that all the time."""
+    steps = Steps()
+    async with running_pair():
+        await trio.sleep(100)
+        trio.lowlevel.add_instrument(steps)
+        await trio.sleep(3000)
+        trio.lowlevel.remove_instrument(steps)
+    assert steps.count / 100 < 15, "28 if both ping, and look whether they were answered"
+
+
+async def test_y12_a_ping_is_answered_before_the_next_is_due(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Whatever the time is that the remote would have had."""
+    async with against_bytes(Role.DIALER, Yamux(ping_interval=3.0, ping_timeout=15.0)) as (_, raw):
+        for number in range(1, 10):
+            assert headers(await raw.receive_some()) == [Header(PING, SYN, 0, number)]
+            assert trio.current_time() == pytest.approx(2.8 * number)
+            await raw.send_all(encode(PING, ACK, 0, number))
 
 
 async def test_y13_a_flood_of_pings_ends_the_connection() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from p2pnet.errors import ConnectionLost, ProtocolError
+from p2pnet.muxers.yamux.limits import Limits
 from p2pnet.muxers.yamux.messages import ACK, PING, SYN, Header
 from p2pnet.muxers.yamux.outgoing import Outgoing
 from p2pnet.muxers.yamux.pulse import Pulse
@@ -14,9 +17,10 @@ from tests.muxers.yamux.ends import headers
 class Beating:
     """A pulse, and the pings it sends."""
 
-    def __init__(self, *, max_rate: float = 10.0) -> None:
+    def __init__(self, *, max_rate: float = 10.0, is_dialer: bool = False) -> None:
         self.outgoing = Outgoing(max_unsent=1 << 20, max_control=1 << 20)
-        self.pulse = Pulse(self.outgoing, interval=30.0, timeout=15.0, max_rate=max_rate, now=0.0)
+        limits = Limits(max_ping_rate=max_rate)
+        self.pulse = Pulse(self.outgoing, limits, is_dialer=is_dialer, now=0.0)
 
     def sent(self) -> list[Header]:
         return headers(self.outgoing.take())
@@ -47,6 +51,23 @@ def test_y12_any_byte_is_a_sign_of_life() -> None:
     # The first ping was never answered, but its sender lives; it is asked again.
     pulse.on_deadline(81.0)
     assert beating.sent() == [Header(PING, SYN, 0, 2)]
+
+
+@pytest.mark.parametrize(("is_dialer", "due"), [(True, 48.0), (False, 50.0)])
+def test_y12_pings_are_due_at_ticks_and_a_dialers_two_sooner(is_dialer: bool, due: float) -> None:
+    pulse = Beating(is_dialer=is_dialer).pulse
+    for heard_at in (20.0, 20.1, 20.9):
+        pulse.heard(heard_at)
+        assert pulse.deadline() == due
+
+
+@pytest.mark.parametrize("interval", [0.01, 0.7, 3.0, 1e9, math.inf])
+def test_y12_the_next_ping_is_always_in_the_future(interval: float) -> None:
+    outgoing = Outgoing(max_unsent=1 << 20, max_control=1 << 20)
+    pulse = Pulse(outgoing, Limits(ping_interval=interval), is_dialer=False, now=0.0)
+    for now in (0.0, 0.3, 12_345.6):
+        pulse.heard(now)
+        assert now + interval * 0.96 < pulse.deadline() <= now + interval or interval == math.inf
 
 
 def test_the_round_trip_is_measured_when_wanted_and_at_most_every_thirty_seconds() -> None:
