@@ -15,11 +15,12 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from pathlib import Path
+from math import log
 
 import trio
 
 from benchmarks.compare import RESULTS, plot
+from benchmarks.processes import processor_seconds
 from benchmarks.server import MEMORY, SINK, serve_memory, serve_sink
 from p2pnet import Connection, Host, Identify, Stream, open_host, presets
 from p2pnet.commands.echo import ECHO, serve_echo
@@ -48,8 +49,11 @@ STREAMS = (10, 30, 100, 300, 1000, 3000, 10_000)
 SIZES = (1, 32, 1024, 16_384, 262_144, MIB, 4 * MIB)
 ROUND_TRIPS = (0.002, 0.02, 0.08, 0.2)
 GIGABIT = 125e6
-IDLE_SECONDS = 20.0
+QUIET_SECONDS, IDLE_SECONDS = 30.0, 60.0
+"""The first pings come when a connection has been quiet for 30 s, and then every 30 s."""
 IDLE_CONNECTIONS = 1000
+STEEPEST = 1.2
+"""Cost in proportion rises by 1 on log axes; so much more is noise."""
 Points = list[tuple[float, float]]
 
 
@@ -75,8 +79,7 @@ class Server:
         self.address = (process.stdout.readline() if process.stdout else "").strip()
 
     def processor_seconds(self) -> float:
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100
+        return processor_seconds(self._pid)
 
 
 @contextmanager
@@ -120,10 +123,11 @@ async def grow_connections(server: Server, counts: tuple[int, ...]) -> dict[str,
             seconds.append((count, time.perf_counter() - began))
             memory.append((count, await resident(watcher, server.address) - before))
             if count == IDLE_CONNECTIONS:
+                await trio.sleep(QUIET_SECONDS)
                 spent = server.processor_seconds()
                 await trio.sleep(IDLE_SECONDS)
                 idle.append((count, (server.processor_seconds() - spent) / IDLE_SECONDS))
-                began += IDLE_SECONDS
+                began += QUIET_SECONDS + IDLE_SECONDS
     return {
         "seconds for so many connections": seconds,
         "bytes of the listener for so many idle connections": memory,
@@ -162,11 +166,17 @@ async def grow_streams(server: Server, counts: tuple[int, ...]) -> dict[str, Poi
 async def grow_messages(server: Server, sizes: tuple[int, ...]) -> dict[str, Points]:
     """Send larger and larger messages there and back."""
     points: Points = []
-    async with caller(server.address) as (_, connection):
+    memory: Points = []
+    async with caller(server.address) as (host, connection):
+        before = await resident(host, server.address)
         async with await connection.open_stream(ECHO) as stream:
             for size in sizes:
                 points.append((size, min([await there_and_back(stream, size) for _ in range(7)])))
-    return {"seconds for a message of so many bytes there and back": points}
+                memory.append((size, await resident(host, server.address) - before))
+    return {
+        "seconds for a message of so many bytes there and back": points,
+        "bytes of the listener after messages of so many bytes": memory,
+    }
 
 
 async def there_and_back(stream: Stream, size: int) -> float:
@@ -215,6 +225,26 @@ def grow_delays(round_trips: tuple[float, ...], seconds: float) -> dict[str, Poi
     return {"share of a gigabit that a stream fills over such a round trip": points}
 
 
+def steepness(points: Points) -> float:
+    """Return how a curve rises over its last decade on log axes; 1 is in proportion."""
+    last, top = points[-1]
+    positive = [point for point in points if point[1] > 0 and point[0] < last]
+    if top <= 0 or not positive:
+        return 0.0
+    decade = [point for point in positive if point[0] >= last / 10]
+    first, bottom = decade[0] if decade else positive[-1]
+    return log(top / bottom) / log(last / first)
+
+
+def judge(curves: dict[str, Points]) -> list[str]:
+    """Return a line for each curve that bends upward."""
+    return [
+        f"bends upward: {title}: {steep:.2f} decades in one"
+        for title, points in curves.items()
+        if points and (steep := steepness(points)) > STEEPEST
+    ]
+
+
 def main(quick: bool) -> None:
     part = 4 if quick else len(CONNECTIONS)
     curves: dict[str, Points] = {}
@@ -230,6 +260,7 @@ def main(quick: bool) -> None:
         print(title)
         for amount, value in points:
             print(f"  {amount:>12,g}  {value:>14,.6g}")
+    print("\n".join(judge(curves)) or "no curve bends upward")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "growth.json"
     path.write_text(json.dumps(curves, indent=1))

@@ -19,6 +19,12 @@ class PeerFailed(Exception):
     """A peer ended, kept silent, or told an error."""
 
 
+def processor_seconds(pid: int) -> float:
+    """Return what a process has used until now, in user and in system mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
 class Peer:
     """One end of a measurement. Its settings and lines stand in peers/README.md."""
 
@@ -78,10 +84,7 @@ class Peer:
         return self._log.read_text(errors="replace").strip()[-300:]
 
     def processor_seconds(self) -> float:
-        """Return what it has used until now, in user and in system mode."""
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return processor_seconds(self._process.pid)
 
     def resident_bytes(self) -> int:
         return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * PAGE
