@@ -1,22 +1,25 @@
 """What a relay costs: memory for each reservation and circuit, measured on loopback.
 
 The relay runs in a process of its own, its clients in this one. ``python -m benchmarks.relay``
-takes about a minute; ``--quick`` a tenth of everybody. The last line is JSON.
+takes about a minute; ``--quick`` a tenth of everybody. Then one circuit carries bulk over another
+relay: what does its processor do, beside that of an end? The last line is JSON.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 
 import trio
 
-from benchmarks.server import MEMORY, serve_memory
+from benchmarks.processes import processor_seconds
+from benchmarks.server import MEMORY, SINK, serve_memory, serve_sink
 from p2pnet import Host, HostConfig, RelayClient, Stream, open_host, presets
 from p2pnet.protocols.relay import RelayServer
 from p2pnet.protocols.relay.channels import hop_channel
@@ -29,6 +32,8 @@ LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 STATISTICS = "/p2pnet/bench/relay/1.0.0"
 BUSY_SECONDS = 10.0
 CHUNK = bytes(16_384)
+BULK_BYTES, BULK_ROUNDS = 256 * 2**20, 5
+BLOCK = bytes(262_144)
 ECHO = "/p2pnet/bench/echo/1.0.0"
 LIMITS = RelayServer(
     max_reservations=RESERVATIONS,
@@ -55,8 +60,8 @@ async def serve_relay() -> None:
             await stream.send_all(json.dumps(told).encode())
             await stream.send_eof()
 
-        host.handle(MEMORY, serve_memory)
-        host.handle(STATISTICS, tell)
+        for protocol, handler in ((MEMORY, serve_memory), (STATISTICS, tell), (SINK, serve_sink)):
+            host.handle(protocol, handler)
         print(host.addresses.value[0], flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
 
@@ -148,6 +153,42 @@ async def chat(stream: Stream, until: float, tally: list[int]) -> None:
         tally[0] += 2 * len(CHUNK)
 
 
+async def processor_of_bulk(relay: str, pid: int) -> dict[str, float]:
+    """Have bytes go to the relay itself and through it, by turns; what does the processor do?
+
+    A relay opens what comes and seals it again; each end of a direct connection does one of the
+    two, so that half of what an end does is the most that a relay can.
+    """
+    ends, carried = list[float](), list[float]()
+    async with open_host(client()) as source, open_host(client(relays=(relay,))) as target:
+        target.handle(SINK, serve_sink)
+        await target.addresses.wait_for(bool)
+        through = f"{relay}/p2p-circuit/p2p/{target.peer_id}"
+        for _ in range(1 + BULK_ROUNDS):
+            ours, its = await seconds_of_bulk(pid, source, relay)
+            ends.append((ours + its) / 2)
+            carried.append((await seconds_of_bulk(pid, source, through))[1])
+    pairs = zip(carried[1:], ends[1:], strict=True)  # The first round warms up.
+    return {
+        "mb_per_cpu_s_as_end": round(BULK_BYTES / 1e6 / statistics.median(ends[1:])),
+        "mb_per_cpu_s_as_relay": round(BULK_BYTES / 1e6 / statistics.median(carried[1:])),
+        "relay_to_end": round(
+            statistics.median([end / through_it for through_it, end in pairs]), 2
+        ),
+    }
+
+
+async def seconds_of_bulk(pid: int, source: Host, address: str) -> tuple[float, float]:
+    """Send bulk on a new stream; return what this process used for it, and what that one did."""
+    before = time.process_time(), processor_seconds(pid)
+    async with await source.open_stream(address, SINK, limited="allow") as stream:
+        for _ in range(BULK_BYTES // len(BLOCK)):
+            await stream.send_all(BLOCK)
+        await stream.send_eof()
+        await stream.receive_some(8)
+    return time.process_time() - before[0], processor_seconds(pid) - before[1]
+
+
 async def measure(relay: Relay, crowd: Crowd, *, part: int) -> dict[str, float]:
     reservations, circuits = RESERVATIONS // part, CIRCUITS // part
     callers_wanted = reservations // 2
@@ -198,26 +239,28 @@ async def run(address: str, part: int) -> dict[str, float]:
         return await measure(relay, crowd, part=part)
 
 
+@contextmanager
+def serving() -> Generator[tuple[str, int], None, None]:
+    """Run a relay in a process of its own; its address, and its process."""
+    command = [sys.executable, "-m", "benchmarks.relay", "--serve"]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as server:
+        try:
+            yield (server.stdout.readline() if server.stdout else "").strip(), server.pid
+        finally:
+            server.kill()
+
+
 def main(arguments: list[str]) -> None:
     if "--serve" in arguments:
         trio.run(serve_relay)
         return
-    server = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.relay", "--serve"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        if server.stdout is None:
-            return
-        address = server.stdout.readline().decode().strip()
+    with serving() as (address, _):
         result = trio.run(run, address, 10 if "--quick" in arguments else 1)
-        for name, value in result.items():
-            print(f"{name:20} {value:>12}")
-        print(json.dumps(result), flush=True)
-    finally:
-        server.kill()
-        server.wait()
+    with serving() as (address, pid):  # A new one: bulk leaves its traces in memory.
+        result |= trio.run(processor_of_bulk, address, pid)
+    for name, value in result.items():
+        print(f"{name:22} {value:>12}")
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
