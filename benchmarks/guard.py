@@ -18,6 +18,8 @@ ROUNDS = 4
 TRIES = 3
 TURN_SECONDS = 0.25
 MARGIN = 3.0
+RIVAL_MARGIN = 2.0
+"""On a machine with far too much to do an echo was as far behind raw sockets as py-libp2p's is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +28,18 @@ class Usual:
 
     ours: float
     py_libp2p: float
-    """Of the direct rival, measured once; falling behind it fails, too."""
+    """Of the direct rival, from docs/performance.md; falling far behind it fails, too."""
 
     @property
     def least(self) -> float:
-        return max(self.ours / MARGIN, self.py_libp2p)
+        return max(self.ours / MARGIN, self.py_libp2p / RIVAL_MARGIN)
 
 
 USUAL = {
-    "upload": Usual(0.25, 0.044),
-    "echo_p50": Usual(0.06, 0.010),
-    "streams": Usual(0.35, 0.072),
-    "streams_32": Usual(1.5, 0.080),
+    "upload": Usual(0.30, 0.065),
+    "echo_p50": Usual(0.12, 0.10),
+    "streams": Usual(0.45, 0.074),
+    "streams_32": Usual(1.8, 0.16),
 }
 
 
@@ -68,13 +70,17 @@ def best(name: str, turns: list[tuple[dict[str, float], dict[str, float]]]) -> f
     return max(ratios) if FIGURES[name].more_is_better else 1 / min(ratios)
 
 
+def too_slow(seen: dict[str, float]) -> list[str]:
+    return [name for name, usual in USUAL.items() if seen[name] < usual.least]
+
+
 def main() -> None:
     """Try until all is well, three times at most; a machine may have had a bad minute."""
     RESULTS.mkdir(exist_ok=True)
     seen = dict.fromkeys(USUAL, 0.0)
     for _ in range(TRIES):
         seen = {name: max(seen[name], ratio) for name, ratio in best_ratios().items()}
-        slow = [name for name, usual in USUAL.items() if seen[name] < usual.least]
+        slow = too_slow(seen)
         for name, usual in USUAL.items():
             verdict = "too slow" if name in slow else "well"
             print(
@@ -83,7 +89,7 @@ def main() -> None:
             )
         if not slow:
             return
-    sys.exit(f"slower than a third of what is usual: {', '.join(slow)}")
+    sys.exit(f"slower than a third of what is usual, or half of py-libp2p: {', '.join(slow)}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""What benchmarks say of their figures: does a curve bend upward?"""
+"""What benchmarks say of their figures: does a curve bend upward, has p2pnet become slow?"""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 
 from benchmarks.growth import judge, steepness
+from benchmarks.guard import USUAL, best, too_slow
+from benchmarks.report import PAGE
+from benchmarks.works import FIGURES
 
 COUNTS = (10, 30, 100, 300, 1000, 3000, 10_000)
 
@@ -25,3 +30,43 @@ def test_a_curve_that_begins_to_bend_late_is_seen() -> None:
 
 def test_a_curve_with_nothing_to_compare_does_not_bend() -> None:
     assert judge({"none": [], "one": [(1000.0, 0.01)], "zero": [(1.0, 0.0), (32.0, 0.0)]}) == []
+
+
+# ---- the guard ---------------------------------------------------------------------------
+
+
+def test_the_guard_lets_pass_what_is_usual_and_names_what_is_not() -> None:
+    seen = {name: usual.ours for name, usual in USUAL.items()}
+    assert too_slow(seen) == []
+    for name, usual in USUAL.items():
+        assert too_slow(seen | {name: usual.ours / 3.1}) == [name]
+        assert too_slow(seen | {name: usual.py_libp2p / 2.1}) == [name]
+
+
+def test_the_guard_takes_the_best_round_whichever_way_is_better() -> None:
+    turns = [
+        ({"upload": 2000.0, "echo_p50": 50.0}, {"upload": 200.0, "echo_p50": 500.0}),
+        ({"upload": 2000.0, "echo_p50": 50.0}, {"upload": 600.0, "echo_p50": 100.0}),
+        ({"upload": 2000.0}, {}),
+    ]
+    assert best("upload", turns) == pytest.approx(0.3)
+    assert best("echo_p50", turns) == pytest.approx(0.5)
+    assert best("streams", turns) == 0.0
+
+
+@pytest.mark.parametrize("name", USUAL)
+@pytest.mark.parametrize(("who", "column"), [("ours", 1), ("py_libp2p", 2)])
+def test_the_guard_remembers_about_what_stands_in_the_page(
+    name: str, who: str, column: int
+) -> None:
+    """Of TCP and Noise, the first table: columns of raw sockets, p2pnet, py-libp2p."""
+    row = next(row for row in PAGE.read_text().splitlines() if row.startswith(titled(name)))
+    found = re.search(r"([0-9.]+) \S raw", row.split("|")[2:][column])
+    assert found is not None
+    ratio = float(found[1])
+    stands = ratio if FIGURES[name].more_is_better else 1 / ratio
+    assert getattr(USUAL[name], who) == pytest.approx(stands, rel=0.6)
+
+
+def titled(name: str) -> str:
+    return f"| {FIGURES[name].title}, {FIGURES[name].unit} |"
