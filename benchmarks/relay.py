@@ -157,9 +157,10 @@ async def processor_of_bulk(relay: str, pid: int) -> dict[str, float]:
     """Have bytes go to the relay itself and through it, by turns; what does the processor do?
 
     A relay opens what comes and seals it again; each end of a direct connection does one of the
-    two, so that half of what an end does is the most that a relay can.
+    two, so that half of what an end does is the most that a relay can. Each end of a circuit
+    does one of them twice: for the relay, and for the other end.
     """
-    ends, carried = list[float](), list[float]()
+    ends, carried, far_ends = list[float](), list[float](), list[float]()
     async with open_host(client()) as source, open_host(client(relays=(relay,))) as target:
         target.handle(SINK, serve_sink)
         await target.addresses.wait_for(bool)
@@ -167,14 +168,19 @@ async def processor_of_bulk(relay: str, pid: int) -> dict[str, float]:
         for _ in range(1 + BULK_ROUNDS):
             ours, its = await seconds_of_bulk(pid, source, relay)
             ends.append((ours + its) / 2)
-            carried.append((await seconds_of_bulk(pid, source, through))[1])
-    pairs = zip(carried[1:], ends[1:], strict=True)  # The first round warms up.
+            theirs, its = await seconds_of_bulk(pid, source, through)
+            carried.append(its)
+            far_ends.append(theirs / 2)
+
+    def share(of: list[float]) -> float:
+        pairs = zip(carried[1:], of[1:], strict=True)  # The first round warms up.
+        return round(statistics.median([end / through_it for through_it, end in pairs]), 2)
+
     return {
         "mb_per_cpu_s_as_end": round(BULK_BYTES / 1e6 / statistics.median(ends[1:])),
         "mb_per_cpu_s_as_relay": round(BULK_BYTES / 1e6 / statistics.median(carried[1:])),
-        "relay_to_end": round(
-            statistics.median([end / through_it for through_it, end in pairs]), 2
-        ),
+        "relay_to_end": share(ends),
+        "relay_to_end_of_circuit": share(far_ends),
     }
 
 
@@ -259,7 +265,7 @@ def main(arguments: list[str]) -> None:
     with serving() as (address, pid):  # A new one: bulk leaves its traces in memory.
         result |= trio.run(processor_of_bulk, address, pid)
     for name, value in result.items():
-        print(f"{name:22} {value:>12}")
+        print(f"{name:24} {value:>12}")
     print(json.dumps(result), flush=True)
 
 

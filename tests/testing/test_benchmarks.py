@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from benchmarks.growth import judge, steepness
 from benchmarks.guard import USUAL, best, too_slow
-from benchmarks.report import PAGE
-from benchmarks.works import FIGURES
 
 COUNTS = (10, 30, 100, 300, 1000, 3000, 10_000)
 
@@ -52,21 +48,3 @@ def test_the_guard_takes_the_best_round_whichever_way_is_better() -> None:
     assert best("upload", turns) == pytest.approx(0.3)
     assert best("echo_p50", turns) == pytest.approx(0.5)
     assert best("streams", turns) == 0.0
-
-
-@pytest.mark.parametrize("name", USUAL)
-@pytest.mark.parametrize(("who", "column"), [("ours", 1), ("py_libp2p", 2)])
-def test_the_guard_remembers_about_what_stands_in_the_page(
-    name: str, who: str, column: int
-) -> None:
-    """Of TCP and Noise, the first table: columns of raw sockets, p2pnet, py-libp2p."""
-    row = next(row for row in PAGE.read_text().splitlines() if row.startswith(titled(name)))
-    found = re.search(r"([0-9.]+) \S raw", row.split("|")[2:][column])
-    assert found is not None
-    ratio = float(found[1])
-    stands = ratio if FIGURES[name].more_is_better else 1 / ratio
-    assert getattr(USUAL[name], who) == pytest.approx(stands, rel=0.6)
-
-
-def titled(name: str) -> str:
-    return f"| {FIGURES[name].title}, {FIGURES[name].unit} |"
