@@ -183,7 +183,9 @@ class YamuxConnection:
                 if stream is not None:
                     stream.wake_sender()
             case Opened(state):
-                accept(self._adopt(state))
+                stream = self._adopt(state)
+                stream.is_new = True
+                accept(stream)
             case Acknowledged():
                 self._wake_opener()
             case _:

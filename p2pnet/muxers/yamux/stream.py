@@ -22,8 +22,8 @@ class YamuxStream(MuxedStream):
     end sends next, on whichever stream, or soon (Y22).
 
     ``send_all`` returns when the bytes are on their way out, not when they have arrived; it
-    waits while the remote grants no credit or the connection is busy. Who has waited for data
-    and answers it at once does not let others run in between once more.
+    waits while the remote grants no credit or the connection is busy. Who has waited for data,
+    or has begun with it, and answers at once does not let others run in between once more.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class YamuxStream(MuxedStream):
         self._is_receiving = False
         self._is_sending = False
         self._is_closed = False
+        self.is_new = False
+        """Set if the remote opened it, until somebody here uses it."""
         self._has_waited = False
         """True if somebody waited for data after the last was sent."""
         self._has_asked = False
@@ -63,8 +65,12 @@ class YamuxStream(MuxedStream):
             raise trio.BusyResourceError("another task is receiving on this stream")
         await trio.lowlevel.checkpoint_if_cancelled()
         data = self._read(max_bytes)
+        is_new, self.is_new = self.is_new, False
         if data is not None:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            if is_new:
+                self._has_waited = True  # Whoever handles the stream has only just begun.
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
             return data
         # What could wait for company (SYN, ACK) waits no longer: the remote has the word.
         self._writer.kick()
@@ -119,6 +125,7 @@ class YamuxStream(MuxedStream):
     def _write(self, data: bytes | bytearray | memoryview, start: int) -> int:
         self._check_open()
         self._has_asked, self._is_answered = True, False
+        self.is_new = False
         sent = self._state.write(data, start)
         self._writer.kick()
         return sent

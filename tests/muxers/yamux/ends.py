@@ -169,4 +169,5 @@ async def stream_pair(dialer: Side, listener: Side) -> tuple[MuxedStream, MuxedS
     await ours.send_all(b"!")
     theirs = await listener.next_stream()
     assert await theirs.receive_some(1) == b"!"
+    await theirs.send_all(b"")  # As one who has waited would: from now on each send has its turn.
     return ours, theirs

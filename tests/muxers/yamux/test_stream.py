@@ -411,3 +411,20 @@ async def test_who_has_waited_answers_without_another_turn_once() -> None:
             await two.send_all(b"never sent")
         assert scope.cancelled_caught
         assert await one.receive_some(10) == b"answermore"
+
+
+async def test_who_begins_to_handle_a_stream_has_had_its_turn() -> None:
+    async with running_pair() as (dialer, listener):
+        one = await dialer.connection.open_stream()
+        await one.send_all(b"question")
+        two = await listener.next_stream()
+        await trio.testing.wait_all_tasks_blocked()
+        ticks = Ticks()
+        trio.lowlevel.add_instrument(ticks)
+        assert await two.receive_some(4) == b"ques"
+        await two.send_all(b"answer")
+        assert ticks.steps == 0
+        assert await two.receive_some() == b"tion"
+        await two.send_all(b"more")
+        assert ticks.steps == 2
+        trio.lowlevel.remove_instrument(ticks)
