@@ -79,7 +79,7 @@ def too_slow(seen: dict[str, float]) -> list[str]:
 def main() -> None:
     """Try until all is well, three times at most; a machine may have had a bad minute."""
     RESULTS.mkdir(exist_ok=True)
-    seen = dict.fromkeys(USUAL, 0.0)
+    seen, slow = dict.fromkeys(USUAL, 0.0), list[str]()
     for _ in range(TRIES):
         seen = {name: max(seen[name], ratio) for name, ratio in best_ratios().items()}
         slow = too_slow(seen)
