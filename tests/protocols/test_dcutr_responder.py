@@ -188,11 +188,17 @@ async def test_the_responder_waits_for_an_address_too(
     assert len(pair.alice.dials) == 1
 
 
-async def test_a_responder_without_an_address_resets(autojump_clock: MockClock, pair: Pair) -> None:
+async def test_a_responder_without_an_address_says_so_in_its_answer(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
     """D8."""
     pair.alice.punchable = ()
-    with pytest.raises(StreamReset):
-        await pair.converse(call(pair))
+    stream = await call(pair).other_end.open_stream(PROTOCOL_ID)
+    channel = channel_on(stream)
+    await channel.send(Connect((parse(BOB),)))
+    assert await channel.receive() == Connect(())
+    await trio.sleep(1)
+    assert pair.alice.dials == []
     assert pair.failures(pair.alice) == [
         (1, "no peer has told this host a public address of its own")
     ]

@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from p2pnet.core.addresses import Multiaddr
-from p2pnet.errors import ProtocolError
+from p2pnet.errors import NoPunchAddress, ProtocolError
 from p2pnet.protocols.dcutr.messages import (
     PROTOCOL_ID,
     Connect,
@@ -112,11 +112,12 @@ async def initiate(
     relayed connection was there, if this may be done without SYNC.
 
     Raises:
+        NoPunchAddress: if one side has nothing to offer (D8).
         ProtocolError: if the remote breaks a rule.
     """
     sent = now()
     ours = having_waited(ours, None if opened is None else sent - opened)
-    await channel.send(ours)
+    await send_connect(channel, ours)
     theirs = await receive_connect(channel)
     round_trip = now() - sent
     side = side_taken(ours, theirs)
@@ -134,9 +135,13 @@ async def initiate(
 async def answer_ahead(
     channel: Channel, ours: Connect, ahead: Ahead, now: Callable[[], float]
 ) -> Punch:
-    """Play the side that was called, and that has heard what the caller offers (D31)."""
+    """Play the side that was called, and that has heard what the caller offers (D31).
+
+    Raises:
+        NoPunchAddress: if this side has nothing to offer (D8).
+    """
     swift = replace(ours.swift or Swift(0.0), heard=True)
-    await channel.send(replace(ours, swift=swift))
+    await send_connect(channel, replace(ours, swift=swift))
     quarter = ahead.round_trip / 4
     unsynced = Unsynced(quarter, turned(initiator=swift, responder=ahead.swift))
     return Punch(ahead.addresses, now() + quarter, ahead.round_trip, None, unsynced)
@@ -159,6 +164,7 @@ async def respond(
     SYNC. ``ahead`` is what we offered in the handshake, if we did.
 
     Raises:
+        NoPunchAddress: if one side has nothing to offer (D8).
         ProtocolError: if the remote breaks a rule.
     """
     theirs = await receive_connect(channel)
@@ -170,7 +176,7 @@ async def respond(
     known = None if opened is None else round_trip_told(theirs.swift, heard - opened)
     answer = await ours(theirs.addresses)
     answer = having_waited(answer, None if known is None else now() - heard)
-    await channel.send(answer)
+    await send_connect(channel, answer)
     sent = now()
     if known is not None and theirs.swift is not None and answer.swift is not None:
         unsynced = Unsynced(known / 4, turned(initiator=theirs.swift, responder=answer.swift))
@@ -215,8 +221,17 @@ def side_taken(ours: Connect, theirs: Connect) -> Side | None:
     return ours.side if {ours.side, theirs.side} == {*Side} else None
 
 
+async def send_connect(channel: Channel, ours: Connect) -> None:
+    """Offer what there is; if there is nothing, that is the last word (D8)."""
+    await channel.send(ours)
+    if not ours.addresses:
+        raise NoPunchAddress("no peer has told this host a public address of its own")
+
+
 async def receive_connect(channel: Channel) -> Connect:
     match await channel.receive():
+        case Connect(addresses=()):  # D8
+            raise NoPunchAddress("the peer offered no public address")
         case Connect() as connect:
             return connect
         case Sync():

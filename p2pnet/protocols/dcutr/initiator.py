@@ -24,7 +24,14 @@ import trio
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, bare_exceptions, boundary
-from p2pnet.errors import ConnectionLost, NegotiationFailed, P2PError, PunchFailed, describe
+from p2pnet.errors import (
+    ConnectionLost,
+    NegotiationFailed,
+    NoPunchAddress,
+    P2PError,
+    PunchFailed,
+    describe,
+)
 from p2pnet.events import ConnectionRef, HolePunched, PunchAttemptFailed, PunchGivenUp
 from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.dcutr.ahead import heard_ahead
@@ -377,6 +384,9 @@ class Initiator:
                 )
                 plain.is_needless = punch.unsynced is not None
                 await stream.aclose()
+            except NoPunchAddress:  # D8: a reset could overtake the word that tells the peer why
+                upgrade.nursery.start_soon(self._end, stream)
+                raise
             except BaseException:
                 stream.reset()
                 raise

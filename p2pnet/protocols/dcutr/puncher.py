@@ -143,11 +143,11 @@ class Puncher:
         """Return what to offer: where this host may be dialled; wait for it if need be (D8, D17).
 
         ``theirs`` is what the peer has offered, if it has: is it behind the same NAT (D19)?
-
-        Raises:
-            P2PError: if nobody told us within ``address_timeout``.
+        There is nothing in it if nobody told us an address within ``address_timeout``.
         """
         found = await self._wait_candidates()
+        if not found:
+            return Connect(())
         forecasts = await lookout.look() if self.looks_ahead else ()
         near: tuple[Multiaddr, ...] = ()
         if share_outside(theirs, found):
@@ -186,9 +186,7 @@ class Puncher:
             nursery.start_soon(be_seen, self._host)
             found = await self._await_candidates()
             nursery.cancel_scope.cancel()
-        if found:
-            return found
-        raise NoPunchAddress("no peer has told this host a public address of its own")
+        return found
 
     async def _await_candidates(self) -> tuple[Multiaddr, ...]:
         deadline = trio.current_time() + self._bounds.address_timeout

@@ -16,7 +16,7 @@ import trio
 from p2pnet.core.addresses import Multiaddr, is_relayed
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, boundary
-from p2pnet.errors import LimitExceeded, P2PError, ProtocolError, describe
+from p2pnet.errors import LimitExceeded, NoPunchAddress, P2PError, ProtocolError, describe
 from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
 from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
 from p2pnet.protocols.dcutr.ahead import said_ahead
@@ -102,6 +102,10 @@ class Responder:
         try:
             with trio.fail_after(self._exchange_timeout):
                 punch = await self._converse(answer, stream)
+        except NoPunchAddress as error:  # D8: said in order, which a reset could overtake
+            self._failed(answer, describe(error), error)
+            await stream.aclose()
+            return
         except EXPECTED as error:
             self._failed(answer, describe(error), error)
             raise
