@@ -305,6 +305,8 @@ class PunchStarted:
     addresses: tuple[Multiaddr, ...]
     round_trip: float
     """Seconds over the relay."""
+    steady: tuple[str, ...] = ()
+    """``tcp``, ``udp``: over which all see the peer's ports at one place, as it says now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,21 @@ async def test_a_host_says_where_it_may_be_dialled_and_no_private_address(
     assert said(pair) == Connect((parse(ALICE),), swift=Swift(0.0, ("udp",)))
 
 
+async def test_a_host_says_over_what_all_see_its_ports_at_one_place(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D28: Ahead, and in the answer to it; of what is not known, nothing."""
+    pair.alice.moving["tcp"] = pair.bob.moving["udp"] = False
+    await pair.start()
+    assert said(pair) == Connect((parse(ALICE),), swift=Swift(0.0, steady=("tcp",)))
+    pair.call()
+    await trio.sleep(1)
+    heard = [
+        event.steady for host in (pair.bob, pair.alice) for event in host.of_kind(PunchStarted)
+    ]
+    assert heard == [("tcp",), ("udp",)]
+
+
 async def test_peers_in_one_home_are_direct_in_the_first_attempt(
     autojump_clock: MockClock, pair: Pair
 ) -> None:

@@ -96,6 +96,9 @@ class Punch:
     """What this host does in birthday punching, if both are willing and their NATs fit (D21)."""
     unsynced: Unsynced | None = None
     """None if there was a SYNC."""
+    steady: tuple[str, ...] | None = None
+    """Transports over which all see the remote's ports at one place (D28); None if it says of
+    none."""
 
 
 async def initiate(
@@ -119,17 +122,18 @@ async def initiate(
     ours = having_waited(ours, None if opened is None else sent - opened)
     await send_connect(channel, ours)
     theirs = await receive_connect(channel)
+    steady = steady_of(theirs)
     round_trip = now() - sent
     side = side_taken(ours, theirs)
     if ours.swift is not None and theirs.swift is not None:
         round_trip = max(round_trip - theirs.swift.waited, 0.0)
         unsynced = Unsynced(0.0, turned(initiator=ours.swift, responder=theirs.swift))
-        return Punch(theirs.addresses, now(), round_trip, side, unsynced)  # D27
+        return Punch(theirs.addresses, now(), round_trip, side, unsynced, steady)  # D27
     if ready is not None:
         await ready()
     await channel.send(Sync())
     at = now() + min(round_trip / 2, MAX_WAIT)
-    return Punch(theirs.addresses, at, round_trip, side)
+    return Punch(theirs.addresses, at, round_trip, side, steady=steady)
 
 
 async def answer_ahead(
@@ -144,7 +148,8 @@ async def answer_ahead(
     await send_connect(channel, replace(ours, swift=swift))
     quarter = ahead.round_trip / 4
     unsynced = Unsynced(quarter, turned(initiator=swift, responder=ahead.swift))
-    return Punch(ahead.addresses, now() + quarter, ahead.round_trip, None, unsynced)
+    steady = ahead.swift.steady or None
+    return Punch(ahead.addresses, now() + quarter, ahead.round_trip, None, unsynced, steady)
 
 
 async def respond(
@@ -169,10 +174,10 @@ async def respond(
     """
     theirs = await receive_connect(channel)
     offered(theirs.addresses)
-    heard = now()
+    heard, steady = now(), steady_of(theirs)
     if ahead is not None and theirs.swift is not None and theirs.swift.heard:
         unsynced = Unsynced(0.0, turned(initiator=theirs.swift, responder=ahead.swift))
-        return Punch(theirs.addresses, heard, ahead.round_trip, None, unsynced)  # D31
+        return Punch(theirs.addresses, heard, ahead.round_trip, None, unsynced, steady)  # D31
     known = None if opened is None else round_trip_told(theirs.swift, heard - opened)
     answer = await ours(theirs.addresses)
     answer = having_waited(answer, None if known is None else now() - heard)
@@ -181,12 +186,13 @@ async def respond(
     if known is not None and theirs.swift is not None and answer.swift is not None:
         unsynced = Unsynced(known / 4, turned(initiator=theirs.swift, responder=answer.swift))
         side = side_taken(answer, theirs)
-        return Punch(theirs.addresses, sent + known / 4, known, side, unsynced)  # D27
+        return Punch(theirs.addresses, sent + known / 4, known, side, unsynced, steady)  # D27
     match await channel.receive():
         case Sync():
             wait = min((sent - heard) / 2, MAX_WAIT)
             at = now() + wait
-            return Punch(theirs.addresses, at, now() - sent, side_taken(answer, theirs))
+            side = side_taken(answer, theirs)
+            return Punch(theirs.addresses, at, now() - sent, side, steady=steady)
         case Connect():
             raise ProtocolError(PROTOCOL_ID, "CONNECT where SYNC was due")
 
@@ -219,6 +225,10 @@ def turned(*, initiator: Swift, responder: Swift) -> tuple[str, ...]:
 def side_taken(ours: Connect, theirs: Connect) -> Side | None:
     """Return our side, if the peer's is the other one (D21)."""
     return ours.side if {ours.side, theirs.side} == {*Side} else None
+
+
+def steady_of(theirs: Connect) -> tuple[str, ...] | None:
+    return None if theirs.swift is None else theirs.swift.steady or None
 
 
 async def send_connect(channel: Channel, ours: Connect) -> None:

@@ -29,7 +29,8 @@ class Side(Enum):
     """Its ports outside are random, and it opens many."""
 
 
-TRANSPORT_BITS = {"tcp": 1, "udp": 2}
+HIDDEN_BITS = {"tcp": 1, "udp": 2}
+STEADY_BITS = {"tcp": 4, "udp": 8}
 MICROSECONDS = 1_000_000
 MAX_MICROSECONDS = 2**32 - 1
 
@@ -42,6 +43,8 @@ class Swift:
     """Seconds from when it could have sent CONNECT until it did."""
     hidden: tuple[str, ...] = ()
     """The transports, ``tcp`` and ``udp``, over which nobody can tell its next port (D28)."""
+    steady: tuple[str, ...] = ()
+    """Those over which all see its ports at one place, as far as it knows (D28)."""
     heard: bool = False
     """The sender has had the other side's CONNECT, ahead, and awaits no answer (D31)."""
 
@@ -111,8 +114,9 @@ def side_of(message: pb.HolePunch) -> Side | None:
 
 def encoded_swift(swift: Swift) -> pb.HolePunch.Swift:
     waited = min(max(round(swift.waited * MICROSECONDS), 0), MAX_MICROSECONDS)
-    hidden = sum(bit for name, bit in TRANSPORT_BITS.items() if name in swift.hidden)
-    return pb.HolePunch.Swift(waited=waited, hidden=hidden, heard=swift.heard)
+    hidden = sum(bit for name, bit in HIDDEN_BITS.items() if name in swift.hidden)
+    steady = sum(bit for name, bit in STEADY_BITS.items() if name in swift.steady)
+    return pb.HolePunch.Swift(waited=waited, hidden=hidden | steady, heard=swift.heard)
 
 
 def swift_of(message: pb.HolePunch) -> Swift | None:
@@ -120,5 +124,6 @@ def swift_of(message: pb.HolePunch) -> Swift | None:
     if not message.HasField("swift"):
         return None
     told = message.swift
-    hidden = tuple(name for name, bit in TRANSPORT_BITS.items() if told.hidden & bit)
-    return Swift(told.waited / MICROSECONDS, hidden, told.heard)
+    hidden = tuple(name for name, bit in HIDDEN_BITS.items() if told.hidden & bit)
+    steady = tuple(name for name, bit in STEADY_BITS.items() if told.hidden & bit)
+    return Swift(told.waited / MICROSECONDS, hidden, steady, told.heard)

@@ -156,8 +156,7 @@ class Puncher:
         offering = Offering(attempt, self._bounds.predicted_ports, maximum)
         others = with_predicted(offered(found), forecasts, offering)
         side = self._birthdays.side(forecasts)
-        swift = Swift(0.0, self._hidden(forecasts))
-        return Connect(tuple(dict.fromkeys([*others, *near])), side, swift)
+        return Connect(tuple(dict.fromkeys([*others, *near])), side, self._swift(forecasts))
 
     def foreword(self, peer_id: PeerId) -> bytes:
         """Return what to tell a peer that is called over a relay, in the handshake (D30).
@@ -170,13 +169,15 @@ class Puncher:
             return b""
         offering = Offering(1, self._bounds.predicted_ports, MAX_OFFERED)
         addresses = with_predicted(offered(found), forecasts, offering)
-        return encode_message(Connect(addresses, swift=Swift(0.0, self._hidden(forecasts))))
+        return encode_message(Connect(addresses, swift=self._swift(forecasts)))
 
-    def _hidden(self, forecasts: Sequence[Forecast]) -> tuple[str, ...]:
-        """Return the transports over which no peer can know where we dial from (D28)."""
+    def _swift(self, forecasts: Sequence[Forecast]) -> Swift:
+        """Say over which transports no peer can know where we dial from, or all do (D28)."""
         foreseen = {forecast.transport for forecast in forecasts}
         moving = (each for each in TRANSPORTS if self._host.ports_move(each))
-        return tuple(each for each in moving if each not in foreseen)
+        hidden = tuple(each for each in moving if each not in foreseen)
+        steady = tuple(each for each in TRANSPORTS if self._host.ports_move(each) is False)
+        return Swift(0.0, hidden, steady)
 
     async def _wait_candidates(self) -> tuple[Multiaddr, ...]:
         await trio.lowlevel.checkpoint()
@@ -249,7 +250,9 @@ class Puncher:
         if not places and not near:
             raise NoPunchAddress("the peer offered no public address")
         every = tuple(dict.fromkeys([*places, *near]))
-        self._host.publish(PunchStarted(peer_id, attempt, initiator, every, punch.round_trip))
+        self._host.publish(
+            PunchStarted(peer_id, attempt, initiator, every, punch.round_trip, punch.steady or ())
+        )
         pause = longest_pause(punch.round_trip, self._bounds.shortest_pause)
         effort = Effort(punch, attempt, initiator, pause, self._own())
         spoken_to = [place for place in places if effort.role_at(place) is Role.DIALER]

@@ -33,8 +33,9 @@ def described(message: HolePunch) -> Toml:
         case Connect(addresses, side, swift):
             told: dict[str, Toml] = {} if side is None else {"side": side.name}
             if swift is not None:
-                heard = {"heard": True} if swift.heard else {}
-                told["swift"] = {"waited": swift.waited, "hidden": list(swift.hidden), **heard}
+                rare: dict[str, Toml] = {"steady": list(swift.steady)} if swift.steady else {}
+                rare |= {"heard": True} if swift.heard else {}
+                told["swift"] = {"waited": swift.waited, "hidden": list(swift.hidden), **rare}
             return {"type": "CONNECT", "addresses": [str(each) for each in addresses], **told}
         case Sync():
             return {"type": "SYNC"}
@@ -58,7 +59,8 @@ def connect(texts: list[str], given: Fields) -> Connect:
 
 
 def swift_of(given: Fields) -> Swift:
-    return Swift(given["waited"], tuple(given["hidden"]), given.get("heard", False))
+    steady, heard = tuple(given.get("steady", ())), given.get("heard", False)
+    return Swift(given["waited"], tuple(given["hidden"]), steady, heard)
 
 
 def ahead(given: Fields) -> Ahead | None:
