@@ -10,6 +10,7 @@ from p2pnet.commands.checkup import fields_of_findings, fields_of_nat
 from p2pnet.commands.output import Output
 from p2pnet.commands.telling import telling
 from p2pnet.connectivity.causes import Cause
+from p2pnet.connectivity.nat import Mapping
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED
 from p2pnet.host.host import Host
@@ -45,7 +46,8 @@ def conclude(host: Host, peer_id: PeerId, output: Output, *, seconds: float) -> 
         lines += [f"why: {finding.cause.words}", f"  {finding.detail}"]
     if told.remedy:
         lines.append(f"what would change it: {told.remedy}")
-    hint = SECOND_RELAY if told.cause is Cause.PUNCH_UNANSWERED else ""
+    is_known = any(nat.mapping is not Mapping.UNKNOWN for _, nat in nats)
+    hint = SECOND_RELAY if told.cause is Cause.PUNCH_UNANSWERED and not is_known else ""
     lines += [f"what would tell more: {hint}"] if hint else []
     output.event(
         "trace",

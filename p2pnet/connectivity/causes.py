@@ -183,6 +183,10 @@ class Cause(Enum):
         "this host's NAT gives another port for each destination, so its port cannot be known",
         "forward the listen port or let the router map it; the relay goes on working",
     )
+    SIMULTANEOUS_OPEN = (
+        "NATs or firewalls let no TCP connection through that both sides open at once",
+        "let both listen by QUIC as well: pip install 'p2pnet[quic]'; the relay goes on working",
+    )
     NO_DCUTR = "the peer does not speak DCUtR", "it has to be made with it"
     NO_OWN_DCUTR = "this host does not speak DCUtR", "add DCUtR() to its services"
     NO_PUNCH_ADDRESS = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from p2pnet.connectivity.causes import Cause, Finding
-from p2pnet.connectivity.journal import Entry
+from p2pnet.connectivity.journal import NO_AIM, Aim, Entry
 from p2pnet.connectivity.known import KnownAddress, Source
 from p2pnet.connectivity.nat import Mapping as NatMapping
 from p2pnet.connectivity.nat import Nats
@@ -29,14 +29,15 @@ from p2pnet.events import (
     ConnectionRef,
     DialFailed,
     PunchAttemptFailed,
+    PunchStarted,
     Reachability,
 )
 
 DCUTR = "/libp2p/dcutr"
 TESTING = frozenset({"/libp2p/autonat/2/dial-request", "/libp2p/autonat/1.0.0"})
 """Who serves one of these can be asked to dial back, if it is somewhere else."""
-PUNCH_SECONDS = 30.0
-"""In so many a peer that was called over a relay has begun to punch, if it can."""
+PUNCH_SECONDS = 15.0
+"""In so many a peer that was called over a relay has an address and has conversed, if it can."""
 UNTRIED = frozenset({Cause.RESTING, Cause.UNSUPPORTED, Cause.LEFT_OUT})
 """What says nothing of a network, as nothing was sent."""
 SILENCE = frozenset({Cause.NO_ANSWER, Cause.NAME_SERVERS, Cause.NO_ROUTE}) | UNTRIED
@@ -246,6 +247,7 @@ class Acquaintance:
     protocols: frozenset[str] | None
     connections: tuple[ConnectionRef, ...]
     entries: tuple[Entry, ...]
+    aim: Aim = NO_AIM
 
 
 def explain_peer(peer: Acquaintance, situation: Situation) -> Explanation:
@@ -305,12 +307,31 @@ def why_relayed(peer: Acquaintance, situation: Situation) -> Finding:
         return Finding(Cause.NO_PUNCH_ADDRESS, detail)
     if finding.cause not in (Cause.PUNCH_UNANSWERED, Cause.NO_ANSWER, Cause.UNKNOWN):
         return finding
+    return Finding(why_unanswered(peer.aim, situation), finding.detail)
+
+
+STEADY = (NatMapping.ENDPOINT_INDEPENDENT, NatMapping.NONE)
+"""All see one port."""
+
+
+def why_unanswered(aim: Aim, situation: Situation) -> Cause:
+    """Say by the NATs at both ends why no packet came through (V22)."""
+    own = {name for name, nat in situation.nat.told if nat.mapping in STEADY}
+    used = {place.protocol for place in map(place_of, aim.targets) if place is not None}
     if situation.nat.is_symmetric:
-        return Finding(Cause.OWN_SYMMETRIC, finding.detail)
-    known = {nat.mapping for _, nat in situation.nat.told}
-    if not known.isdisjoint({NatMapping.ENDPOINT_INDEPENDENT, NatMapping.NONE}):
-        return Finding(Cause.PEER_SYMMETRIC, finding.detail)
-    return Finding(Cause.PUNCH_UNANSWERED, finding.detail)
+        return Cause.OWN_SYMMETRIC
+    if not own or is_here(aim.targets, situation):
+        return Cause.PUNCH_UNANSWERED
+    if not used or not used <= aim.steady:
+        return Cause.PEER_SYMMETRIC
+    return Cause.SIMULTANEOUS_OPEN if used == {"tcp"} <= own else Cause.PUNCH_UNANSWERED
+
+
+def is_here(targets: Sequence[Multiaddr], situation: Situation) -> bool:
+    """Tell if a peer is seen at the same public IP: its packets, and ours, do not come back in."""
+    own = (each.address for each in situation.known if each.source is not Source.RELAY)
+    public = {ip_of(address) for address in own if scope(address) is Scope.PUBLIC}
+    return not public.isdisjoint(map(ip_of, targets))
 
 
 def why_not_begun(peer: Acquaintance, situation: Situation) -> Finding:
@@ -318,7 +339,9 @@ def why_not_begun(peer: Acquaintance, situation: Situation) -> Finding:
     if not situation.can_punch:
         return Finding(Cause.NO_PUNCH_ADDRESS, "nobody has told this host a public address")
     opened = [e.time for e in peer.entries if e.kind is ConnectionOpened]
-    waits = peer.connections[0].is_inbound or not opened
+    begun = any(e.kind is PunchStarted for e in peer.entries)
+    waits = begun or peer.connections[0].is_inbound or not opened
     if waits or situation.now - opened[-1] < PUNCH_SECONDS:
-        return Finding(Cause.PUNCH_PENDING, "the side that was called begins")
+        words = "it is under way" if begun else "the side that was called begins"
+        return Finding(Cause.PUNCH_PENDING, words)
     return Finding(Cause.NO_PUNCH_ADDRESS, "the peer, which was called, has not begun")

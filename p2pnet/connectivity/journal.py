@@ -93,6 +93,19 @@ class Unread:
 Note = Entry | Unread
 
 
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is known of a peer by the hole punches over the newest relayed connection with it."""
+
+    targets: tuple[Multiaddr, ...] = ()
+    """Where the last one went."""
+    steady: frozenset[str] = frozenset()
+    """``tcp``, ``udp``: over which all see its ports at one place, as it said (D28)."""
+
+
+NO_AIM = Aim()
+
+
 @dataclass(slots=True)
 class Journal:
     """The newest events of the peers heard of last."""
@@ -100,6 +113,7 @@ class Journal:
     peers: OrderedDict[PeerId, list[Note]] = field(default_factory=OrderedDict)
     relay_failures: dict[PeerId, Finding] = field(default_factory=dict)
     reservations: set[PeerId] = field(default_factory=set)
+    aims: dict[PeerId, Aim] = field(default_factory=dict)
     failures: deque[Cause] = field(default_factory=lambda: deque(maxlen=MAX_SILENCES))
     """Of all dials since the last connection was opened."""
 
@@ -114,6 +128,7 @@ class Journal:
             gone, _ = self.peers.popitem(last=False)
             self.relay_failures.pop(gone, None)
             self.reservations.discard(gone)
+            self.aims.pop(gone, None)
         match event:
             case ReservationFailed(relay):
                 self.relay_failures[relay] = finding_of_relay(event)
@@ -124,8 +139,13 @@ class Journal:
                 self.reservations.discard(relay)
             case DialFailed(error=error):
                 self.failures.extend(causes_below(error))
-            case ConnectionOpened():
+            case ConnectionOpened(ref):
                 self.failures.clear()
+                if ref.is_relayed:
+                    self.aims.pop(peer_id, None)
+            case PunchStarted(addresses=targets, steady=steady):
+                known = self.aims.get(peer_id, NO_AIM).steady  # Said in the first attempt alone.
+                self.aims[peer_id] = Aim(targets, frozenset(steady) or known)
 
     def entries(self, peer_id: PeerId) -> tuple[Entry, ...]:
         return tuple(

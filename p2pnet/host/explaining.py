@@ -13,7 +13,7 @@ from p2pnet.connectivity.explain import (
     explain_host,
     explain_peer,
 )
-from p2pnet.connectivity.journal import KINDS, Journal, Noted
+from p2pnet.connectivity.journal import KINDS, NO_AIM, Journal, Noted
 from p2pnet.core.bus import EventBus
 from p2pnet.core.peer_id import PeerId
 from p2pnet.host.advertising import Advertising
@@ -55,6 +55,7 @@ class Explaining:
             protocols=self._swarm.peers.protocols(peer_id),
             connections=tuple(c.ref for c in self._swarm.connections(peer_id)),
             entries=self._journal.entries(peer_id),
+            aim=self._journal.aims.get(peer_id, NO_AIM),
         )
         return explain_peer(peer, situation)
 

@@ -158,6 +158,25 @@ async def nat_of_the_caller_symmetric(world: World) -> Explanation:
     return bob.host.explain(alice.host.peer_id)
 
 
+@fault(Cause.SIMULTANEOUS_OPEN)
+async def nats_that_refuse_simultaneous_open(world: World) -> Explanation:
+    kind = ALL_KINDS["no-simultaneous-open"]
+    homes = [world.home(kind, f"home {number}") for number in range(2)]
+    relays = await relays_for(world, "tcp")
+    config = bare(speaking("tcp", presets.edge(relays=relays)))
+    alice, bob = [
+        await put_edge(world, name, at=home, config=config)
+        for name, home in zip(("alice", "bob"), homes, strict=True)
+    ]
+    await reserved(bob)
+    await trio.sleep(5)
+    await alice.host.connect(bob.host.peer_id)
+    await trio.sleep(SETTLED)
+    told = alice.host.explain(bob.host.peer_id)
+    assert bob.host.explain(alice.host.peer_id).cause is told.cause
+    return told
+
+
 @fault(Cause.NO_PUNCH_ADDRESS)
 async def caller_that_is_seen_nowhere_over_what_is_punched(world: World) -> Explanation:
     relays = await relays_for(world, "quic")

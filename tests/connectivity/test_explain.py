@@ -15,11 +15,11 @@ from p2pnet.connectivity.explain import (
     explain_host,
     explain_peer,
 )
-from p2pnet.connectivity.journal import Entry, Noted
+from p2pnet.connectivity.journal import NO_AIM, Aim, Entry, Noted
 from p2pnet.connectivity.known import KnownAddress, Source
 from p2pnet.connectivity.nat import Mapping, NatClass, Nats
 from p2pnet.connectivity.verdict import Status, Verdict
-from p2pnet.core.addresses import parse
+from p2pnet.core.addresses import Multiaddr, parse
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.events import (
@@ -28,6 +28,7 @@ from p2pnet.events import (
     ConnectionRef,
     DialFailed,
     PunchAttemptFailed,
+    PunchStarted,
     Reachability,
 )
 
@@ -192,9 +193,12 @@ def test_a_connected_relay_that_refuses_is_told_as_such() -> None:
     assert (well.cause, well.state) == (None, f"connected directly, at {THERE}")
 
 
-def relayed(*entries: Entry, situation: Situation = SOUND, inbound: bool = False) -> Cause | None:
+def relayed(
+    *entries: Entry, situation: Situation = SOUND, inbound: bool = False, aim: Aim | None = None
+) -> Cause | None:
     ref = replace(RELAYED, is_inbound=inbound)
-    return explain_peer(peer(*entries, connections=(ref,)), situation).cause
+    there = replace(peer(*entries, connections=(ref,)), aim=aim or NO_AIM)
+    return explain_peer(there, situation).cause
 
 
 def test_a_hole_punch_that_has_not_begun_is_waited_for() -> None:
@@ -204,6 +208,7 @@ def test_a_hole_punch_that_has_not_begun_is_waited_for() -> None:
     long_ago = entry(ConnectionOpened, time=SOUND.now - PUNCH_SECONDS)
     assert relayed(long_ago) is Cause.NO_PUNCH_ADDRESS
     assert relayed(long_ago, inbound=True) is Cause.PUNCH_PENDING
+    assert relayed(long_ago, entry(PunchStarted)) is Cause.PUNCH_PENDING
     assert relayed(opened, situation=replace(SOUND, can_punch=False)) is Cause.NO_PUNCH_ADDRESS
 
 
@@ -224,6 +229,41 @@ def test_an_unanswered_punch_is_blamed_on_a_nat_as_far_as_one_is_known(
     assert relayed(entry(PunchAttemptFailed), situation=situation) is cause
     unanswered = entry(PunchAttemptFailed, Cause.PUNCH_UNANSWERED)
     assert relayed(unanswered, situation=situation) is cause
+
+
+TCP, QUIC = parse("/ip4/6.6.6.6/tcp/1"), parse("/ip4/6.6.6.6/udp/1/quic-v1")
+
+
+@pytest.mark.parametrize(
+    ("targets", "steady", "cause"),
+    [
+        ((TCP,), {"tcp"}, Cause.SIMULTANEOUS_OPEN),
+        ((TCP,), {"tcp", "udp"}, Cause.SIMULTANEOUS_OPEN),
+        ((TCP,), {"udp"}, Cause.PEER_SYMMETRIC),
+        ((TCP, QUIC), {"tcp"}, Cause.PEER_SYMMETRIC),
+        ((TCP, QUIC), {"tcp", "udp"}, Cause.PUNCH_UNANSWERED),
+        ((QUIC,), {"udp"}, Cause.PUNCH_UNANSWERED),
+        ((), {"tcp"}, Cause.PEER_SYMMETRIC),
+    ],
+)
+def test_a_peer_whose_ports_all_see_at_one_place_is_not_behind_a_symmetric_nat(
+    targets: tuple[Multiaddr, ...], steady: set[str], cause: Cause
+) -> None:
+    """V22."""
+    aim = Aim(targets, frozenset(steady))
+    assert relayed(entry(PunchAttemptFailed), aim=aim) is cause
+    symmetric = replace(SOUND, nat=Nats(NatClass(Mapping.DEPENDENT)))
+    assert relayed(entry(PunchAttemptFailed), aim=aim, situation=symmetric) is Cause.OWN_SYMMETRIC
+
+
+def test_a_peer_at_the_same_ip_is_not_behind_a_symmetric_nat_for_that() -> None:
+    """V22."""
+    situation = replace(SOUND, known=(*SOUND.known, known(OUTSIDE, Source.OBSERVED)))
+    beside = Aim((parse("/ip4/5.5.5.5/tcp/9"),), frozenset({"tcp"}))
+    failed = entry(PunchAttemptFailed)
+    assert relayed(failed, situation=situation, aim=beside) is Cause.PUNCH_UNANSWERED
+    lent = replace(SOUND, known=(*SOUND.known, known(OUTSIDE, Source.RELAY)))
+    assert relayed(failed, situation=lent, aim=beside) is Cause.SIMULTANEOUS_OPEN
 
 
 def test_what_else_fails_a_punch_is_told_as_it_is() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import trio
 
@@ -14,6 +15,7 @@ from p2pnet.connectivity.journal import (
     MAX_ENTRIES,
     MAX_PEERS,
     MAX_SILENCES,
+    Aim,
     Journal,
     Noted,
 )
@@ -102,6 +104,19 @@ def test_of_peers_and_events_so_many_are_kept() -> None:
     assert journal.entries(ONE) == ()
     assert journal.reservations == set()
     assert journal.relay_failures == {}
+
+
+def test_what_a_peer_said_of_its_ports_holds_for_the_attempts_on_one_relayed_connection() -> None:
+    """V22: it is said in the first alone; and forgotten with the peer (V23)."""
+    first, second = (PunchStarted(ONE, n, True, (THERE,), 0.1) for n in (1, 2))
+    journal = noted(replace(first, steady=("tcp",)), second, ConnectionOpened(REF))
+    assert journal.aims == {ONE: Aim((THERE,), frozenset({"tcp"}))}
+    journal.note(ConnectionOpened(replace(REF, is_relayed=True)), 3.0)
+    assert journal.aims == {}
+    journal.note(second, 4.0)
+    for number in range(100, 100 + MAX_PEERS):
+        journal.note(PunchGivenUp(peer(number), ()), 5.0)
+    assert journal.aims == {}
 
 
 def test_of_the_causes_of_failed_dials_so_many_are_kept() -> None:
