@@ -76,6 +76,10 @@ class Cause(Enum):
         "a firewall lets nobody in who was not spoken to first",
         "to be punched to, nothing; to be dialled, open the listen port in it for incoming TCP",
     )
+    UDP_BLOCKED = (
+        "nobody answers over UDP, and this host listens over nothing else",
+        "let the firewall pass UDP, or listen by TCP as well",
+    )
     CARRIER_NAT = (
         "the router's own outside address is a private one: the provider has a NAT, too",
         "ask the provider for a public address, or use IPv6",
@@ -191,7 +195,7 @@ class Cause(Enum):
     NO_OWN_DCUTR = "this host does not speak DCUtR", "add DCUtR() to its services"
     NO_PUNCH_ADDRESS = (
         "one side does not know a public address of its own",
-        "it has to be connected to a public peer that tells it",
+        "it has to be connected, by what it listens on, to a public peer that tells it",
     )
     PUNCH_PENDING = "no hole punch has ended yet", "wait some seconds"
     PUNCH_UNANSWERED = (

@@ -60,6 +60,8 @@ class Situation:
     speaks_dcutr: bool = True
     can_punch: bool = True
     """Is a public address known that a peer could punch at?"""
+    is_silent_over_udp: bool = False
+    """Has somebody answered who was silent over UDP, and nobody over that?"""
     has_relay: bool
     """Is there a reservation?"""
     wants_relay: bool = False
@@ -180,9 +182,18 @@ def obstacles(situation: Situation) -> Iterator[Finding]:
             yield Finding(Cause.MAPPING_USELESS, described(each))
         elif situation.testers and situation.reachability is Reachability.PRIVATE:
             yield Finding(Cause.TESTING, f"at {each.address}, which the router forwards")
+    yield from blocked_udp(situation)
     if situation.nat.is_symmetric:
         count = max(nat.observers for _, nat in situation.nat.told)
         yield Finding(Cause.SYMMETRIC_NAT, f"{count} networks see different ports")
+
+
+def blocked_udp(situation: Situation) -> Iterator[Finding]:
+    """Say that UDP does not get through, if it is all that this host could be met over (V25)."""
+    own = [each.address for each in situation.known if each.source is Source.LISTENING]
+    is_all = {place.protocol for place in map(place_of, own) if place is not None} == {"udp"}
+    if is_all and situation.is_silent_over_udp and not situation.can_punch:
+        yield Finding(Cause.UDP_BLOCKED, "who was silent over it has answered over TCP")
 
 
 SHUT = (Status.UNREACHABLE, Status.FILTERED)
@@ -300,6 +311,8 @@ def why_relayed(peer: Acquaintance, situation: Situation) -> Finding:
     if not failures:
         return why_not_begun(peer, situation)
     finding = failures[-1].finding or Finding(Cause.PUNCH_UNANSWERED, failures[-1].words)
+    if finding.cause in (Cause.HUNG_UP, Cause.NO_PUNCH_ADDRESS) and not situation.can_punch:
+        return no_own_address(situation)
     if finding.cause is Cause.NOTHING_IN_COMMON:
         return Finding(Cause.NO_DCUTR, finding.detail)
     if finding.cause is Cause.HUNG_UP:  # The conversation alone: the connection is there.
@@ -334,10 +347,16 @@ def is_here(targets: Sequence[Multiaddr], situation: Situation) -> bool:
     return not public.isdisjoint(map(ip_of, targets))
 
 
+def no_own_address(situation: Situation) -> Finding:
+    """Say that this host has no public address, or what keeps it from one."""
+    known = Finding(Cause.NO_PUNCH_ADDRESS, "nobody has told this host a public address")
+    return next(blocked_udp(situation), known)
+
+
 def why_not_begun(peer: Acquaintance, situation: Situation) -> Finding:
     """Say why there was no hole punch: it is for the side that was called to begin."""
     if not situation.can_punch:
-        return Finding(Cause.NO_PUNCH_ADDRESS, "nobody has told this host a public address")
+        return no_own_address(situation)
     opened = [e.time for e in peer.entries if e.kind is ConnectionOpened]
     begun = any(e.kind is PunchStarted for e in peer.entries)
     waits = begun or peer.connections[0].is_inbound or not opened

@@ -76,6 +76,7 @@ class Explaining:
             testers=len({r.peer_id for r in refs if can_test(r, spoken(r.peer_id) or ())}),
             speaks_dcutr=DCUTR in self._swarm.handlers,
             can_punch=bool(self._advertising.punch_addresses()),
+            is_silent_over_udp=self._swarm.is_silent_over_udp,
             has_relay=bool(self._journal.reservations),
             wants_relay=self._wants_relay,
             relay_failures=dict(self._journal.relay_failures),

@@ -85,6 +85,11 @@ class Counter:
             return State.PROBING
         return State.ALLOWED if sum(self._results) >= self._minimum else State.BLOCKED
 
+    @property
+    def is_silent(self) -> bool:
+        """Tell if it was swallowed, and has not worked once."""
+        return bool(self._results) and not any(self._results)
+
     def learn(self, *, worked: bool, peer: PeerId | None = None) -> None:
         if worked and self.state is State.BLOCKED:
             self.forget()  # DI21: a hole is there or not; all anew rather than bit by bit
@@ -115,6 +120,10 @@ class BlackHoles:
     def state(self, each: Class) -> State:
         """Return what is thought of a class."""
         return self._counters[each].state
+
+    def is_silent(self, each: Class) -> bool:
+        """Tell if nobody has answered in a class, and somebody has who was silent in it."""
+        return self._counters[each].is_silent
 
     def screen(
         self, addresses: Sequence[Multiaddr], insisted: frozenset[Multiaddr] = frozenset()

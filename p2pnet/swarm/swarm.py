@@ -37,6 +37,7 @@ from p2pnet.interfaces import (
     Transport,
 )
 from p2pnet.swarm.arrivals import Arrivals, Settled
+from p2pnet.swarm.black_hole import Class
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.connection import LiveConnection
 from p2pnet.swarm.dialer import Race
@@ -107,6 +108,11 @@ class Swarm:
 
     def can_dial(self, address: Multiaddr) -> bool:
         return any(transport.can_dial(address) for transport in self._transports)
+
+    @property
+    def is_silent_over_udp(self) -> bool:
+        """Tell if somebody has answered who was silent over UDP, and nobody over that (DI20)."""
+        return self._dialling.black_holes.is_silent(Class.UDP)
 
     async def listen(self, address: Multiaddr) -> Listener:
         """Open a listener; connections are accepted once it is handed to ``serve``.

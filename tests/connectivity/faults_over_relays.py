@@ -105,6 +105,9 @@ async def relay_has_no_circuit_left(world: World) -> Explanation:
 
 # ---- relayed, and it stays so ------------------------------------------------------------
 
+UNSEEN = 5.5
+"""Seconds until a host that waits for an address (D8) has told its peer that there is none."""
+
 
 async def call(
     world: World, a: str, b: str, *, lacks_a: str = "", lacks_b: str = ""
@@ -177,17 +180,44 @@ async def nats_that_refuse_simultaneous_open(world: World) -> Explanation:
     return told
 
 
-@fault(Cause.NO_PUNCH_ADDRESS)
-async def caller_that_is_seen_nowhere_over_what_is_punched(world: World) -> Explanation:
-    relays = await relays_for(world, "quic")
-    config = bare(speaking("quic", presets.edge(relays=relays)))
-    bob = await put_edge(world, "bob", at="port-restricted", config=config)
-    without_udp = world.home(ALL_KINDS["udp-blocked"], "home of alice")
-    alice = await put_edge(world, "alice", at=without_udp, config=config)
+async def call_over_quic(world: World, a: str, b: str) -> tuple[Machine, Machine]:
+    """Let two peers meet that listen over UDP alone, and wait until both know if they can."""
+    config = bare(speaking("quic", presets.edge(relays=await relays_for(world, "quic"))))
+    alice, bob = [
+        await put_edge(
+            world, name, at=world.home(ALL_KINDS[kind], f"home of {name}"), config=config
+        )
+        for name, kind in (("alice", a), ("bob", b))
+    ]
     await reserved(alice)
     await reserved(bob)
     await alice.host.connect(bob.host.peer_id)
-    await trio.sleep(SETTLED)
+    await trio.sleep(UNSEEN)
+    return alice, bob
+
+
+@fault(Cause.NO_PUNCH_ADDRESS)
+async def caller_that_is_seen_nowhere_over_what_is_punched(world: World) -> Explanation:
+    alice, bob = await call_over_quic(world, "udp-blocked", "port-restricted")
+    return bob.host.explain(alice.host.peer_id)
+
+
+@fault(Cause.NO_PUNCH_ADDRESS)
+async def called_that_is_seen_nowhere_over_what_is_punched(world: World) -> Explanation:
+    alice, bob = await call_over_quic(world, "port-restricted", "udp-blocked")
+    return alice.host.explain(bob.host.peer_id)
+
+
+@fault(Cause.UDP_BLOCKED)
+async def udp_blocked_at_the_caller(world: World) -> Explanation:
+    alice, bob = await call_over_quic(world, "udp-blocked", "port-restricted")
+    return alice.host.explain(bob.host.peer_id)
+
+
+@fault(Cause.UDP_BLOCKED)
+async def udp_blocked_at_the_called(world: World) -> Explanation:
+    alice, bob = await call_over_quic(world, "port-restricted", "udp-blocked")
+    assert bob.host.explain().cause is Cause.UDP_BLOCKED
     return bob.host.explain(alice.host.peer_id)
 
 

@@ -132,6 +132,25 @@ def test_silence_is_offline_and_a_refusal_is_not() -> None:
     assert causes(resting) == [Cause.RELAY_UNREACHABLE]
 
 
+def test_blocked_udp_is_told_of_who_listens_over_nothing_else_and_is_seen_nowhere() -> None:
+    """V25."""
+    over_udp = known("/ip4/192.168.1.2/udp/4001/quic-v1", Source.LISTENING)
+    blocked = replace(SOUND, known=(over_udp,), is_silent_over_udp=True, can_punch=False)
+    assert causes(blocked) == [Cause.UDP_BLOCKED, Cause.NOT_TESTED]
+    others = (
+        replace(blocked, is_silent_over_udp=False),
+        replace(blocked, can_punch=True),
+        replace(blocked, known=(over_udp, *SOUND.known)),
+    )
+    for each in others:
+        assert Cause.UDP_BLOCKED not in causes(each)
+    unlucky = entry(PunchAttemptFailed, Cause.NO_PUNCH_ADDRESS)
+    assert relayed(situation=blocked) is relayed(unlucky, situation=blocked) is Cause.UDP_BLOCKED
+    assert relayed(unlucky, situation=others[0]) is Cause.NO_PUNCH_ADDRESS
+    unanswered = entry(PunchAttemptFailed, Cause.PUNCH_UNANSWERED)
+    assert relayed(unanswered, situation=blocked) is Cause.PEER_SYMMETRIC
+
+
 # ---- a peer ------------------------------------------------------------------------------
 
 

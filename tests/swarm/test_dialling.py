@@ -197,6 +197,24 @@ async def test_di20_what_loses_a_hundred_times_in_silence_is_left_out(
         assert set(wires.dialled[-3:]) & set(answers)
 
 
+async def test_over_udp_it_is_silent_if_who_answers_otherwise_does_not_there(
+    autojump_clock: MockClock,
+) -> None:
+    """V25: One is enough, and one answer disproves it."""
+    answers: Answers = {QUIC4: (99.0, None), A: (99.0, None)}
+    wires = Wires(answers, udp=True)
+    async with running(wires) as swarm:
+        await failure(swarm, QUIC4, A)
+        assert not swarm.is_silent_over_udp
+        answers[A] = (0.1, None)
+        await trio.sleep(60)
+        await dial_often(swarm, 1, QUIC4, A)
+        assert swarm.is_silent_over_udp
+        answers[QUIC4] = (0.1, None)
+        await dial_often(swarm, 2, QUIC4, A)
+        assert not swarm.is_silent_over_udp
+
+
 async def test_di27_one_peer_alone_blocks_nothing_however_often_it_is_dialled(
     autojump_clock: MockClock,
 ) -> None:
