@@ -15,6 +15,9 @@ from p2pnet.interfaces import Role
 from p2pnet.swarm.backoff import BackingOff
 from p2pnet.swarm.black_hole import Class, Outcome, State
 from p2pnet.swarm.config import SwarmConfig
+from p2pnet.swarm.dialer import Race, Run
+from p2pnet.swarm.dialling import shown_by
+from p2pnet.swarm.ranking import PUBLIC_STEP
 from p2pnet.swarm.swarm import Swarm
 from tests.swarm.fakes import OTHER, PEER, THIRD, Arrival, Line, NoNetwork, Wires
 from tests.swarm.scene import CIRCUIT, ELSEWHERE, REFUSED, A, B, C, causes, dial, failure, running
@@ -195,6 +198,15 @@ async def test_di20_what_loses_a_hundred_times_in_silence_is_left_out(
         # DI22: one in a hundred dials tries it.
         await dial_often(swarm, 1, *all_of_them)
         assert set(wires.dialled[-3:]) & set(answers)
+
+
+@pytest.mark.parametrize(("late", "silent"), [(0.0, (QUIC4,)), (0.1, (QUIC4,)), (0.2, ())])
+def test_di20_a_dial_that_begins_late_on_a_busy_machine_is_silent_all_the_same(
+    late: float, silent: tuple[Multiaddr, ...]
+) -> None:
+    runs = {QUIC4: Run(began=late), A: Run(began=PUBLIC_STEP, answered=0.4)}
+    race = Race(winning_address=A, unfinished=[QUIC4], runs=runs)
+    assert shown_by(race, now=1.0).silent == silent
 
 
 async def test_over_udp_it_is_silent_if_who_answers_otherwise_does_not_there(
