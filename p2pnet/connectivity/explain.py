@@ -318,7 +318,10 @@ def why_relayed(peer: Acquaintance, situation: Situation) -> Finding:
     if finding.cause is Cause.HUNG_UP:  # The conversation alone: the connection is there.
         detail = f"the peer, it seems, for it broke off: {finding.detail}"
         return Finding(Cause.NO_PUNCH_ADDRESS, detail)
-    if finding.cause not in (Cause.PUNCH_UNANSWERED, Cause.NO_ANSWER, Cause.UNKNOWN):
+    if finding.cause is Cause.NO_ANSWER:
+        detail = f"in the conversation about a hole punch: {finding.detail}"
+        return Finding(Cause.NO_ANSWER, detail)
+    if finding.cause not in (Cause.PUNCH_UNANSWERED, Cause.UNKNOWN):
         return finding
     return Finding(why_unanswered(peer.aim, situation), finding.detail)
 

@@ -289,6 +289,7 @@ def test_what_else_fails_a_punch_is_told_as_it_is() -> None:
     """V22."""
     assert relayed(entry(PunchAttemptFailed, Cause.NOTHING_IN_COMMON)) is Cause.NO_DCUTR
     assert relayed(entry(PunchAttemptFailed, Cause.MISBEHAVES)) is Cause.MISBEHAVES
+    assert relayed(entry(PunchAttemptFailed, Cause.NO_ANSWER)) is Cause.NO_ANSWER
     assert relayed(situation=replace(SOUND, speaks_dcutr=False)) is Cause.NO_OWN_DCUTR
 
 
