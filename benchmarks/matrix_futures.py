@@ -48,6 +48,8 @@ class Run:
     seconds: float | None
     attempt: int
     reason: str
+    causes: str = ""
+    """Of the caller and of the called one, as in a ``Cell``; older runs do not tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,8 +82,9 @@ def conclude(
 
 def as_text(cell: Cell) -> str:
     seconds = "" if cell.virtual_seconds is None else f" after {cell.virtual_seconds:.3f} s"
-    wrong = "" if cell.is_as_expected else f"  (expected: {cell.expected})"
-    reason = f": {cell.reason}" if cell.reason else ""
+    due = f"{cell.expected} {cell.expected_causes}".strip()
+    wrong = "" if cell.is_as_expected else f"  (expected: {due})"
+    reason = f", {cell.causes}: {cell.reason}" if cell.reason else ""
     return f"{cell.a:24} {cell.b:24} {cell.transport} {cell.outcome}{seconds}{reason}{wrong}"
 
 

@@ -2,7 +2,8 @@
 
 Each cell is a world of its own: a relay, and a peer in each home. ``a`` calls ``b`` by peer ID
 over the relay, and DCUtR does what it can. What is expected is derived in ``theory.py``; a
-pair for which there is no way must stay relayed and usable, and say why.
+pair for which there is no way must stay relayed and usable, and each of the two has to name the
+cause that theory finds.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Final, Literal, get_args
 import trio
 
 from p2pnet import presets
+from p2pnet.core.peer_id import PeerId
 from p2pnet.events import ConnectionOpened, PunchAttemptFailed, PunchGivenUp
 from p2pnet.host.config import HostConfig
+from p2pnet.host.host import Host
 from p2pnet.interfaces import Connection, Stream
 from p2pnet.testing.kinds import ALL_KINDS, MATRIX, Kind
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.running import run
 from p2pnet.testing.sites import CARRIER_LAN, HOME_LAN, IPV4_ONLY, RouterSetup, Site
-from p2pnet.testing.theory import can_punch
+from p2pnet.testing.theory import can_punch, causes
 from p2pnet.testing.world import World
 from p2pnet.transports.quic import QUIC
 from p2pnet.transports.tcp import TCP
@@ -76,10 +79,13 @@ class Cell:
     """In which it became direct, or how many there were; a plain dial belongs to the first."""
     reason: str
     """Why it stayed relayed, as the peers recorded it."""
+    causes: str
+    """What ``explain`` names at the caller's end, and at the other; nothing where it is direct."""
+    expected_causes: str
 
     @property
     def is_as_expected(self) -> bool:
-        return self.outcome == self.expected
+        return (self.outcome, self.causes) == (self.expected, self.expected_causes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +166,25 @@ def can_meet(a: Kind, b: Kind, transport: Punched) -> bool:
     return can_punch(a, b, "tcp" if transport == "tcp" else "udp", predicts_ports=True).direct
 
 
+def right_causes(a: Kind, b: Kind, transport: Punched) -> str:
+    """Return what the two have to name, by theory; nothing if they can meet."""
+    return " ".join(cause.name for cause in causes(a, b, "tcp" if transport == "tcp" else "udp"))
+
+
 def judged(a: Kind, b: Kind, transport: Punched, ended: Ended) -> Cell:
     """Write down what became of a pair beside what theory expects."""
+    due = right_causes(a, b, transport)
     return Cell(
         a.name,
         b.name,
         transport,
-        expected="direct" if can_meet(a, b, transport) else "relayed",
+        expected="relayed" if due else "direct",
         outcome=ended.outcome,
         virtual_seconds=ended.seconds,
         attempt=ended.attempt,
         reason=ended.reason,
+        causes=ended.causes,
+        expected_causes=due,
     )
 
 
@@ -205,6 +219,8 @@ class Ended:
     seconds: float | None
     attempt: int
     reason: str
+    causes: str = ""
+    """As in a ``Cell``."""
 
 
 @dataclass(slots=True)
@@ -244,24 +260,31 @@ async def meet(alice: Machine, bob: Machine) -> Ended:
     The clock runs from the moment at which both have the relayed connection until both have a
     direct one.
     """
-    story = Story()
+    story, both = Story(), ((alice, bob), (bob, alice))
     async with trio.open_nursery() as nursery:
-        await nursery.start(story.hear, alice, bob)
-        await nursery.start(story.hear, bob, alice)
+        for one, other in both:
+            await nursery.start(story.hear, one, other)
         await alice.host.connect(bob.host.peer_id)
         with trio.move_on_after(PATIENCE) as patience:
             await first_of(alice, bob, story)
         ended_at = trio.current_time()
+        named = " ".join(cause_named(one.host, other.host.peer_id) for one, other in both)
         best = alice.host.connections(bob.host.peer_id)[0]
         await use(best)
         nursery.cancel_scope.cancel()
     failed = max(story.failed.values(), default=0)
     reason = "; ".join(story.reasons)
     if patience.cancelled_caught:
-        return Ended("stuck", None, failed, reason)
+        return Ended("stuck", None, failed, reason, named)
     if best.is_relayed:
-        return Ended("relayed", None, failed, reason)
+        return Ended("relayed", None, failed, reason, named)
     return Ended("direct", round(ended_at - max(story.relayed_at.values()), 6), failed + 1, "")
+
+
+def cause_named(host: Host, peer_id: PeerId) -> str:
+    """Return why a host is not connected directly to a peer, as it says itself."""
+    cause = host.explain(peer_id).cause
+    return "NONE" if cause is None else cause.name
 
 
 async def reserved(machine: Machine) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from p2pnet.connectivity.causes import Cause
 from p2pnet.testing.kinds import MATRIX, Kind
 from p2pnet.testing.nat_kind import Dependence, NatKind, PortChoice
 from p2pnet.testing.packet import TransportName
@@ -173,6 +174,27 @@ def obstacle(one: Chain, other: Chain, predicts_ports: bool) -> str:
             )
         case _:
             return "both mappings depend on the destination: neither side can know the other's port"
+
+
+def causes(a: Kind, b: Kind, transport: TransportName) -> tuple[Cause, ...]:
+    """Return what each of two hosts is to name that stay relayed, predicting ports (NT28).
+
+    Nothing if they do not.
+    """
+    if can_punch(a, b, transport, predicts_ports=True).direct:
+        return ()
+    one, other = chained(a), chained(b)
+    return cause_at(one, other, transport), cause_at(other, one, transport)
+
+
+def cause_at(own: Chain, peer: Chain, transport: TransportName) -> Cause:
+    if transport == "udp" and own.udp_blocked:
+        return Cause.UDP_BLOCKED
+    if transport == "udp" and peer.udp_blocked:
+        return Cause.NO_PUNCH_ADDRESS
+    if own.mapping is not INDEPENDENT:
+        return Cause.OWN_SYMMETRIC
+    return Cause.SIMULTANEOUS_OPEN if peer.mapping is INDEPENDENT else Cause.PEER_SYMMETRIC
 
 
 def outcome_table(transport: TransportName, kinds: Iterable[Kind] = MATRIX.values()) -> str:

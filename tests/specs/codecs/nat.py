@@ -9,7 +9,7 @@ from p2pnet.testing.kinds import ALL_KINDS
 from p2pnet.testing.nat import Dependence, Dropped, Hop, Nat, NatKind, PortChoice
 from p2pnet.testing.nat64 import Nat64, extract, synthesize
 from p2pnet.testing.packet import Datagram, Flags, Packet, Segment
-from p2pnet.testing.theory import Verdict, can_punch
+from p2pnet.testing.theory import Verdict, can_punch, causes
 from tests.specs.forms import Fields
 
 STEP = re.compile(
@@ -92,4 +92,15 @@ def punched(given: Fields) -> Verdict:
     return can_punch(one, other, given["transport"], predicts_ports=predicts)
 
 
-FORMS = {"nat": through_nat, "nat64": through_nat64, "embed": embedded, "punch": punched}
+def named(given: Fields) -> list[str]:
+    one, other = (ALL_KINDS[name] for name in given["causes"])
+    return [cause.name for cause in causes(one, other, given["transport"])]
+
+
+FORMS = {
+    "nat": through_nat,
+    "nat64": through_nat64,
+    "embed": embedded,
+    "punch": punched,
+    "causes": named,
+}
