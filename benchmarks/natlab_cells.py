@@ -36,11 +36,11 @@ class LabCell:
     relayed: int
     """Relayed at the end, and usable."""
     named: int
-    """Of those, with a cause."""
+    """Of those, with the right cause named at both ends."""
     median: float | None
     """Seconds from the relayed to the direct connection."""
     reason: str
-    """Why it was not direct, as it was said most often."""
+    """Why it was not direct, as it was said most often, the causes at both ends first."""
     code: str
     """The state of the implementation."""
 
@@ -62,7 +62,7 @@ def summary_of(implementation: str, rows: Sequence[Row], code: str) -> LabCell:
     direct = [row for row in rows if row.outcome == "direct"]
     relayed = [row for row in rows if row.outcome == "relayed"]
     seconds = [row.seconds for row in direct if row.seconds is not None]
-    reasons = Counter(row.reason for row in rows if row.reason)
+    reasons = Counter(f"{row.causes} {row.reason}".strip() for row in rows if row.reason)
     return LabCell(
         implementation,
         one.a,
@@ -73,7 +73,7 @@ def summary_of(implementation: str, rows: Sequence[Row], code: str) -> LabCell:
         direct=len(direct),
         first=sum(row.attempts == 1 for row in direct),
         relayed=len(relayed),
-        named=sum(bool(row.reason) for row in relayed),
+        named=sum(row.is_explained for row in relayed),
         median=round(statistics.median(seconds), 3) if seconds else None,
         reason=min(reasons, key=lambda reason: (-reasons[reason], reason), default=""),
         code=code,

@@ -31,7 +31,7 @@ otherwise than theory says meet once more.
 
 COLUMNS = """\
 | | transport | cells that can meet | direct in all runs | runs direct | at the first attempt \
-| cells that cannot | relayed in all runs | cause named |
+| cells that cannot | relayed in all runs | right causes named |
 |---|---|---|---|---|---|---|---|---|"""
 
 BESIDE = """\
@@ -106,7 +106,7 @@ def ours(found: Found) -> Iterator[str]:
     """Draw p2pnet's cells, and name those that are not as they should be."""
     cells = [cell for cell in found.values() if cell.implementation == OURS]
     names = names_in(cells)
-    yield "p2pnet, TCP / QUIC: `+` got direct, `-` stayed relayed and named why, as theory says;"
+    yield "p2pnet, TCP / QUIC: `+` got direct, `-` stayed relayed and named the right causes;"
     yield "what is **bold** did so in some runs only. Rows call, columns are called."
     yield ""
     yield from grid(names, partial(marks, found))

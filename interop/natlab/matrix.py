@@ -36,8 +36,18 @@ from p2pnet.demo.namespaces import Laboratory
 from p2pnet.events import PunchAttemptFailed, PunchGivenUp
 from p2pnet.host.config import HostConfig
 from p2pnet.host.host import Host
-from p2pnet.testing.kinds import MATRIX, Kind
-from p2pnet.testing.matrix import ECHO, TRANSPORTS, Punched, can_meet, echo, speaking, use
+from p2pnet.testing.kinds import ALL_KINDS, MATRIX, Kind
+from p2pnet.testing.matrix import (
+    ECHO,
+    TRANSPORTS,
+    Punched,
+    can_meet,
+    cause_named,
+    echo,
+    right_causes,
+    speaking,
+    use,
+)
 
 __all__ = [
     "AT_ONCE",
@@ -86,11 +96,18 @@ class Row:
     seconds: float | None
     """From the call's end, at the caller, until it is direct there."""
     reason: str
+    causes: str = ""
+    """What ``explain`` names at the caller's end and at the other, if it stayed relayed."""
 
     @property
     def agrees(self) -> bool:
-        named = self.outcome != "relayed" or bool(self.reason)
-        return self.outcome == self.expected and named
+        return self.outcome == self.expected and (self.outcome != "relayed" or self.is_explained)
+
+    @property
+    def is_explained(self) -> bool:
+        """Tell if both ends named the right cause."""
+        due = right_causes(ALL_KINDS[self.a], ALL_KINDS[self.b], self.transport)
+        return bool(self.reason) and self.causes == due
 
 
 Report = Callable[[Row], None]
@@ -148,7 +165,7 @@ def settled(kinds: Sequence[Kind]) -> Iterator[Laboratory]:
 def in_words(row: Row) -> str:
     seconds = "" if row.seconds is None else f" after {row.seconds:.2f} s, attempt {row.attempts}"
     verdict = "" if row.agrees else f"  NOT AS EXPECTED: {row.expected}"
-    reason = f": {row.reason}" if row.reason else ""
+    reason = f" {row.causes}: {row.reason}" if row.reason else ""
     return f"{row.transport:5}{row.a:27}{row.b:27}{row.outcome}{seconds}{reason}{verdict}"
 
 
@@ -198,9 +215,13 @@ def hosts_of(a: Kind, b: Kind) -> tuple[str, str]:
 
 
 def edge(kind: Kind, transport: Punched, relays: Sequence[str]) -> HostConfig:
-    """Describe a peer, which speaks to its relays over what is measured, if it can."""
-    over = "/tcp/" if transport == "tcp" or any(nat.udp_blocked for nat in kind.nats) else "/udp/"
-    ways = [relay for relay in relays if over in relay]
+    """Describe a peer, which speaks to its relays over what is measured.
+
+    Where that does not get through, it has to find out, and speaks over TCP.
+    """
+    ways = [relay for relay in relays if f"/{'tcp' if transport == 'tcp' else 'udp'}/" in relay]
+    if transport == "quic" and any(nat.udp_blocked for nat in kind.nats):
+        ways = list(relays)
     config = speaking(transport, presets.edge(relays=ways, port_mapping=False))
     services = [
         replace(part, punch_timeout=PUNCH_SECONDS) if isinstance(part, DCUtR) else part
@@ -241,6 +262,8 @@ class Peer:
         self._name = name
         self._config = config
         self._ready = ready
+        self._host: Host | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
         self.given_up: Future[Sequence[str]] = Future()
         """Done when it has given up to get a direct connection, with the causes."""
         self._cancel: Future[Callable[[], None]] = Future()
@@ -262,12 +285,23 @@ class Peer:
             self._cancel.set_result(partial(token.run_sync_soon, scope.cancel))
             async with open_host(self._config) as host:
                 host.handle(ECHO, echo)
+                self._host, self._token = host, token
                 if self._ready is not None:
                     await self._ready(host)
                 with host.subscribe(PunchGivenUp) as events:
                     self.peer_id.set_result(host.peer_id)
                     self.given_up.set_result((await anext(events)).reasons)
                 await trio.sleep_forever()
+
+    def cause_named(self, peer_id: PeerId) -> str:
+        """Ask it, from another thread, why it is not connected directly to a peer."""
+        if self._host is None or self._token is None:
+            raise RuntimeError("it has not begun")
+        ask = partial(cause_named, self._host, peer_id)
+        try:
+            return trio.from_thread.run_sync(ask, trio_token=self._token)
+        except trio.RunFinishedError:
+            return "NONE"  # It has ended since.
 
     def end(self) -> None:
         """Tell it to end, and wait for that."""
@@ -289,6 +323,10 @@ async def reserved(host: Host) -> None:
     await trio.sleep(KNOWS_NAT_SECONDS)
 
 
+Ended = tuple[str, int, float | None, str, str]
+"""Outcome, attempts, seconds, reason and causes of a ``Row``."""
+
+
 class Meeting:
     """One peer calls another."""
 
@@ -305,10 +343,10 @@ class Meeting:
         try:
             ended = await trio.to_thread.run_sync(self._meet)
         except (*EXPECTED, TimeoutError, trio.TooSlowError, ExceptionGroup) as error:
-            ended = ("error", 0, None, repr(error))
+            ended = ("error", 0, None, repr(error), "")
         return Row(a.name, b.name, transport, expected, *ended)
 
-    def _meet(self) -> tuple[str, int, float | None, str]:
+    def _meet(self) -> Ended:
         caller, other = self._hosts
         called = Peer(self._laboratory, other, self._configs[1], reserved)
         try:
@@ -317,7 +355,7 @@ class Meeting:
         finally:
             called.end()
 
-    async def _call(self, called: Peer) -> tuple[str, int, float | None, str]:
+    async def _call(self, called: Peer) -> Ended:
         with trio.fail_after(CELL_SECONDS):
             async with open_host(self._configs[0]) as host:
                 await reserved(host)
@@ -327,13 +365,15 @@ class Meeting:
                     began = trio.current_time()
                     reasons = await direct_or_given_up(host, called)
                     seconds = trio.current_time() - began
+                    ask = partial(called.cause_named, host.peer_id)
+                    causes = f"{cause_named(host, peer_id)} {await trio.to_thread.run_sync(ask)}"
                     best = host.connections(peer_id)[0]
                     await use(best)
                     failures = [event.reason for event in failed.take_waiting()]
         if best.is_relayed:
-            causes = "; ".join(dict.fromkeys([*failures, *reasons]))
-            return "relayed", max(len(failures), len(reasons)), None, causes
-        return "direct", len(failures) + 1, round(seconds, 3), ""
+            told = "; ".join(dict.fromkeys([*failures, *reasons]))
+            return "relayed", max(len(failures), len(reasons)), None, told, causes
+        return "direct", len(failures) + 1, round(seconds, 3), "", ""
 
 
 async def direct_or_given_up(host: Host, called: Peer) -> Sequence[str]:

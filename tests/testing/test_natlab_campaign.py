@@ -17,7 +17,8 @@ from p2pnet.testing.kinds import ALL_KINDS, MATRIX
 from p2pnet.testing.matrix import TRANSPORTS, can_meet
 
 DIRECT = Row("open", "carrier", "tcp", "direct", "direct", 1, 0.2, "")
-RELAYED = Row("symmetric", "symmetric", "tcp", "relayed", "relayed", 3, None, "no answer")
+BOTH = "OWN_SYMMETRIC OWN_SYMMETRIC"
+RELAYED = Row("symmetric", "symmetric", "tcp", "relayed", "relayed", 3, None, "no answer", BOTH)
 
 
 def chosen(*options: str) -> argparse.Namespace:
@@ -57,12 +58,13 @@ def test_what_came_out_otherwise_is_done_again_until_that_is_the_exception() -> 
 def test_meetings_of_a_cell_are_put_together() -> None:
     second = replace(DIRECT, attempts=2, seconds=0.4)
     failed = replace(DIRECT, outcome="error", attempts=0, seconds=None, reason="TooSlowError()")
-    silent = replace(RELAYED, reason="")
-    cells = summarized("p2pnet", [DIRECT, second, failed, RELAYED, silent], code="abc")
+    silent, wrong = replace(RELAYED, reason=""), replace(RELAYED, causes="OWN_SYMMETRIC NONE")
+    cells = summarized("p2pnet", [DIRECT, second, failed, RELAYED, silent, wrong], code="abc")
     direct, relayed = sorted(cells, key=lambda cell: cell.a)
     assert (direct.runs, direct.direct, direct.first, direct.relayed) == (3, 2, 1, 0)
     assert (direct.median, direct.reason, direct.as_expected) == (0.3, "TooSlowError()", 2)
-    assert (relayed.runs, relayed.relayed, relayed.named, relayed.as_expected) == (2, 2, 1, 1)
+    assert (relayed.runs, relayed.relayed, relayed.named, relayed.as_expected) == (3, 3, 1, 1)
+    assert relayed.reason == "OWN_SYMMETRIC NONE no answer"
     assert relayed.median is None
     assert from_csv(as_csv(cells)) == cells
 
