@@ -8,6 +8,7 @@ from itertools import combinations_with_replacement
 
 from benchmarks.matrix_verdict import Summary, misses
 from benchmarks.natlab_cells import LabCell
+from benchmarks.natlab_page import grid
 from benchmarks.natlab_page import section as in_namespaces
 from p2pnet.testing.kinds import MATRIX
 
@@ -23,7 +24,8 @@ HEAD = """\
 Two peers meet over a relay in the simulated internet and try to become direct over one transport.
 Which pairs can is derived in [specs/nat.md](../specs/nat.md). What is asked of each pair that can:
 direct in 99 of 100 runs, in 97 at the first attempt, and within 3 round trips + 100 ms (median).
-A pair that cannot has to stay relayed and usable, and to name a cause.
+A pair that cannot has to stay relayed and usable, and each of the two has to name the right cause
+([below](#why-not)).
 
 {runs}
 
@@ -61,7 +63,8 @@ def page(cells: Sequence[Summary], lab: Sequence[LabCell] = ()) -> str:
     trips = sorted({cell.round_trip for cell in cells}, key=lambda trip: (trip != 0.08, trip))
     head = HEAD.format(runs=told(cells, trips), verdict=verdict(found, trips))
     laboratory = in_namespaces(lab)
-    parts = [head, *(section(found, trip) for trip in trips), *filter(None, [laboratory])]
+    tables = [section(found, trip) for trip in trips]
+    parts = [head, *tables, why_not(cells), *filter(None, [laboratory])]
     return "\n".join(parts)
 
 
@@ -76,7 +79,7 @@ def told(cells: Sequence[Summary], trips: Sequence[float]) -> str:
                 for pair in pairs_of({(c.a, c.b, c.transport): c for c in here})
                 if pair[0].is_direct
             }
-        )
+        ) or [0]
         span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         total = sum(cell.runs for cell in here)
         words.append(f"{span} runs of each pair that can meet at {trip * 1000:.0f} ms ({total:,})")
@@ -103,7 +106,7 @@ def verdict(found: dict[tuple[str, str, str, float], Summary], trips: Sequence[f
     """Count the pairs that have what is asked for."""
     lines = [
         "| round trip | transport | pairs that can meet | direct, 99 % | first attempt, 97 % "
-        "| median in time | pairs that cannot | relayed, cause named |",
+        "| median in time | pairs that cannot | relayed, right causes named |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for trip in trips:
@@ -154,12 +157,8 @@ def section(found: dict[tuple[str, str, str, float], Summary], trip: float) -> s
         f"Median milliseconds from relayed to direct, TCP / QUIC; at most {bound:.0f} are asked",
         "for, and what takes longer is **bold**. Rows call, columns are called; `-` stays relayed.",
         "",
-        "| |" + "".join(f" {name} |" for name in names),
-        "|---|" + "---|" * len(names),
+        *grid(names, lambda a, b: entry(found, a, b, trip)),
     ]
-    for a in names:
-        row = "".join(f" {entry(found, a, b, trip)} |" for b in names)
-        lines.append(f"| **{a}** |{row}")
     return "\n".join([*lines, "", *named(found, trip)]) + "\n"
 
 
@@ -175,6 +174,54 @@ def entry(found: dict[tuple[str, str, str, float], Summary], a: str, b: str, tri
             text = f"{cell.median * 1000:.0f}"
             marks.append(f"**{text}**" if cell.median > cell.bound else text)
     return " / ".join(marks)
+
+
+# ---- why not -----------------------------------------------------------------------------
+
+LETTERS = {
+    "OWN_SYMMETRIC": "O",
+    "PEER_SYMMETRIC": "P",
+    "SIMULTANEOUS_OPEN": "S",
+    "UDP_BLOCKED": "U",
+    "NO_PUNCH_ADDRESS": "A",
+}
+WHY_NOT = """\
+## Why not
+
+What `host.explain(peer)` names when a call is given up that stays relayed: first at the caller's
+end, then at the called one's, over TCP / QUIC, at all distances. Which cause is right is derived in
+[specs/nat.md](../specs/nat.md) (NT28); where a run named another one, the cell is **bold**.
+
+{legend}; `+` is direct.
+"""
+
+
+def why_not(cells: Sequence[Summary]) -> str:
+    """Draw what was named at both ends of each pair that stays relayed, at any distance."""
+    found: dict[tuple[str, str, str], list[Summary]] = {}
+    for cell in cells:
+        found.setdefault((cell.a, cell.b, cell.transport), []).append(cell)
+    names = [name for name in MATRIX if any(a == name for a, _, _ in found)]
+
+    def entry(a: str, b: str) -> str:
+        return " / ".join(causes_in(found.get((a, b, used), [])) for used in TRANSPORTS)
+
+    legend = ", ".join(f"`{letter}` is {name}" for name, letter in LETTERS.items())
+    return "\n".join([WHY_NOT.format(legend=legend), *grid(names, entry)]) + "\n"
+
+
+def causes_in(cells: Sequence[Summary]) -> str:
+    """Say what was named, in letters; in bold with a share if that was not always the right one."""
+    if not cells:
+        return "?"
+    if cells[0].is_direct:
+        return "+"
+    runs, right = sum(cell.runs for cell in cells), sum(cell.as_expected for cell in cells)
+    told = dict.fromkeys(each for cell in cells for each in cell.causes.split(", ") if each)
+    short = ", ".join("".join(LETTERS.get(name, name) for name in each.split()) for each in told)
+    if right == runs:
+        return short
+    return f"**{right} of {runs}: {short}**" if short else f"**{right} of {runs}**"
 
 
 def named(found: dict[tuple[str, str, str, float], Summary], trip: float) -> list[str]:

@@ -74,10 +74,42 @@ def test_runs_of_a_cell_are_put_together() -> None:
     assert (back.a, back.runs, back.median, back.p95) == ("carrier", 1, 0.3, 0.3)
 
 
-def test_who_stays_relayed_without_a_cause_has_not_done_what_is_expected() -> None:
-    run = Run("symmetric", "symmetric", "tcp", 0.08, 0, "relayed", None, 3, "no answer")
-    named, silent = (summarize([replace(run, reason=reason)])[0] for reason in ("refused", ""))
-    assert (named.expected, named.as_expected, silent.as_expected) == ("relayed", 1, 0)
+@pytest.mark.parametrize(
+    ("causes", "reason", "as_expected"),
+    [
+        ("OWN_SYMMETRIC PEER_SYMMETRIC", "no answer", 1),
+        ("OWN_SYMMETRIC PEER_SYMMETRIC", "", 0),
+        ("PEER_SYMMETRIC OWN_SYMMETRIC", "no answer", 0),
+        ("OWN_SYMMETRIC PUNCH_PENDING", "no answer", 0),
+        ("", "no answer", 0),
+    ],
+)
+def test_who_stays_relayed_has_done_what_is_expected_if_each_named_the_right_cause(
+    causes: str, reason: str, as_expected: int
+) -> None:
+    """NT28."""
+    run = Run("symmetric", "carrier", "tcp", 0.08, 0, "relayed", None, 3, reason, causes)
+    (cell,) = summarize([run])
+    assert (cell.expected, cell.as_expected, cell.causes) == ("relayed", as_expected, causes)
+
+
+def test_causes_that_not_all_runs_named_stand_in_the_cell_the_most_frequent_first() -> None:
+    run = Run("symmetric", "carrier", "tcp", 0.08, 0, "relayed", None, 3, "", "A B")
+    (cell,) = summarize([replace(run, causes="C D"), run, run, replace(run, outcome="stuck")])
+    assert cell.causes == "A B, C D"
+
+
+def test_the_page_shows_what_was_named_and_where_that_was_not_it() -> None:
+    right = "OWN_SYMMETRIC OWN_SYMMETRIC"
+    found = {each.transport: each for each in (named_by(right), named_by(f"{right}, X", "quic"))}
+    assert "| **symmetric** | ? / ? | OO / **2 of 3: OO, X** |" in page([GOOD, *found.values()])
+    unknown = replace(found["tcp"], causes="", as_expected=0)
+    assert "| **symmetric** | ? / ? | **0 of 3** / ? |" in page([GOOD, unknown])
+
+
+def named_by(causes: str, transport: str = "tcp") -> Summary:
+    ends = 3 if "," not in causes else 2
+    return replace(RELAYED, transport=transport, causes=causes, runs=3, as_expected=ends)
 
 
 def test_figures_are_read_as_they_were_written() -> None:
