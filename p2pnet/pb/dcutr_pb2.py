@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15p2pnet/pb/dcutr.proto\x12\x0cp2pnet.dcutr\"\xe5\x02\n\tHolePunch\x12/\n\x04type\x18\x01 \x01(\x0e\x32\x1c.p2pnet.dcutr.HolePunch.TypeH\x00\x88\x01\x01\x12\x11\n\tobs_addrs\x18\x02 \x03(\x0c\x12\x35\n\x08\x62irthday\x18\xd9\xaa\x04 \x01(\x0e\x32\x1c.p2pnet.dcutr.HolePunch.SideH\x01\x88\x01\x01\x12\x33\n\x05swift\x18\xda\xaa\x04 \x01(\x0b\x32\x1d.p2pnet.dcutr.HolePunch.SwiftH\x02\x88\x01\x01\x1a\x36\n\x05Swift\x12\x0e\n\x06waited\x18\x01 \x01(\r\x12\x0e\n\x06hidden\x18\x02 \x01(\r\x12\r\n\x05heard\x18\x03 \x01(\x08\"*\n\x04Type\x12\n\n\x06UNUSED\x10\x00\x12\x0b\n\x07\x43ONNECT\x10\x64\x12\t\n\x04SYNC\x10\xac\x02\"$\n\x04Side\x12\x08\n\x04NONE\x10\x00\x12\x08\n\x04\x45\x41SY\x10\x01\x12\x08\n\x04HARD\x10\x02\x42\x07\n\x05_typeB\x0b\n\t_birthdayB\x08\n\x06_swiftb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15p2pnet/pb/dcutr.proto\x12\x0cp2pnet.dcutr\"\x85\x03\n\tHolePunch\x12/\n\x04type\x18\x01 \x01(\x0e\x32\x1c.p2pnet.dcutr.HolePunch.TypeH\x00\x88\x01\x01\x12\x11\n\tobs_addrs\x18\x02 \x03(\x0c\x12\x35\n\x08\x62irthday\x18\xd9\xaa\x04 \x01(\x0e\x32\x1c.p2pnet.dcutr.HolePunch.SideH\x01\x88\x01\x01\x12\x33\n\x05swift\x18\xda\xaa\x04 \x01(\x0b\x32\x1d.p2pnet.dcutr.HolePunch.SwiftH\x02\x88\x01\x01\x12\x14\n\x05\x64ials\x18\xdb\xaa\x04 \x01(\x08H\x03\x88\x01\x01\x1a\x36\n\x05Swift\x12\x0e\n\x06waited\x18\x01 \x01(\r\x12\x0e\n\x06hidden\x18\x02 \x01(\r\x12\r\n\x05heard\x18\x03 \x01(\x08\"*\n\x04Type\x12\n\n\x06UNUSED\x10\x00\x12\x0b\n\x07\x43ONNECT\x10\x64\x12\t\n\x04SYNC\x10\xac\x02\"$\n\x04Side\x12\x08\n\x04NONE\x10\x00\x12\x08\n\x04\x45\x41SY\x10\x01\x12\x08\n\x04HARD\x10\x02\x42\x07\n\x05_typeB\x0b\n\t_birthdayB\x08\n\x06_swiftB\x08\n\x06_dialsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'p2pnet.pb.dcutr_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HOLEPUNCH']._serialized_start=40
-  _globals['_HOLEPUNCH']._serialized_end=397
-  _globals['_HOLEPUNCH_SWIFT']._serialized_start=229
-  _globals['_HOLEPUNCH_SWIFT']._serialized_end=283
-  _globals['_HOLEPUNCH_TYPE']._serialized_start=285
-  _globals['_HOLEPUNCH_TYPE']._serialized_end=327
-  _globals['_HOLEPUNCH_SIDE']._serialized_start=329
-  _globals['_HOLEPUNCH_SIDE']._serialized_end=365
+  _globals['_HOLEPUNCH']._serialized_end=429
+  _globals['_HOLEPUNCH_SWIFT']._serialized_start=251
+  _globals['_HOLEPUNCH_SWIFT']._serialized_end=305
+  _globals['_HOLEPUNCH_TYPE']._serialized_start=307
+  _globals['_HOLEPUNCH_TYPE']._serialized_end=349
+  _globals['_HOLEPUNCH_SIDE']._serialized_start=351
+  _globals['_HOLEPUNCH_SIDE']._serialized_end=387
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HolePunch(_message.Message):
-    __slots__ = ("type", "obs_addrs", "birthday", "swift")
+    __slots__ = ("type", "obs_addrs", "birthday", "swift", "dials")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNUSED: _ClassVar[HolePunch.Type]
@@ -38,8 +38,10 @@ class HolePunch(_message.Message):
     OBS_ADDRS_FIELD_NUMBER: _ClassVar[int]
     BIRTHDAY_FIELD_NUMBER: _ClassVar[int]
     SWIFT_FIELD_NUMBER: _ClassVar[int]
+    DIALS_FIELD_NUMBER: _ClassVar[int]
     type: HolePunch.Type
     obs_addrs: _containers.RepeatedScalarFieldContainer[bytes]
     birthday: HolePunch.Side
     swift: HolePunch.Swift
-    def __init__(self, type: _Optional[_Union[HolePunch.Type, str]] = ..., obs_addrs: _Optional[_Iterable[bytes]] = ..., birthday: _Optional[_Union[HolePunch.Side, str]] = ..., swift: _Optional[_Union[HolePunch.Swift, _Mapping]] = ...) -> None: ...
+    dials: bool
+    def __init__(self, type: _Optional[_Union[HolePunch.Type, str]] = ..., obs_addrs: _Optional[_Iterable[bytes]] = ..., birthday: _Optional[_Union[HolePunch.Side, str]] = ..., swift: _Optional[_Union[HolePunch.Swift, _Mapping]] = ..., dials: bool = ...) -> None: ...

@@ -90,15 +90,20 @@ class Pair:
 
         self.alice.on_dial = dial
 
-    async def converse(self, relayed: MemoryConnection, *offered: str) -> Stream:
+    async def converse(
+        self, relayed: MemoryConnection, *offered: str, dials: bool | None = None
+    ) -> Stream:
         """Begin with Alice as Bob would, up to SYNC, whatever Bob's service does."""
-        return await self.converse_on(relayed.other_end, *offered)
+        return await self.converse_on(relayed.other_end, *offered, dials=dials)
 
-    async def converse_on(self, called: MemoryConnection, *offered: str) -> Stream:
+    async def converse_on(
+        self, called: MemoryConnection, *offered: str, dials: bool | None = None
+    ) -> Stream:
         """Do so on the end of the host that was called, whoever that is."""
         stream = await called.open_stream(PROTOCOL_ID)
         channel = channel_on(stream)
-        await channel.send(Connect(tuple(parse(text) for text in offered or (BOB,))))
+        addresses = tuple(parse(text) for text in offered or (BOB,))
+        await channel.send(Connect(addresses, dials=dials))
         assert isinstance(await channel.receive(), Connect)
         await channel.send(Sync())
         return stream

@@ -14,6 +14,7 @@ from p2pnet.protocols.dcutr.policy import (
     MAX_TARGETS,
     Conversations,
     CoolDown,
+    dials_in,
     gives_way,
     longest_pause,
     offered,
@@ -106,6 +107,14 @@ def test_the_responder_is_the_dialer_until_the_third_attempt() -> None:
     usual = (Role.LISTENER, Role.DIALER)
     swapped = (Role.DIALER, Role.LISTENER)
     assert roles == [usual, usual, swapped, swapped]
+
+
+def test_between_two_of_us_the_initiator_dials_every_other_time() -> None:
+    """D9."""
+    for attempt, role in ((1, Role.LISTENER), (2, Role.DIALER), (3, Role.LISTENER)):
+        dials = dials_in(attempt)
+        assert role_of(attempt, initiator=True, dials=dials) is role
+        assert role_of(attempt, initiator=False, dials=dials) is not role
 
 
 def test_pauses_last_a_round_trip_at_most_within_bounds() -> None:

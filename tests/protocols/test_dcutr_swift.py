@@ -86,6 +86,34 @@ async def test_the_second_attempt_has_a_sync(autojump_clock: MockClock, pair: Pa
     assert pair.dialled_at(pair.alice, began)[1] == pytest.approx(second)
 
 
+async def test_the_roles_change_with_each_attempt(autojump_clock: MockClock, pair: Pair) -> None:
+    """D9: And so they do in what is begun later on the same relayed connection, with a SYNC."""
+    await pair.start()
+    relayed = pair.call()
+    await trio.sleep(15)
+    assert pair.alice.expected == []  # D15: who plays the dialer speaks first on what arrives.
+    assert len(pair.bob.expected) == 1
+    await trio.sleep(35)
+    assert pair.roles(pair.alice) == [DIALER, LISTENER, DIALER]
+    assert pair.roles(pair.bob) == [LISTENER, DIALER, LISTENER]
+    await trio.sleep(100)
+    assert not relayed.is_closed
+    assert pair.roles(pair.alice)[3:] == [DIALER, LISTENER, DIALER]
+    assert pair.roles(pair.bob)[3:] == [LISTENER, DIALER, LISTENER]
+
+
+async def test_the_responder_plays_the_part_that_is_left(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D9: Whatever it counts; and who says nothing, as others do, has the parts by number."""
+    await pair.alice.start(DCUtR().build(pair.alice.kit))
+    relayed = pair.call()
+    for dials in (True, False, False):
+        await pair.converse(relayed, dials=dials)
+        await trio.sleep(11)
+    assert pair.roles(pair.alice) == [LISTENER, DIALER, DIALER]
+
+
 @pytest.mark.parametrize("identified_after", [2 * LATENCY - 0.01, 2 * LATENCY + 0.01])
 async def test_a_plain_dial_comes_after_a_second_if_the_punch_is_at_the_same_place(
     autojump_clock: MockClock, pair: Pair, identified_after: float

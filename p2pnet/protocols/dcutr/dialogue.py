@@ -99,6 +99,8 @@ class Punch:
     steady: tuple[str, ...] | None = None
     """Transports over which all see the remote's ports at one place (D28); None if it says of
     none."""
+    dials: bool | None = None
+    """Whether the initiator plays the dialer, if it has said so before a SYNC (D9)."""
 
 
 async def initiate(
@@ -133,7 +135,7 @@ async def initiate(
         await ready()
     await channel.send(Sync())
     at = now() + min(round_trip / 2, MAX_WAIT)
-    return Punch(theirs.addresses, at, round_trip, side, steady=steady)
+    return Punch(theirs.addresses, at, round_trip, side, steady=steady, dials=ours.dials)
 
 
 async def answer_ahead(
@@ -157,13 +159,13 @@ async def respond(
     ours: Callable[[tuple[Multiaddr, ...]], Awaitable[Connect]],
     now: Callable[[], float],
     *,
-    offered: Callable[[tuple[Multiaddr, ...]], None] = lambda addresses: None,
+    offered: Callable[[Connect], None] = lambda theirs: None,
     opened: float | None = None,
     ahead: Ahead | None = None,
 ) -> Punch:
     """Play the side that called over the relay (D4).
 
-    ``offered`` is told the remote's addresses as soon as they are here. ``ours`` answers them,
+    ``offered`` is told the remote's CONNECT as soon as it is here. ``ours`` answers them,
     and may take its time: to the initiator that is a part of the round trip, of which it waits
     for half. ``opened`` is when the relayed connection was there, if this may be done without
     SYNC. ``ahead`` is what we offered in the handshake, if we did.
@@ -173,7 +175,7 @@ async def respond(
         ProtocolError: if the remote breaks a rule.
     """
     theirs = await receive_connect(channel)
-    offered(theirs.addresses)
+    offered(theirs)
     heard, steady = now(), steady_of(theirs)
     if ahead is not None and theirs.swift is not None and theirs.swift.heard:
         unsynced = Unsynced(0.0, turned(initiator=theirs.swift, responder=ahead.swift))
@@ -190,9 +192,9 @@ async def respond(
     match await channel.receive():
         case Sync():
             wait = min((sent - heard) / 2, MAX_WAIT)
-            at = now() + wait
-            side = side_taken(answer, theirs)
-            return Punch(theirs.addresses, at, now() - sent, side, steady=steady)
+            at, side = now() + wait, side_taken(answer, theirs)
+            trip, dials = now() - sent, theirs.dials
+            return Punch(theirs.addresses, at, trip, side, steady=steady, dials=dials)
         case Connect():
             raise ProtocolError(PROTOCOL_ID, "CONNECT where SYNC was due")
 

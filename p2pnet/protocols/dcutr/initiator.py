@@ -16,7 +16,7 @@ Rules: specs/dcutr.md (D2, D3, D12 to D14).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
@@ -37,7 +37,7 @@ from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.dcutr.ahead import heard_ahead
 from p2pnet.protocols.dcutr.dialogue import MAX_AGE, Punch, answer_ahead, initiate
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
-from p2pnet.protocols.dcutr.policy import CoolDown, gives_way
+from p2pnet.protocols.dcutr.policy import CoolDown, dials_in, gives_way
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
 from p2pnet.protocols.dcutr.sampling import Lookout
 
@@ -118,6 +118,8 @@ class Initiator:
         self._under_way: dict[PeerId, Upgrade] = {}
         self._conversed: set[int] = set()
         """Relayed connections that live, and on which there was a conversation."""
+        self._alternating: set[int] = set()
+        """Of those: where the peer has shown that it hears who is to dial (D9)."""
 
     def begin(self, peer_id: PeerId, nursery: trio.Nursery, *, identified: bool) -> None:
         """Upgrade the relayed connection of a peer, unless that is under way (D2, D13).
@@ -160,6 +162,7 @@ class Initiator:
     def connection_closed(self, ref: ConnectionRef, nursery: trio.Nursery) -> None:
         """Begin if a relayed connection is all that is left; end a rest if not even that is."""
         self._conversed.discard(ref.number)
+        self._alternating.discard(ref.number)
         peer_id = ref.peer_id
         if self._relayed(peer_id) is not None:
             nursery.start_soon(self._begin_with_rest, peer_id, nursery)
@@ -169,6 +172,7 @@ class Initiator:
     def forget_closed(self) -> None:
         """Forget all connections that live no more."""
         self._conversed = {n for n in self._conversed if self._host.connection(n) is not None}
+        self._alternating &= self._conversed
 
     async def _begin_with_rest(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
         """Upgrade what is left of the connections of a peer, if it does not end, too (D2)."""
@@ -344,7 +348,7 @@ class Initiator:
             raise ConnectionLost("the relayed connection ended")
         plain, is_told = upgrade.plain, self._speaks(peer_id)
         try:
-            punch = await self._converse(relayed, ours, upgrade, swiftly=attempt == 1)
+            punch = await self._converse(relayed, ours, upgrade, attempt)
         except EXPECTED as error:
             told_since = is_told is None and await self._will_tell(peer_id, plain)
             # A refusal may arrive as a reset: CONNECT behind the proposal made no sense there.
@@ -359,22 +363,25 @@ class Initiator:
         return attempt, await self._puncher.punch(peer_id, punch, attempt, initiator=True)
 
     async def _converse(
-        self, relayed: Connection, ours: Connect, upgrade: Upgrade, *, swiftly: bool
+        self, relayed: Connection, ours: Connect, upgrade: Upgrade, attempt: int
     ) -> Punch:
-        plain = upgrade.plain
+        plain, number = upgrade.plain, relayed.ref.number
         with trio.fail_after(self._persistence.exchange_timeout):
             stream = await relayed.open_stream(PROTOCOL_ID, lazy=True)
             try:
-                swiftly = swiftly and is_fresh(relayed, trio.current_time())
+                swiftly = attempt == 1 and is_fresh(relayed, trio.current_time())
                 # D31: A procedure begun anew is no reason to answer that again.
-                is_first = relayed.ref.number not in self._conversed
-                self._conversed.add(relayed.ref.number)
+                is_first = number not in self._conversed
+                self._conversed.add(number)
                 ahead = heard_ahead(relayed) if swiftly and is_first else None
                 if ahead is not None:
                     punch = await answer_ahead(channel_on(stream), ours, ahead, trio.current_time)
+                    self._alternating.add(number)
                     plain.is_needless = True
                     upgrade.nursery.start_soon(self._end, stream)
                     return punch
+                if not swiftly and number in self._alternating:
+                    ours = replace(ours, dials=dials_in(attempt))
                 punch = await initiate(
                     channel_on(stream),
                     ours,
@@ -383,6 +390,8 @@ class Initiator:
                     opened=relayed.opened_at if swiftly else None,  # D26
                 )
                 plain.is_needless = punch.unsynced is not None
+                if punch.unsynced is not None:
+                    self._alternating.add(number)
                 await stream.aclose()
             except NoPunchAddress:  # D8: a reset could overtake the word that tells the peer why
                 upgrade.nursery.start_soon(self._end, stream)

@@ -57,6 +57,8 @@ class Connect:
     side: Side | None = None
     """What it is willing to do beyond; None if it says nothing of that, as others do."""
     swift: Swift | None = None
+    dials: bool | None = None
+    """Whether the sender, an initiator, plays the dialer; None if that goes by number (D9)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,15 @@ HolePunch = Connect | Sync
 
 def encode_message(message: HolePunch) -> bytes:
     match message:
-        case Connect(addresses, side, swift):
+        case Connect(addresses, side, swift, dials):
             offered = [encode(address) for address in addresses[:MAX_OFFERED]]
             encoded = pb.HolePunch(type=pb.HolePunch.CONNECT, obs_addrs=offered)
             if side is not None:
                 encoded.birthday = side.value
             if swift is not None:
                 encoded.swift.CopyFrom(encoded_swift(swift))
+            if dials is not None:
+                encoded.dials = dials
         case Sync():
             encoded = pb.HolePunch(type=pb.HolePunch.SYNC)
         case _:
@@ -100,7 +104,8 @@ def decode_untrusted(data: bytes) -> HolePunch:
     match message.type:
         case pb.HolePunch.CONNECT:
             addresses = decode_many_untrusted(message.obs_addrs[:MAX_READ])
-            return Connect(addresses, side_of(message), swift_of(message))
+            dials = message.dials if message.HasField("dials") else None
+            return Connect(addresses, side_of(message), swift_of(message), dials)
         case pb.HolePunch.SYNC:
             return Sync()  # D5: addresses in it mean nothing
         case other:

@@ -137,15 +137,23 @@ def punchable(address: Multiaddr) -> Place | None:
     return place_of(address) if above_ip in PUNCHED else None
 
 
-def role_of(attempt: int, *, initiator: bool, turned: bool = False) -> Role:
+def role_of(
+    attempt: int, *, initiator: bool, turned: bool = False, dials: bool | None = None
+) -> Role:
     """Tell who plays the dialer on the punched connection: the responder (D9).
 
     From the third attempt on it is the initiator, as in go-libp2p since 0.41; and the
     responder goes along with that, since two dialers cannot agree on anything. ``turned`` is
-    what both know to be better the other way round (D28).
+    what both know to be better the other way round (D28). If the initiator has said whether it
+    ``dials``, that counts and nothing else.
     """
-    swapped = (attempt >= SWAPPED_ATTEMPT) != turned
+    swapped = (attempt >= SWAPPED_ATTEMPT) != turned if dials is None else dials
     return Role.LISTENER if initiator != swapped else Role.DIALER
+
+
+def dials_in(attempt: int) -> bool:
+    """Tell if the initiator plays the dialer, where the roles change with each attempt (D9)."""
+    return attempt % 2 == 0
 
 
 def longest_pause(round_trip: float, shortest: float) -> float:

@@ -98,7 +98,8 @@ class Effort:
     def role_at(self, place: Multiaddr) -> Role:
         """Tell in which role a place is dialled (D9, D28)."""
         turned = self._unsynced is not None and transport_of(place) in self._unsynced.turned
-        return role_of(self.attempt, initiator=self.initiator, turned=turned)
+        said = self.punch.dials
+        return role_of(self.attempt, initiator=self.initiator, turned=turned, dials=said)
 
     def begins_at(self, place: Multiaddr) -> float:
         """Tell when a place is dialled, if it is the first one (D27)."""

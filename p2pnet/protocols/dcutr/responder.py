@@ -22,7 +22,7 @@ from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
 from p2pnet.protocols.dcutr.ahead import said_ahead
 from p2pnet.protocols.dcutr.dialogue import Punch, respond
 from p2pnet.protocols.dcutr.initiator import Initiator
-from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
+from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
 from p2pnet.protocols.dcutr.policy import ASSUMED_ROUND_TRIP, Conversations, role_of
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
 from p2pnet.protocols.dcutr.sampling import Lookout
@@ -116,10 +116,11 @@ class Responder:
             # D8: the initiator's clock runs while we wait, but without addresses it is in vain.
             ours = partial(self._puncher.offer, answer.lookout, answer.attempt)
 
-            def expect(theirs: tuple[Multiaddr, ...]) -> None:
+            def expect(theirs: Connect) -> None:
                 # D15: should SYNC be late, the peer's SYN may be here before.
-                if role_of(answer.attempt, initiator=False) is Role.DIALER:
-                    places = self._puncher.targets(answer.peer_id, theirs)
+                role = role_of(answer.attempt, initiator=False, dials=theirs.dials)
+                if role is Role.DIALER:
+                    places = self._puncher.targets(answer.peer_id, theirs.addresses)
                     expecting = self._puncher.expecting(places, ASSUMED_ROUND_TRIP)
                     until_sync.enter_context(expecting)
 

@@ -17,7 +17,7 @@ from p2pnet.protocols.dcutr.messages import (
     decode_untrusted,
     encode_message,
 )
-from p2pnet.protocols.dcutr.policy import gives_way, neighbours, role_of, targets
+from p2pnet.protocols.dcutr.policy import dials_in, gives_way, neighbours, role_of, targets
 from p2pnet.protocols.dcutr.prediction import (
     Forecast,
     Offering,
@@ -30,8 +30,10 @@ from tests.specs.forms import Codec, Dialogue, Fields, Toml
 
 def described(message: HolePunch) -> Toml:
     match message:
-        case Connect(addresses, side, swift):
+        case Connect(addresses, side, swift, dials):
             told: dict[str, Toml] = {} if side is None else {"side": side.name}
+            if dials is not None:
+                told["dials"] = dials
             if swift is not None:
                 rare: dict[str, Toml] = {"steady": list(swift.steady)} if swift.steady else {}
                 rare |= {"heard": True} if swift.heard else {}
@@ -55,7 +57,7 @@ def message(name: str, given: Fields) -> object:
 def connect(texts: list[str], given: Fields) -> Connect:
     side = Side[given["side"]] if "side" in given else None
     swift = swift_of(given["swift"]) if "swift" in given else None
-    return Connect(tuple(map(parse, texts)), side, swift)
+    return Connect(tuple(map(parse, texts)), side, swift, given.get("dials"))
 
 
 def swift_of(given: Fields) -> Swift:
@@ -152,7 +154,12 @@ FORMS = {
     ),
     "roles": lambda given: [
         ", ".join(
-            role_of(attempt, initiator=each, turned=given.get("turned", False)).value
+            role_of(
+                attempt,
+                initiator=each,
+                turned=given.get("turned", False),
+                dials=dials_in(attempt) if given.get("is_said") else None,
+            ).value
             for each in (True, False)
         )
         for attempt in given["roles"]
