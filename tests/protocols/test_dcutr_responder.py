@@ -142,6 +142,22 @@ async def test_no_more_conversations_are_answered_than_attempts_make_sense(
     assert pair.roles(pair.alice)[3:] == [Role.DIALER]
 
 
+async def test_the_count_is_forgotten_with_a_success(autojump_clock: MockClock, pair: Pair) -> None:
+    """D9 D12: The direct connection may be lost at once, and then the initiator begins anew."""
+    relayed = call(pair)
+    for _ in range(2):
+        await pair.converse(relayed)
+        await trio.sleep(1)
+        direct = pair.direct()
+        await trio.sleep(1)
+        direct.cut()
+    for _ in range(3):
+        await pair.converse(relayed)
+        await trio.sleep(3)
+    assert pair.punched(pair.alice) == [1, 1]
+    assert pair.roles(pair.alice)[2:] == [Role.DIALER, Role.DIALER, Role.LISTENER]
+
+
 async def test_the_count_is_forgotten_with_the_connection(
     autojump_clock: MockClock, pair: Pair
 ) -> None:

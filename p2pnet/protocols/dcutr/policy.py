@@ -196,10 +196,14 @@ class Conversations:
     def begin(self, now: float) -> int:
         """Number a conversation as the initiator does, who does not say the number (D9)."""
         if now - self.began_at > CONVERSATION_GAP:
-            self.attempt, self.reasons = 0, []
+            self.forget()
         self.attempt += 1
         self.began_at = now
         return self.attempt
+
+    def forget(self) -> None:
+        """Begin to count anew: they were in vain for too long, or one was not."""
+        self.attempt, self.reasons = 0, []
 
 
 @dataclass(frozen=True, slots=True)

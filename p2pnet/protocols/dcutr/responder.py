@@ -38,6 +38,8 @@ class Answer:
     conversations: Conversations
     lookout: Lookout
     attempt: int
+    is_first: bool
+    """On its relayed connection."""
     began: float
 
 
@@ -129,8 +131,8 @@ class Responder:
                 ours,
                 trio.current_time,
                 offered=expect,
-                opened=stream.connection.opened_at if answer.attempt == 1 else None,  # D26
-                ahead=said_ahead(stream.connection) if answer.attempt == 1 else None,  # D31
+                opened=stream.connection.opened_at if answer.is_first else None,  # D26
+                ahead=said_ahead(stream.connection) if answer.is_first else None,  # D31
             )
             await stream.aclose()
             return punch
@@ -141,13 +143,14 @@ class Responder:
             raise ProtocolError(PROTOCOL_ID, "not on a relayed connection that we opened")
         if not self._initiator.make_way(peer_id):  # D13
             raise P2PError("this host initiates a hole punch with that peer itself")
+        is_first = relayed.ref.number not in self._heard
         conversations = self._heard.setdefault(relayed.ref.number, Conversations())
         began = trio.current_time()
         attempt = conversations.begin(began)
         if attempt > self._attempts:  # D12
             raise LimitExceeded("attempts", self._attempts)
         lookout = self._lookout(relayed.ref.number, attempt)
-        return Answer(peer_id, conversations, lookout, attempt, began)
+        return Answer(peer_id, conversations, lookout, attempt, is_first, began)
 
     def _lookout(self, number: int, attempt: int) -> Lookout:
         """Return the lookout of all attempts that follow each other, a new one in the first."""
@@ -183,6 +186,7 @@ class Responder:
             self._failed(answer, "the peer began another attempt")
 
     def _worked(self, answer: Answer, direct: Connection, attempt: int) -> None:
+        answer.conversations.forget()
         seconds = trio.current_time() - answer.began
         event = HolePunched(answer.peer_id, direct.remote_address, attempt, seconds)
         self._host.publish(event)
