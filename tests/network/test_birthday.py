@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from p2pnet.core.addresses import place_of
 from p2pnet.events import HolePunched, PunchGivenUp
@@ -54,6 +55,17 @@ async def test_it_is_not_done_unless_both_allow_it(world: World) -> None:
         reasons = " ".join((await anext(given_up)).reasons)
     assert "birthday" not in reasons
     assert alice.host.connections(bob.host.peer_id)[0].is_relayed
+
+
+async def test_it_is_done_again_for_a_peer_that_was_found(world: World) -> None:
+    """D24: Who calls twice in ten minutes becomes direct twice."""
+    alice, bob = await put_two(world, "symmetric", "port-restricted", "quic", ALLOWED)
+    await know_their_nats(alice, bob)
+    for _ in range(2):
+        await call(alice, bob)
+        connection = await direct(alice, bob)
+        await connection.aclose()
+        await trio.sleep(1)
 
 
 async def test_what_came_of_it_is_told(world: World) -> None:

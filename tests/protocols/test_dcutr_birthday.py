@@ -97,6 +97,19 @@ async def test_an_address_is_probed_once_in_a_while_whoever_names_it(
     assert len(wide.wide) == 2
 
 
+async def test_an_address_at_which_the_peer_was_found_is_probed_again(
+    autojump_clock: MockClock, wide: Wide
+) -> None:
+    """D24."""
+    birthdays, causes = Birthdays(wide, Birthday(probes=16)), list[BaseException]()
+    for found in ("/ip4/11.0.0.3/udp/9/quic-v1", "/ip4/11.0.0.2/udp/9/quic-v1"):
+        await birthdays.run(wide.peer_id, Side.EASY, [PLACE], causes)
+        assert len(wide.wide) == 1
+        birthdays.found_at(parse(found))
+    await birthdays.run(wide.peer_id, Side.EASY, [PLACE], causes)
+    assert len(wide.wide) == 2
+
+
 async def test_nobody_is_probed_while_too_many_were(autojump_clock: MockClock, wide: Wide) -> None:
     """D24."""
     birthdays, causes = Birthdays(wide, Birthday(seconds=0.001)), list[BaseException]()

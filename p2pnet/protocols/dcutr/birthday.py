@@ -109,6 +109,12 @@ class Birthdays:
         await self._host.knock_at_many(address, spread)
         return P2PError(f"birthday punching: none of {spread.count} probes was answered")
 
+    def found_at(self, address: Multiaddr) -> None:
+        """Let an IP be probed again, as who was looked for there has proved to be there."""
+        place = place_of(address)
+        if place is not None:
+            self._resting.pop(place.endpoint.host, None)
+
     def _may_probe(self, address: Multiaddr) -> bool:
         """Tell if an IP may be probed, and note that it is: nobody is to aim us at it again."""
         place, now = place_of(address), trio.current_time()

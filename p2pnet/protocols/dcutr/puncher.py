@@ -276,6 +276,7 @@ class Puncher:
                 effort.is_over = True
                 limit.deadline = min(limit.deadline, trio.current_time() + effort.pause)
         if direct is not None:
+            self._birthdays.found_at(direct.remote_address)
             return direct
         causes = [cause_of(place, effort) for place in every]
         raise PunchFailed(peer_id, [*causes, *effort.others])
