@@ -73,21 +73,24 @@ def told(cells: Sequence[Summary], trips: Sequence[float]) -> str:
     words = []
     for trip in trips:
         here = [cell for cell in cells if cell.round_trip == trip]
-        counts = sorted(
-            {
-                sum(cell.runs for cell in pair)
-                for pair in pairs_of({(c.a, c.b, c.transport): c for c in here})
-                if pair[0].is_direct
-            }
-        ) or [0]
-        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        direct, relayed = (runs_of_pairs(here, is_direct=kind) for kind in (True, False))
         total = sum(cell.runs for cell in here)
-        words.append(f"{span} runs of each pair that can meet at {trip * 1000:.0f} ms ({total:,})")
+        words.append(
+            f"{direct} runs of each pair that can meet, and {relayed} of each that cannot, "
+            f"at {trip * 1000:.0f} ms ({total:,})"
+        )
     codes = Counter(cell.code for cell in cells)
     states = ", ".join(f"`{code}` ({count:,} cells)" for code, count in codes.most_common())
     return (
         "**Run so far:** " + "; ".join(words) + f". Hash of the code that was measured: {states}."
     )
+
+
+def runs_of_pairs(cells: Sequence[Summary], *, is_direct: bool) -> str:
+    found = {(cell.a, cell.b, cell.transport): cell for cell in cells}
+    pairs = [pair for pair in pairs_of(found) if pair[0].is_direct is is_direct]
+    counts = sorted({sum(cell.runs for cell in pair) for pair in pairs}) or [0]
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def pairs_of(
