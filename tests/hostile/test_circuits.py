@@ -336,13 +336,14 @@ def punch(kind: str, addresses: Sequence[bytes] = ()) -> bytes:
     return encode_frame(message.SerializeToString())
 
 
+PLACE = encode(parse("/ip4/8.8.8.8/tcp/1"))
 TALK = {
     "sync first": punch("SYNC"),
-    "connect twice": punch("CONNECT") + punch("CONNECT"),
+    "connect twice": punch("CONNECT", [PLACE]) + punch("CONNECT", [PLACE]),
     "garbage": encode_frame(b"\xff" * 50),
     "no type": encode_frame(b""),
     "a length without end": b"\xff" * 20,
-    "ten thousand addresses": punch("CONNECT", [encode(parse("/ip4/8.8.8.8/tcp/1"))] * 10_000),
+    "ten thousand addresses": punch("CONNECT", [PLACE] * 10_000),
 }
 
 
