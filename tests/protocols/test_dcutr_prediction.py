@@ -1,10 +1,11 @@
-"""Which ports are foreseen, of what was seen of three fresh ones."""
+"""Which ports are foreseen, of what was seen of a few fresh ones."""
 
 from __future__ import annotations
 
 import random
 
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from p2pnet.core.addresses import Endpoint, parse
@@ -16,6 +17,7 @@ from p2pnet.protocols.dcutr.prediction import (
     Sample,
     follow_no_rule,
     foresee,
+    wants_another,
     with_predicted,
 )
 
@@ -64,14 +66,48 @@ def test_where_a_host_is_seen_by_tcp_says_nothing_of_udp() -> None:
     assert foresee(seen(2000, 2001, 2002, transport="udp"), OBSERVED) is None
 
 
-def test_random_ports_hardly_ever_show_a_rule() -> None:
+@pytest.mark.parametrize("count", [3, 4])
+def test_random_ports_hardly_ever_show_a_rule(count: int) -> None:
     """D16."""
     chance = random.Random(6)
     found = [
-        foresee(seen(*(chance.randrange(1024, HIGHEST_PORT) for _ in range(3))), OBSERVED)
+        foresee(seen(*(chance.randrange(1024, HIGHEST_PORT) for _ in range(count))), OBSERVED)
         for _ in range(20_000)
     ]
     assert sum(forecast is not None for forecast in found) <= 1
+
+
+@given(
+    st.integers(2000, 60_000),
+    st.integers(1, MAX_SPREAD // 3),
+    PORTS,
+    st.permutations([0, 1, 2]),
+    st.integers(0, 2),
+)
+def test_one_odd_sample_hides_no_rule(
+    first: int, step: int, odd: int, order: list[int], place: int
+) -> None:
+    """D16: a fresh port that the NAT still knew has the port outside that it had before."""
+    rule = [first + number * step for number in range(3)]
+    assume(not first - MAX_SPREAD <= odd <= rule[-1] + MAX_SPREAD)
+    ports = [rule[number] for number in order[:2]]
+    ports.insert(place, odd)
+    assert foresee(seen(*ports), OBSERVED) is None
+    assert wants_another(seen(*ports))
+    after = rule[order[2]]
+    assert foresee(seen(*ports, after), OBSERVED) == Forecast("tcp", HOST, rule[-1], step)
+    assert not follow_no_rule(seen(*ports, after))
+
+
+def test_one_sample_more_is_of_no_use_where_none_or_each_is_odd() -> None:
+    """D16."""
+    assert not wants_another(seen(2000, 2001, 2002))
+    assert not wants_another(seen(2000, 9000, 40_000))
+    assert not wants_another(seen(2000, 2001))
+    assert not wants_another(seen(2000, 2001, 9000, 9001))
+    assert not wants_another([*seen(2000, 2001), *seen(9000, host="11.0.0.2")])
+    keeps = [Sample("tcp", port, Endpoint(HOST, port)) for port in (2000, 40_000)]
+    assert wants_another([*keeps, Sample("tcp", 9000, Endpoint(HOST, 1024))])
 
 
 def test_samples_that_follow_no_rule_are_told_from_those_that_are_missing() -> None:

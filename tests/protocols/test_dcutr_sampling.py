@@ -35,6 +35,8 @@ class Moving(MemoryHost):
         self.moving["tcp"] = True
         self.next_port = 5001
         self.gap = 1
+        self.still_known: list[int] = []
+        """Ports that the NAT gave before, to the next ports that it sees."""
         self.silent = False
         self.udp_ports = itertools.count(6001)
         self.lies = itertools.count(7000, 100)
@@ -75,6 +77,8 @@ class Moving(MemoryHost):
             port = next(self.lies)
         elif "udp" in str(connection.local_address):
             port = next(self.udp_ports)
+        elif self.still_known:
+            port = self.still_known.pop()
         else:
             port, self.next_port = self.next_port, self.next_port + self.gap
         return at_endpoint(connection.local_address, Endpoint("11.0.0.1", port))
@@ -114,6 +118,18 @@ async def test_a_crowd_is_met_with_one_look(autojump_clock: MockClock, moving: M
     assert found == [(Forecast("tcp", "11.0.0.1", 5003, 1),)] * 10
     await trio.sleep(1)
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
+
+
+async def test_a_port_that_the_nat_still_knows_costs_one_more(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D16."""
+    moving.world.connect(moving, moving.relay)
+    moving.still_known = [1285]
+    assert await Sampler(moving, 2.0).look() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
+    moving.still_known = [1285, 1290]
+    assert await Sampler(moving, 2.0).look() == ()
+    assert moving.next_port == 5001 + 3 + 2
 
 
 async def test_what_was_seen_is_at_hand_before_goodbye_is_said(

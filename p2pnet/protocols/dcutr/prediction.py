@@ -8,7 +8,8 @@ Rules: specs/dcutr.md (D16, D17).
     the port we listen at      -->  NAT will give 40010 or so      -->  for who is punched
 
 Other hosts behind the same NAT take ports as well, so a few are offered, and the next few in
-the next attempt.
+the next attempt. A fresh port may be one that the NAT still knows: that sample is odd, and one more
+is taken.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from p2pnet.core.addresses import Endpoint, Multiaddr, at_endpoint
 from p2pnet.protocols.dcutr.policy import punchable
 
 SAMPLES = 3
+"""At first, and as many have to follow a rule."""
 MAX_SPREAD = 64
 """Ports from the first sample to the last: three random ones are so close once in 300,000 times."""
 HIGHEST_PORT = 65_535
@@ -69,19 +71,49 @@ def foresee(samples: Sequence[Sample], observed: Iterable[Multiaddr]) -> Forecas
     }
     if not known:
         return None
-    if all(sample.local_port == sample.seen.port for sample in samples):
+    fitting = followers(samples)
+    if all(map(is_kept, fitting)):
         # It keeps ports as long as it can, and takes the next ones for further destinations.
-        return Forecast(transport, host, max(known), 1)
-    step = step_among(samples)
-    last = max(sample.seen.port for sample in samples)
+        return Forecast(transport, host, max(known), 1) if fitting else None
+    step = step_among(fitting)
+    last = max(sample.seen.port for sample in fitting)
     return None if step is None else Forecast(transport, host, last, step)
+
+
+def wants_another(samples: Sequence[Sample]) -> bool:
+    """Tell if one of three samples may be odd: of a port that the NAT still knew (D16).
+
+    Such a port is given what it was given before, wherever the NAT has got to since.
+    """
+    if len(samples) != SAMPLES or len({sample.seen.host for sample in samples}) > 1:
+        return False
+    ports = sorted(sample.seen.port for sample in samples)
+    two_near = any(0 < later - earlier <= MAX_SPREAD for earlier, later in pairwise(ports))
+    two_kept = sum(map(is_kept, samples)) == SAMPLES - 1
+    return not followers(samples) and (two_near or two_kept)
 
 
 def follow_no_rule(samples: Sequence[Sample]) -> bool:
     """Tell if it is known that nothing can be foreseen: the samples are there, and differ (D29)."""
-    if len(samples) < SAMPLES or all(each.local_port == each.seen.port for each in samples):
-        return False
-    return len({sample.seen.host for sample in samples}) > 1 or step_among(samples) is None
+    hosts = {sample.seen.host for sample in samples}
+    return len(samples) >= SAMPLES and (len(hosts) > 1 or not followers(samples))
+
+
+def followers(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Return those that follow one rule: all, or of more than three all but one; else none."""
+    if len(samples) < SAMPLES:
+        return ()
+    kept = [sample for sample in samples if is_kept(sample)]
+    if len(kept) >= max(SAMPLES, len(samples) - 1):
+        return kept
+    ordered = sorted(samples, key=lambda sample: sample.seen.port)
+    fewer = (ordered[1:], ordered[:-1]) if len(ordered) > SAMPLES else ()
+    return next((some for some in (ordered, *fewer) if step_among(some) is not None), ())
+
+
+def is_kept(sample: Sample) -> bool:
+    """Tell if a port is seen outside as it is inside."""
+    return sample.local_port == sample.seen.port
 
 
 def step_among(samples: Sequence[Sample]) -> int | None:

@@ -19,6 +19,7 @@ from p2pnet.protocols.dcutr.prediction import (
     Sample,
     follow_no_rule,
     foresee,
+    wants_another,
 )
 from p2pnet.protocols.dcutr.witness import TRANSPORTS, Transport, witnesses
 
@@ -223,6 +224,8 @@ class Sampler:
                 async with trio.open_nursery() as nursery:
                     for _ in range(SAMPLES):
                         nursery.start_soon(self._take, apart, witness, samples)
+                if wants_another(samples):
+                    await self._take(apart, witness, samples)
                 votes.forecast = foresee(samples, self._host.punch_addresses())
                 if votes.forecast is not None:
                     self._trust(transport, witness.peer_id)
