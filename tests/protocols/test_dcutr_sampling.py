@@ -120,7 +120,7 @@ async def test_a_crowd_is_met_with_one_look(autojump_clock: MockClock, moving: M
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
 
 
-async def test_a_port_that_the_nat_still_knows_costs_one_more(
+async def test_a_port_that_the_nat_still_knows_costs_another(
     autojump_clock: MockClock, moving: Moving
 ) -> None:
     """D16."""
@@ -128,8 +128,10 @@ async def test_a_port_that_the_nat_still_knows_costs_one_more(
     moving.still_known = [1285]
     assert await Sampler(moving, 2.0).look() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
     moving.still_known = [1285, 1290]
+    assert await Sampler(moving, 2.0).look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
+    moving.still_known = [9000, 1285, 1290]
     assert await Sampler(moving, 2.0).look() == ()
-    assert moving.next_port == 5001 + 3 + 2
+    assert moving.next_port == 5007 + 2
 
 
 async def test_what_was_seen_is_at_hand_before_goodbye_is_said(

@@ -8,8 +8,8 @@ Rules: specs/dcutr.md (D16, D17).
     the port we listen at      -->  NAT will give 40010 or so      -->  for who is punched
 
 Other hosts behind the same NAT take ports as well, so a few are offered, and the next few in
-the next attempt. A fresh port may be one that the NAT still knows: that sample is odd, and one more
-is taken.
+the next attempt. A fresh port may be one that the NAT still knows: that sample is odd, and another
+one is taken.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from p2pnet.protocols.dcutr.policy import punchable
 
 SAMPLES = 3
 """At first, and as many have to follow a rule."""
+MAX_SAMPLES = 5
+"""All are connections of one IP, of which some peers allow no more than eight."""
 MAX_SPREAD = 64
 """Ports from the first sample to the last: three random ones are so close once in 300,000 times."""
 HIGHEST_PORT = 65_535
@@ -81,16 +83,16 @@ def foresee(samples: Sequence[Sample], observed: Iterable[Multiaddr]) -> Forecas
 
 
 def wants_another(samples: Sequence[Sample]) -> bool:
-    """Tell if one of three samples may be odd: of a port that the NAT still knew (D16).
+    """Tell if some of the samples may be odd: of ports that the NAT still knew (D16).
 
     Such a port is given what it was given before, wherever the NAT has got to since.
     """
-    if len(samples) != SAMPLES or len({sample.seen.host for sample in samples}) > 1:
+    hosts = {sample.seen.host for sample in samples}
+    if not SAMPLES <= len(samples) < MAX_SAMPLES or len(hosts) > 1 or followers(samples):
         return False
     ports = sorted(sample.seen.port for sample in samples)
     two_near = any(0 < later - earlier <= MAX_SPREAD for earlier, later in pairwise(ports))
-    two_kept = sum(map(is_kept, samples)) == SAMPLES - 1
-    return not followers(samples) and (two_near or two_kept)
+    return two_near or sum(map(is_kept, samples)) == SAMPLES - 1
 
 
 def follow_no_rule(samples: Sequence[Sample]) -> bool:
@@ -100,15 +102,17 @@ def follow_no_rule(samples: Sequence[Sample]) -> bool:
 
 
 def followers(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Return those that follow one rule: all, or of more than three all but one; else none."""
-    if len(samples) < SAMPLES:
-        return ()
+    """Return those that follow one rule, as many as there are, if they are enough; else none."""
     kept = [sample for sample in samples if is_kept(sample)]
-    if len(kept) >= max(SAMPLES, len(samples) - 1):
+    if len(kept) >= SAMPLES:
         return kept
     ordered = sorted(samples, key=lambda sample: sample.seen.port)
-    fewer = (ordered[1:], ordered[:-1]) if len(ordered) > SAMPLES else ()
-    return next((some for some in (ordered, *fewer) if step_among(some) is not None), ())
+    for count in range(len(ordered), SAMPLES - 1, -1):
+        for first in range(len(ordered) - count, -1, -1):
+            some = ordered[first : first + count]
+            if step_among(some) is not None:
+                return some
+    return ()
 
 
 def is_kept(sample: Sample) -> bool:

@@ -14,6 +14,7 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary
 from p2pnet.interfaces import Apart, Connection, ServiceHost
 from p2pnet.protocols.dcutr.prediction import (
+    MAX_SAMPLES,
     SAMPLES,
     Forecast,
     Sample,
@@ -224,8 +225,9 @@ class Sampler:
                 async with trio.open_nursery() as nursery:
                     for _ in range(SAMPLES):
                         nursery.start_soon(self._take, apart, witness, samples)
-                if wants_another(samples):
-                    await self._take(apart, witness, samples)
+                for _ in range(MAX_SAMPLES - SAMPLES):
+                    if wants_another(samples):
+                        await self._take(apart, witness, samples)
                 votes.forecast = foresee(samples, self._host.punch_addresses())
                 if votes.forecast is not None:
                     self._trust(transport, witness.peer_id)
