@@ -13,7 +13,7 @@ from p2pnet.core.addresses import Endpoint, circuit_address, parse
 from p2pnet.protocols.relay import RelayServer
 from p2pnet.testing.kinds import ALL_KINDS, PORT_RESTRICTED
 from p2pnet.testing.machines import Machine
-from p2pnet.testing.matrix import relays_for, speaking
+from p2pnet.testing.matrix import Punched, relays_for, speaking
 from p2pnet.testing.sites import RouterSetup
 from p2pnet.testing.world import World
 from tests.connectivity.fault_scene import (
@@ -161,28 +161,12 @@ async def nat_of_the_caller_symmetric(world: World) -> Explanation:
     return bob.host.explain(alice.host.peer_id)
 
 
-@fault(Cause.SIMULTANEOUS_OPEN)
-async def nats_that_refuse_simultaneous_open(world: World) -> Explanation:
-    kind = ALL_KINDS["no-simultaneous-open"]
-    homes = [world.home(kind, f"home {number}") for number in range(2)]
-    relays = await relays_for(world, "tcp")
-    config = bare(speaking("tcp", presets.edge(relays=relays)))
-    alice, bob = [
-        await put_edge(world, name, at=home, config=config)
-        for name, home in zip(("alice", "bob"), homes, strict=True)
-    ]
-    await reserved(bob)
-    await trio.sleep(5)
-    await alice.host.connect(bob.host.peer_id)
-    await trio.sleep(SETTLED)
-    told = alice.host.explain(bob.host.peer_id)
-    assert bob.host.explain(alice.host.peer_id).cause is told.cause
-    return told
-
-
-async def call_over_quic(world: World, a: str, b: str) -> tuple[Machine, Machine]:
-    """Let two peers meet that listen over UDP alone, and wait until both know if they can."""
-    config = bare(speaking("quic", presets.edge(relays=await relays_for(world, "quic"))))
+async def call_over_one(
+    world: World, transport: Punched, a: str, b: str, *, seconds: float = UNSEEN
+) -> tuple[Machine, Machine]:
+    """Let two peers meet that listen by one transport alone, and wait for what becomes of it."""
+    relays = await relays_for(world, transport)
+    config = bare(speaking(transport, presets.edge(relays=relays)))
     alice, bob = [
         await put_edge(
             world, name, at=world.home(ALL_KINDS[kind], f"home of {name}"), config=config
@@ -192,31 +176,40 @@ async def call_over_quic(world: World, a: str, b: str) -> tuple[Machine, Machine
     await reserved(alice)
     await reserved(bob)
     await alice.host.connect(bob.host.peer_id)
-    await trio.sleep(UNSEEN)
+    await trio.sleep(seconds)
     return alice, bob
+
+
+@fault(Cause.SIMULTANEOUS_OPEN)
+async def nats_that_refuse_simultaneous_open(world: World) -> Explanation:
+    kind = "no-simultaneous-open"
+    alice, bob = await call_over_one(world, "tcp", kind, kind, seconds=SETTLED)
+    told = alice.host.explain(bob.host.peer_id)
+    assert bob.host.explain(alice.host.peer_id).cause is told.cause
+    return told
 
 
 @fault(Cause.NO_PUNCH_ADDRESS)
 async def caller_that_is_seen_nowhere_over_what_is_punched(world: World) -> Explanation:
-    alice, bob = await call_over_quic(world, "udp-blocked", "port-restricted")
+    alice, bob = await call_over_one(world, "quic", "udp-blocked", "port-restricted")
     return bob.host.explain(alice.host.peer_id)
 
 
 @fault(Cause.NO_PUNCH_ADDRESS)
 async def called_that_is_seen_nowhere_over_what_is_punched(world: World) -> Explanation:
-    alice, bob = await call_over_quic(world, "port-restricted", "udp-blocked")
+    alice, bob = await call_over_one(world, "quic", "port-restricted", "udp-blocked")
     return alice.host.explain(bob.host.peer_id)
 
 
 @fault(Cause.UDP_BLOCKED)
 async def udp_blocked_at_the_caller(world: World) -> Explanation:
-    alice, bob = await call_over_quic(world, "udp-blocked", "port-restricted")
+    alice, bob = await call_over_one(world, "quic", "udp-blocked", "port-restricted")
     return alice.host.explain(bob.host.peer_id)
 
 
 @fault(Cause.UDP_BLOCKED)
 async def udp_blocked_at_the_called(world: World) -> Explanation:
-    alice, bob = await call_over_quic(world, "port-restricted", "udp-blocked")
+    alice, bob = await call_over_one(world, "quic", "port-restricted", "udp-blocked")
     assert bob.host.explain().cause is Cause.UDP_BLOCKED
     return bob.host.explain(alice.host.peer_id)
 
