@@ -14,6 +14,7 @@ once when it has told its result, and nothing is left of it.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -101,6 +102,7 @@ async def in_fork(act: Callable[[], Awaitable[Ended]]) -> Ended:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
+        gc.disable()  # To go through all that the past has built would be to copy it.
         await tell(act, writer)
     os.close(writer)
     try:
