@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from itertools import combinations_with_replacement, product
@@ -109,15 +109,15 @@ def status(chosen: argparse.Namespace, results: Path) -> str:
     return f"code {results.name}, {said}"
 
 
-def newest(results: Path, current: str) -> list[Summary]:
-    """Give each cell as it was measured last: of the code as it is, or else of the one before."""
+def newest(results: Path, current: str, before: Iterable[Summary] = ()) -> list[Summary]:
+    """Give each cell as it was measured last: of the code as it is, or else of the one before.
+
+    ``before`` is what was measured before all that is here.
+    """
     folders = sorted(results.iterdir(), key=lambda folder: folder.stat().st_mtime)
     folders.sort(key=lambda folder: folder.name == current)
-    cells = {
-        (cell.round_trip, cell.transport, cell.a, cell.b): cell
-        for folder in folders
-        for cell in measured(folder)
-    }
+    found = [*before, *(cell for folder in folders for cell in measured(folder))]
+    cells = {(cell.round_trip, cell.transport, cell.a, cell.b): cell for cell in found}
     return [cell for _, cell in sorted(cells.items())]
 
 
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results.mkdir(parents=True, exist_ok=True)
     os.nice(10)
     work_off(chosen, results)
-    cells = newest(chosen.results, results.name)
+    cells = newest(chosen.results, results.name, from_csv(DATA.read_text()))
     if chosen.page:
         DATA.write_text(as_csv(cells))
         redraw()

@@ -22,20 +22,23 @@ NOT_USED = (
     "p2pnet/transports/websocket",
 )
 """Folders of which a run imports nothing."""
+SIMULATED = "benchmarks/matrix_futures.py"
+LABORATORY = "interop/natlab/*.py"
+"""What lets peers meet."""
 COMMITS = "commits.jsonl"
 
 
-def sources() -> list[Path]:
+def sources(runner: str = SIMULATED) -> list[Path]:
     """Return the files that decide what comes of a run."""
     unused = tuple(ROOT / folder for folder in NOT_USED)
-    found = [*ROOT.glob("p2pnet/**/*.py"), *ROOT.glob("benchmarks/matrix_futures.py")]
+    found = [*ROOT.glob("p2pnet/**/*.py"), *ROOT.glob(runner)]
     return sorted(path for path in found if not any(path.is_relative_to(f) for f in unused))
 
 
-def code_hash() -> str:
+def code_hash(runner: str = SIMULATED) -> str:
     """Return a hash of all that the runs depend on here."""
     digest = hashlib.sha256()
-    for source in sources():
+    for source in sources(runner):
         digest.update(f"{source.relative_to(ROOT)} {source.stat().st_size}\n".encode())
         digest.update(source.read_bytes())
     return digest.hexdigest()[:12]

@@ -28,8 +28,16 @@ import trio
 from benchmarks.implementations import PY_LIBP2P, prepare_py_libp2p
 from benchmarks.matrix import RESULTS as SIMULATED
 from benchmarks.matrix import kinds, redraw, transports
-from benchmarks.matrix_code import code_hash
-from benchmarks.natlab_cells import DATA, OURS, THEIRS, LabCell, as_csv, summarized
+from benchmarks.matrix_code import LABORATORY, code_hash
+from benchmarks.natlab_cells import (
+    DATA,
+    OURS,
+    THEIRS,
+    LabCell,
+    as_csv,
+    read_cells,
+    summarized,
+)
 from benchmarks.natlab_py_libp2p import meet_py_libp2p
 from interop.natlab.matrix import AT_ONCE, Meet, Place, Row, measure_all, meet_p2pnet, settled
 from p2pnet.core.tasks import bare_exceptions
@@ -54,7 +62,7 @@ MAIN_KINDS = (
 
 
 def file_of(implementation: str) -> Path:
-    code = code_hash() if implementation == OURS else PY_LIBP2P
+    code = code_hash(LABORATORY) if implementation == OURS else PY_LIBP2P
     return RESULTS / implementation / f"{code}.jsonl"
 
 
@@ -122,17 +130,15 @@ def work_off(chosen: argparse.Namespace) -> None:
         trio.run(partial(work, seconds=chosen.minutes * 60, at_once=chosen.at_once))
 
 
-def cells() -> list[LabCell]:
-    """Give each cell as it was measured last."""
-    found = {}
+def cells(results: Path) -> list[LabCell]:
+    """Give each cell as it was measured last, here or as it stands in the docs."""
+    found = list(read_cells())
     for implementation in (OURS, THEIRS):
-        files = sorted(
-            (RESULTS / implementation).glob("*.jsonl"), key=lambda file: file.stat().st_mtime
-        )
-        for file in files:
-            for cell in summarized(implementation, rows_of(file), code=file.stem):
-                found[cell.implementation, cell.transport, cell.a, cell.b] = cell
-    return [cell for _, cell in sorted(found.items())]
+        files = (results / implementation).glob("*.jsonl")
+        for file in sorted(files, key=lambda file: file.stat().st_mtime):
+            found += summarized(implementation, rows_of(file), code=file.stem)
+    last = {(cell.implementation, cell.transport, cell.a, cell.b): cell for cell in found}
+    return [cell for _, cell in sorted(last.items())]
 
 
 def in_words(found: Sequence[LabCell]) -> Iterator[str]:
@@ -181,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         go_inside(arguments)
     os.nice(10)
     work_off(chosen)
-    found = cells()
+    found = cells(RESULTS)
     if chosen.page:
         DATA.write_text(as_csv(found))
         redraw()

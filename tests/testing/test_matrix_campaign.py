@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.matrix import main
-from benchmarks.matrix_code import NOT_USED, ROOT, code_hash, commit, commits_of, note, sources
+from benchmarks.matrix_code import (
+    LABORATORY,
+    NOT_USED,
+    ROOT,
+    code_hash,
+    commit,
+    commits_of,
+    note,
+    sources,
+)
 from benchmarks.matrix_futures import Run
 
 ONE = Run("open", "carrier", "tcp", 0.08, 0, "direct", 0.3, 1, "")
@@ -34,6 +43,12 @@ def test_the_code_of_a_run_is_all_that_it_imports_of_p2pnet() -> None:
     used = {Path(line) for line in ran.stdout.splitlines() if line.startswith(f"{ROOT}/p2pnet/")}
     assert len(used) > 200
     assert used <= set(sources())
+
+
+def test_a_meeting_in_the_laboratory_depends_on_that_and_not_on_the_simulation() -> None:
+    both = set(sources()) & set(sources(LABORATORY))
+    assert {path.parent for path in set(sources(LABORATORY)) - both} == {ROOT / "interop/natlab"}
+    assert {path.name for path in set(sources()) - both} == {"matrix_futures.py"}
 
 
 def test_folders_that_no_run_uses_are_there_and_do_not_count() -> None:

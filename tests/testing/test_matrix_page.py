@@ -125,7 +125,9 @@ def test_of_a_cell_the_code_as_it_is_counts_and_else_what_was_measured_before(
         file = tmp_path / code / "tcp-80" / "0-20.json"
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps([asdict(run) for run in runs]))
-    assert [(cell.a, cell.code) for cell in newest(tmp_path, "now")] == [
+    written = [replace(GOOD, a=a, code="written") for a in ("firewall", "carrier")]
+    assert [(cell.a, cell.code) for cell in newest(tmp_path, "now", written)] == [
+        ("carrier", "written"),
         ("firewall", "before"),
         ("open", "now"),
     ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from itertools import combinations_with_replacement, product
+from pathlib import Path
 
 import pytest
 
-from benchmarks.natlab import missing, otherwise, parser_of, wanted
+from benchmarks.natlab import cells, missing, otherwise, parser_of, wanted
 from benchmarks.natlab_cells import LabCell, as_csv, from_csv, read_cells, summarized
 from benchmarks.natlab_page import section
 from benchmarks.natlab_py_libp2p import row_of
@@ -17,6 +19,7 @@ from p2pnet.testing.kinds import ALL_KINDS, MATRIX
 from p2pnet.testing.matrix import TRANSPORTS, can_meet
 
 DIRECT = Row("open", "carrier", "tcp", "direct", "direct", 1, 0.2, "")
+PLACE = ("p2pnet", "open", "carrier", "tcp")
 BOTH = "OWN_SYMMETRIC OWN_SYMMETRIC"
 RELAYED = Row("symmetric", "symmetric", "tcp", "relayed", "relayed", 3, None, "no answer", BOTH)
 
@@ -59,18 +62,18 @@ def test_meetings_of_a_cell_are_put_together() -> None:
     second = replace(DIRECT, attempts=2, seconds=0.4)
     failed = replace(DIRECT, outcome="error", attempts=0, seconds=None, reason="TooSlowError()")
     silent, wrong = replace(RELAYED, reason=""), replace(RELAYED, causes="OWN_SYMMETRIC NONE")
-    cells = summarized("p2pnet", [DIRECT, second, failed, RELAYED, silent, wrong], code="abc")
-    direct, relayed = sorted(cells, key=lambda cell: cell.a)
+    found = summarized("p2pnet", [DIRECT, second, failed, RELAYED, silent, wrong], code="abc")
+    direct, relayed = sorted(found, key=lambda cell: cell.a)
     assert (direct.runs, direct.direct, direct.first, direct.relayed) == (3, 2, 1, 0)
     assert (direct.median, direct.reason, direct.as_expected) == (0.3, "TooSlowError()", 2)
     assert (relayed.runs, relayed.relayed, relayed.named, relayed.as_expected) == (3, 3, 1, 1)
     assert relayed.reason == "OWN_SYMMETRIC NONE no answer"
     assert relayed.median is None
-    assert from_csv(as_csv(cells)) == cells
+    assert from_csv(as_csv(found)) == found
 
 
-def cell(row: Row, *rows: Row, of: str = "p2pnet") -> LabCell:
-    (one,) = summarized(of, [row, *rows], code="abc")
+def cell(row: Row, *rows: Row, of: str = "p2pnet", code: str = "abc") -> LabCell:
+    (one,) = summarized(of, [row, *rows], code=code)
     return one
 
 
@@ -106,6 +109,17 @@ def test_the_line_of_a_caller_is_read(
 ) -> None:
     row = row_of(replace(DIRECT, outcome="error", attempts=0, seconds=None), line)
     assert (row.outcome, row.seconds) == (outcome, seconds)
+
+
+def test_what_is_not_measured_here_stays_as_it_stands_in_the_docs(tmp_path: Path) -> None:
+    written = read_cells()
+    (old,) = [c for c in written if (c.implementation, c.a, c.b, c.transport) == PLACE]
+    (tmp_path / "p2pnet").mkdir()
+    (tmp_path / "p2pnet" / "now.jsonl").write_text(json.dumps(asdict(DIRECT)))
+    found = cells(tmp_path)
+    assert [each for each in found if each not in written] == [cell(DIRECT, code="now")]
+    assert [each for each in written if each not in found] == [old]
+    assert {each.implementation for each in found} == {"p2pnet", "py-libp2p"}
 
 
 def test_the_figures_expect_what_theory_says() -> None:
