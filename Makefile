@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check interop bench bench-quick bench-guard bench-relay bench-sim bench-matrix bench-natlab bench-growth protos clean
+.PHONY: help demo test check interop bench bench-quick bench-guard bench-relay bench-sim bench-matrix bench-natlab bench-nat bench-growth protos clean
 
 help:
 	@echo "make demo         two peers behind NATs meet by peer id and end up direct"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-sim    benchmarks of the simulated internet: a day of churn, a crowd of 1,000"
 	@echo "make bench-matrix  each pair of 17 kinds of NATs a hundred times: hours; can be continued"
 	@echo "make bench-natlab  the same pairs with the kernel's NATs, and py-libp2p in them: an hour or two"
+	@echo "make bench-nat    both of them, and so the whole of docs/nat-matrix.md"
 	@echo "make bench-growth how time and memory grow with connections, streams, sizes, delay"
 	@echo "make protos       generate p2pnet/pb anew"
 
@@ -68,6 +69,8 @@ bench-matrix: $(VENV)/installed
 bench-natlab: $(VENV)/installed
 	$(BIN)/python -m benchmarks.natlab --page
 	$(BIN)/python -m benchmarks.natlab --of py-libp2p --page
+
+bench-nat: bench-matrix bench-natlab
 
 bench-growth: $(VENV)/installed
 	$(BIN)/python -m benchmarks.growth

@@ -31,9 +31,10 @@ A pair that cannot has to stay relayed and usable, and each of the two has to na
 
 {verdict}
 
-Made by `make bench-matrix` (`python -m benchmarks.matrix --page`), which continues where it was
-stopped; the figures of each cell are in [nat-matrix.csv](nat-matrix.csv). One run of each pair in
-a moment: `python -m p2pnet.testing matrix`.
+Made by `make bench-nat` (`python -m benchmarks.matrix --page`, and `benchmarks.natlab` for the
+laboratory), which continues where it was stopped; the figures of each cell are in
+[nat-matrix.csv](nat-matrix.csv). One run of each pair in a moment:
+`python -m p2pnet.testing matrix`.
 
 **How it is measured.** The round trip is that between the two peers, and as long over the relay:
 that lies on the way. Links have jitter (10 % of their delay) and lose 1 % of what goes from peer to

@@ -30,11 +30,16 @@ CELLS = [
 ]
 
 
+WAYS = {"tcp": "/ip4/127.0.0.1/tcp/0", "quic": "/ip4/127.0.0.1/udp/0/quic-v1"}
+"""Where the relay listens, and so how both ends speak to it."""
+
+
 @pytest.mark.parametrize(("relay", "listener", "dialer"), CELLS)
-@pytest.mark.parametrize("limited", ["1", "0"])
-async def test_circuit(relay: str, listener: str, dialer: str, limited: str) -> None:
+@pytest.mark.parametrize(("way", "limited"), [("tcp", "1"), ("tcp", "0"), ("quic", "1")])
+async def test_circuit(relay: str, listener: str, dialer: str, way: str, limited: str) -> None:
     size = WITHIN_LIMITS if limited == "1" else BEYOND_LIMITS
-    async with serving(relay, "relay", RELAY_LIMITED=limited) as between:
+    async with serving(relay, "relay", RELAY_LIMITED=limited, LISTEN=WAYS[way]) as between:
+        assert ("/quic" in between.addresses[0]) is (way == "quic")
         async with serving(listener, "listen", RELAY=between.addresses[0]) as there:
             target = f"{between.addresses[0]}/p2p-circuit/p2p/{there.peer_id}"
             assert there.circuit_addresses

@@ -18,6 +18,7 @@ from p2pnet.commands.running import birthday, calling
 from p2pnet.commands.trace import SECOND_RELAY, trace
 from p2pnet.connectivity.causes import Cause
 from p2pnet.core.addresses import is_relayed
+from p2pnet.protocols.relay import RelayServer
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.matrix import relays_for, speaking
@@ -74,9 +75,12 @@ class Scene:
         return str(self.peer.host.peer_id)
 
 
-async def build(world: World, here: str, there: str, *, relays: int = 2) -> Scene:
+async def build(
+    world: World, here: str, there: str, *, relays: int = 2, limits: RelayServer | None = None
+) -> Scene:
+    recipe = presets.relay(limits=limits)
     at = [
-        (await world.host(presets.relay(), f"relay {n}", link=NEAR, families=IPV4_ONLY)).address
+        (await world.host(recipe, f"relay {n}", link=NEAR, families=IPV4_ONLY)).address
         for n in range(relays)
     ]
     peer = await world.host(
@@ -171,6 +175,17 @@ async def test_what_cannot_be_punched_ends_relayed_with_the_cause_and_the_advice
     (nat,) = rows(verdict["nat"])
     assert isinstance(nat, dict)
     assert str(nat["mapping"]).endswith("dependent")
+
+
+async def test_a_circuit_that_will_be_cut_is_told(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """R39 C14."""
+    limits = RelayServer(circuit_seconds=5)
+    scene = await build(world, "symmetric", "symmetric", limits=limits)
+    near = (await scene.ask(capsys, "trace", scene.peer_id)).all("near_limit")[0]
+    assert (near["peer"], near["limit"], near["maximum"]) == (scene.peer_id, "seconds", 5)
+    assert str(near["relay"]) in scene.relays[0]
 
 
 async def test_with_birthday_punching_on_both_sides_a_random_port_is_found(
