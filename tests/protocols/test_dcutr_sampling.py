@@ -42,6 +42,7 @@ class Moving(MemoryHost):
         self.lies = itertools.count(7000, 100)
         self.liars: set[PeerId] = set()
         self.mute: set[PeerId] = set()
+        self.late: dict[PeerId, float] = {}
         self.goodbye_seconds = 0.0
 
     def meet(self, seed: int, way: str = "tcp/2") -> PeerId:
@@ -71,6 +72,7 @@ class Moving(MemoryHost):
 
     async def observe(self, connection: Connection) -> Multiaddr | None:
         await trio.sleep(SECONDS)
+        await trio.sleep(self.late.get(connection.peer_id, 0.0))
         if self.silent or connection.peer_id in self.mute:
             await trio.sleep_forever()
         if connection.peer_id in self.liars:
@@ -132,6 +134,22 @@ async def test_a_port_that_the_nat_still_knows_costs_another(
     moving.still_known = [9000, 1285, 1290]
     assert await Sampler(moving, 2.0).look() == ()
     assert moving.next_port == 5007 + 2
+
+
+@pytest.mark.parametrize("other", ["mute", "late"])
+async def test_who_is_late_is_heard_while_another_one_is_asked(
+    autojump_clock: MockClock, moving: Moving, other: str
+) -> None:
+    """D29: three ports were opened for the other one meanwhile."""
+    first, second = moving.meet(5), moving.meet(6)
+    moving.late[first] = 1.0
+    moving.late[second] = 1.0
+    if other == "mute":
+        moving.mute.add(second)
+    sampler = Sampler(moving, 2.0)
+    began = trio.current_time()
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
+    assert trio.current_time() - began == pytest.approx(1.0 + SECONDS)
 
 
 async def test_what_was_seen_is_at_hand_before_goodbye_is_said(

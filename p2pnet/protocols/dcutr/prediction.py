@@ -55,11 +55,13 @@ class Forecast:
         return tuple(range(first, HIGHEST_PORT + 1, self.step))[:count]
 
 
-def foresee(samples: Sequence[Sample], observed: Iterable[Multiaddr]) -> Forecast | None:
+def foresee(
+    samples: Sequence[Sample], observed: Iterable[Multiaddr], *, later: int = 0
+) -> Forecast | None:
     """Tell how a NAT goes on that gave the samples their ports; None if there is no rule (D16).
 
     ``observed`` is where peers see this host: at another IP nothing is foreseen, as whoever
-    told of the samples may lie.
+    told of the samples may lie. ``later`` is how many ports were opened behind these (D29).
     """
     transports = {sample.transport for sample in samples}
     hosts = {sample.seen.host for sample in samples}
@@ -79,7 +81,7 @@ def foresee(samples: Sequence[Sample], observed: Iterable[Multiaddr]) -> Forecas
         return Forecast(transport, host, max(known), 1) if fitting else None
     step = step_among(fitting)
     last = max(sample.seen.port for sample in fitting)
-    return None if step is None else Forecast(transport, host, last, step)
+    return None if step is None else Forecast(transport, host, last + later * step, step)
 
 
 def wants_another(samples: Sequence[Sample]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -50,6 +50,16 @@ class Votes:
     denied: PeerId | None = None
     """Who said that there is no rule."""
     forecast: Forecast | None = None
+    opened: int = 0
+    """Fresh ports, for all who were asked."""
+    told: trio.Event = field(default_factory=trio.Event)
+    """When who is waited for has said something, or anybody has said what there is to know."""
+
+    def hear(self, forecast: Forecast) -> None:
+        """Take what was foreseen, whoever is waited for; the NAT may have got further since."""
+        if self.forecast is None or forecast.last > self.forecast.last:
+            self.forecast = forecast
+        self.told.set()
 
     @property
     def is_decided(self) -> bool:
@@ -161,7 +171,7 @@ class Sampler:
         votes = Votes()
         async with trio.open_nursery() as nursery:
             for number, witness in enumerate(asked, 1):
-                told = trio.Event()
+                told = votes.told = trio.Event()
                 nursery.start_soon(self._ask, transport, witness, votes, told)
                 # Who says nothing is not given up: slow is no lie.
                 until = math.inf if number == len(asked) else self._timeout / len(asked)
@@ -222,14 +232,20 @@ class Sampler:
         samples: list[Sample] = []
         with boundary(logger, f"a look at the NAT with {witness.peer_id}"):
             async with self._host.apart(stranger=True) as apart:
+                votes.opened += SAMPLES
+                opened = votes.opened
                 async with trio.open_nursery() as nursery:
                     for _ in range(SAMPLES):
                         nursery.start_soon(self._take, apart, witness, samples)
                 for _ in range(MAX_SAMPLES - SAMPLES):
                     if wants_another(samples):
+                        votes.opened += 1
+                        opened = votes.opened
                         await self._take(apart, witness, samples)
-                votes.forecast = foresee(samples, self._host.punch_addresses())
-                if votes.forecast is not None:
+                observed, later = self._host.punch_addresses(), votes.opened - opened
+                forecast = foresee(samples, observed, later=later)
+                if forecast is not None:
+                    votes.hear(forecast)
                     self._trust(transport, witness.peer_id)
                 elif follow_no_rule(samples):
                     votes.denied = witness.peer_id

@@ -127,7 +127,9 @@ def spent(size: Fields, dials: list[str]) -> list[bool]:
 FORMS = {
     "foresee": lambda given: (
         foresee(
-            [sample(text) for text in given["foresee"]], [parse(text) for text in given["observed"]]
+            [sample(text) for text in given["foresee"]],
+            [parse(text) for text in given["observed"]],
+            later=given.get("later", 0),
         )
         or "nothing"
     ),
