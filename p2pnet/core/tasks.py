@@ -16,7 +16,7 @@ from typing import Protocol
 import trio
 
 from p2pnet.core.complaints import complain
-from p2pnet.errors import P2PError, ProtocolError, SecurityError, describe
+from p2pnet.errors import HandshakeCut, P2PError, ProtocolError, SecurityError, describe
 
 EXPECTED = (
     P2PError,
@@ -42,7 +42,9 @@ def boundary(
 
     Misbehaviour of the remote (ProtocolError, SecurityError) is logged as a WARNING, if there
     is not too much of it, loss of connection and the like at ``expected``, and all else as an
-    ERROR with its traceback. Where texts cost much, ``what`` is made when it is needed.
+    ERROR with its traceback. Who hangs up in a handshake does not misbehave: it has tried several
+    ways at once, as it should, and another one was faster. Where texts cost much, ``what`` is made
+    when it is needed.
     """
     stopped = Stopped()
     try:
@@ -57,10 +59,15 @@ def log_stopped(logger: logging.Logger, what: str, error: Exception, *, expected
     bugs = [cause for cause in causes if not isinstance(cause, EXPECTED)]
     if bugs:
         logger.error("%s failed", what, exc_info=error)
-    elif any(isinstance(cause, ProtocolError | SecurityError) for cause in causes):
+    elif any(map(is_misbehaviour, causes)):
         complain(logger, f"{what}: {'; '.join(map(describe, causes))}")
     else:
         logger.log(expected, "%s: %s", what, "; ".join(map(describe, causes)))
+
+
+def is_misbehaviour(cause: BaseException) -> bool:
+    is_cut = isinstance(cause, HandshakeCut)
+    return isinstance(cause, ProtocolError | SecurityError) and not is_cut
 
 
 def leaves(error: BaseException) -> list[BaseException]:

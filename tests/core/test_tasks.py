@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from p2pnet.core.tasks import bare_exceptions, boundary, close_at_once, leaves
-from p2pnet.errors import ConnectionLost, ProtocolError, StreamTampered
+from p2pnet.errors import ConnectionLost, HandshakeCut, ProtocolError, StreamTampered
 
 logger = logging.getLogger("p2pnet.test")
 
@@ -42,6 +42,7 @@ def test_a_boundary_makes_its_text_only_when_it_is_needed(log: pytest.LogCapture
         (ProtocolError("/x", "bad"), logging.WARNING, "misbehaving peer: it: /x: bad"),
         (StreamTampered("changed"), logging.WARNING, "misbehaving peer: it: changed"),
         (ConnectionLost("gone"), logging.DEBUG, "it: gone"),
+        (HandshakeCut("hung up"), logging.DEBUG, "it: hung up"),
         (OSError(111, "refused"), logging.DEBUG, "it: ConnectionRefusedError"),
         (trio.TooSlowError(), logging.DEBUG, "it: timed out"),
         (trio.BrokenResourceError(), logging.DEBUG, "it: BrokenResourceError"),
