@@ -40,6 +40,8 @@ class SwarmConfig:
     """Addresses of one peer tried at the same time."""
     max_dials: int = 128
     """Direct addresses of all peers dialled at the same time; further ones wait."""
+    max_dials_at_once: int = 512
+    """Beside those: of hole punches, which cannot wait. Further ones are refused."""
     max_addresses_per_dial: int = 100
     """After DNS names were resolved."""
     max_backoffs: int = 4096

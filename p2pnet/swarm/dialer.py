@@ -1,4 +1,4 @@
-"""Races the ranked addresses of a peer. Rules: specs/dialing.md (DI9 to DI11).
+"""Races the ranked addresses of a peer. Rules: specs/dialing.md (DI9 to DI11, DI29).
 
 Each attempt is a task; the race starts them one after the other, and waits in between for
 the next turn, or until something changes::
@@ -29,6 +29,7 @@ from p2pnet.swarm.ranking import Attempt, step_of
 logger = logging.getLogger("p2pnet.swarm")
 
 DialOne = Callable[[Multiaddr], Awaitable[CapableConnection]]
+Slots = AbstractAsyncContextManager[object]
 
 HOLD_ROUND_TRIPS = 3.0
 """What a handshake takes once the remote has answered: up to two and a half, and some luck."""
@@ -43,8 +44,8 @@ class Bounds:
     max_parallel: int
     deadline: float = math.inf
     """Of trio's clock."""
-    slots: trio.CapacityLimiter | None = None
-    """Shared with other races; a direct dial takes one, a circuit none (DI11)."""
+    slots: Slots | None = None
+    """Shared with other races; a direct dial takes one, a circuit none (DI11, DI29)."""
 
 
 @dataclass(slots=True)
@@ -165,15 +166,13 @@ async def wait_for_turn(result: Race, at: float, max_parallel: int) -> None:
             return
 
 
-async def run_one(
-    result: Race, address: Multiaddr, dial: DialOne, slots: trio.CapacityLimiter | None
-) -> None:
+async def run_one(result: Race, address: Multiaddr, dial: DialOne, slots: Slots | None) -> None:
     """Dial one address. A boundary: what a remote does wrong fails this attempt alone."""
     connection: CapableConnection | None = None
     try:
         with boundary(logger, lambda: f"dial of {address}") as stopped:
             # DI11: a circuit takes no slot, as the dial of its relay within it may need one.
-            slot: AbstractAsyncContextManager[object] = nullcontext()
+            slot: Slots = nullcontext()
             async with slot if slots is None or is_relayed(address) else slots:
                 run = result.runs[address] = Run(trio.current_time())
                 with hearing(lambda: take_answer(result, run)):

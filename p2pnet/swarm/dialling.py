@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -40,6 +40,7 @@ from p2pnet.swarm.dialer import Bounds, Race, race
 from p2pnet.swarm.peerstore import Peerstore
 from p2pnet.swarm.ranking import PUBLIC_STEP, Attempt, canonical, rank
 from p2pnet.swarm.resolver import resolve
+from p2pnet.swarm.slots import PromptSlots
 
 CONNECTED_SECONDS = 900.0
 """An address that worked is remembered for so long after it did."""
@@ -58,6 +59,8 @@ class How:
     role: Role = Role.DIALER
     any_port: bool = False
     deadline: float = math.inf
+    may_wait: bool = True
+    """For the slot of another dial to be free (DI11, DI29)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Dialling:
         self._peers = peers
         self._backoff = Backoff(config.max_backoffs)
         self._slots = trio.CapacityLimiter(config.max_dials)
+        self._prompt_slots = PromptSlots("max_dials_at_once", config.max_dials_at_once)
         self._interfaces: tuple[str, ...] | None = None
         self.black_holes = BlackHoles(
             window=config.black_hole_window, minimum=config.black_hole_minimum
@@ -117,11 +121,14 @@ class Dialling:
     ) -> CapableConnection:
         """Dial all addresses at the same moment: no order, no back-off, no black holes (DI25).
 
+        One for which there is no room fails at once (DI29).
+
         Raises:
             DialError: with one cause per address.
         """
         usable, failed = await self._usable(peer_id, addresses, frozenset())
         attempts = [Attempt(0.0, address) for address in usable]
+        how = replace(how, may_wait=False)
         return await self._race(peer_id, attempts, how, failed=failed, result=result)
 
     def forget(self) -> None:
@@ -215,12 +222,14 @@ class Dialling:
 
         config = self._config
         bounds = Bounds(
-            max_parallel=config.max_parallel_dials, deadline=how.deadline, slots=self._slots
+            max_parallel=config.max_parallel_dials,
+            deadline=how.deadline,
+            slots=self._slots if how.may_wait else self._prompt_slots,
         )
         await race(attempts, dial_one, bounds, result=result)
         now = trio.current_time()
         for attempt in result.failed:
-            if isinstance(attempt.address, Multiaddr):
+            if attempt.address in result.runs and isinstance(attempt.address, Multiaddr):
                 self._backoff.failed(peer_id, attempt.address, describe(attempt.cause), now)
         if result.winner is None or result.winning_address is None:
             late = [FailedAttempt(each, too_late(each, result)) for each in result.unfinished]

@@ -212,6 +212,7 @@ async def test_one_procedure_at_a_time_runs_with_a_peer(
 async def test_so_many_peers_are_upgraded_at_the_same_time(
     autojump_clock: MockClock, pair: Pair
 ) -> None:
+    """D32."""
     await pair.bob.start(DCUtR(max_parallel=2, attempts=1).build(pair.bob.kit))
     for seed in range(11, 15):
         peer = pair.world.host(seed, f"/ip4/11.0.1.{seed}/tcp/1")

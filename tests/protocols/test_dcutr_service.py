@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pnet.core.addresses import Multiaddr, parse
-from p2pnet.errors import AddressUnsupported, DialError, FailedAttempt
+from p2pnet.errors import AddressUnsupported, DialError, FailedAttempt, LimitExceeded
 from p2pnet.events import HolePunched, NetworkChanged, PunchStarted
 from p2pnet.interfaces import Connection, Role
 from p2pnet.protocols.dcutr import DCUtR
@@ -310,18 +310,23 @@ async def test_no_place_is_dialled_more_often_than_its_budget_allows(
     assert "too many dials" in pair.given_up(pair.bob)[0][0]
 
 
+@pytest.mark.parametrize(
+    "cause", [AddressUnsupported(ALICE), LimitExceeded("max_dials_at_once", 8)], ids=repr
+)
 async def test_an_address_that_cannot_be_dialled_at_all_is_dialled_once(
-    autojump_clock: MockClock, pair: Pair
+    autojump_clock: MockClock, pair: Pair, cause: Exception
 ) -> None:
+    """D32."""
     await pair.start(DCUtR(attempts=1))
 
-    async def unsupported(address: Multiaddr, role: Role) -> Connection:
-        raise DialError("peer", [FailedAttempt(address, AddressUnsupported(address))])
+    async def unable(address: Multiaddr, role: Role) -> Connection:
+        raise DialError("peer", [FailedAttempt(address, cause)])
 
-    pair.bob.on_dial = unsupported
+    pair.bob.on_dial = unable
     pair.call()
     await trio.sleep(15)
     assert len(pair.bob.dials) == 1
+    assert str(cause) in pair.given_up(pair.bob)[0][0]
 
 
 async def test_each_address_is_dialled_for_itself(autojump_clock: MockClock, pair: Pair) -> None:

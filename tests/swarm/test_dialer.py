@@ -293,13 +293,13 @@ async def test_di11_the_time_of_who_waits_for_a_slot_has_not_begun(
     autojump_clock: MockClock,
 ) -> None:
     lines = Lines({A: (1.0, REFUSED), B: (0.5, None)})
-    bounds = Bounds(max_parallel=8, slots=trio.CapacityLimiter(1))
+    slots = trio.CapacityLimiter(1)
+    bounds = Bounds(max_parallel=8, slots=slots)
     started = trio.current_time()
     result = await race([Attempt(0.0, A), Attempt(0.25, B)], lines.dial, bounds)
     assert lines.began == {A: 0.0, B: 1.0}
     assert result.runs[B].began - started == pytest.approx(1.0)
-    assert bounds.slots is not None
-    assert bounds.slots.borrowed_tokens == 0
+    assert slots.borrowed_tokens == 0
 
 
 async def test_di11_a_circuit_takes_no_slot(autojump_clock: MockClock) -> None:

@@ -378,19 +378,3 @@ async def test_di13_a_peer_that_came_and_left_is_no_connection(autojump_clock: M
 async def leave_later(seconds: float, line: Line) -> None:
     await trio.sleep(seconds)
     await line.aclose()
-
-
-# ---- hole punches ------------------------------------------------------------------------
-
-
-async def test_a_hole_punch_dials_all_at_once_whatever_failed_before(
-    autojump_clock: MockClock,
-) -> None:
-    wires = Wires({A: (0.0, REFUSED), B: (2.0, None)})
-    async with running(wires) as swarm:
-        await failure(swarm, A)
-        connection = await swarm.dial_at_once(PEER, [A, B], Role.LISTENER, any_port=True)
-        assert connection.is_inbound
-        assert connection.remote_address == B
-    assert wires.dialled == [A, A, B]
-    assert wires.roles[1:] == [(Role.LISTENER, True)] * 2

@@ -19,6 +19,7 @@ from p2pnet.errors import (
     DialError,
     EventsMissed,
     FailedAttempt,
+    LimitExceeded,
     NoPunchAddress,
     P2PError,
     PunchFailed,
@@ -338,7 +339,7 @@ class Puncher:
                 return
             except DialError as error:
                 effort.failed[place] = last_cause(error)
-            if isinstance(effort.failed[place], AddressUnsupported):
+            if isinstance(effort.failed[place], AddressUnsupported | LimitExceeded):  # D32
                 return
             # With fixed pauses, two NATs that refuse lock both sides into step.
             pause = redial_pause(number, trio.current_time() - began, effort.pause)
