@@ -223,8 +223,16 @@ class Pulsing(Protocol):
         """Ping no more for so long, and see if all is silent; None if it would not live so long."""
         ...
 
-    def stay_alert(self) -> None:
-        """Notice as soon as can be if the remote is gone, whatever pings that costs."""
+
+@runtime_checkable
+class Watchful(Protocol):
+    """A connection that can look more often if its remote is there, or passes that on."""
+
+    def stay_alert(self, silence: float | None) -> None:
+        """Ping after so many seconds of silence at most, so as to notice if the remote is gone.
+
+        None: as seldom as ever again.
+        """
         ...
 
 

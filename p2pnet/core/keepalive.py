@@ -88,8 +88,8 @@ class Pulse:
         self._drawn = drawn
         self._began_at = self._heard_at = self._quiet_since = self._owed_since = math.inf
         self._hush: Hush | None = None
-        self.is_relied_on = False
-        """Somebody wants to know soon if the peer is gone (KA5)."""
+        self.alert: float | None = None
+        """Somebody wants to know soon if the peer is gone: after so long a silence (KA11)."""
 
     def heard(self, now: float) -> None:
         """Take that something came."""
@@ -115,7 +115,7 @@ class Pulse:
 
     def ping_at(self, idle_timeout: float, *, is_in_use: bool) -> float:
         """Return when to ping, with such an idle timeout agreed upon."""
-        longest = self._longest(is_in_use=is_in_use or self.is_relied_on)
+        longest = self._longest(is_in_use=is_in_use)
         due = self._quiet_since + silence(longest, idle_timeout, self._drawn)
         return due if self._hush is None else max(due, self._hush.until)
 
@@ -125,14 +125,18 @@ class Pulse:
             return habits.fixed
         unlearned = min(LONGEST_SILENCE, habits.patience / 2)
         learned = habits.pace.learned(is_ipv6=self._is_ipv6) or unlearned
+        if self.alert is not None:
+            return min(self.alert, unlearned, learned)
         if is_in_use or self._heard_at < self._began_at + SETTLING:  # KA5
             return min(unlearned, learned)
         return learned
 
     @property
     def lost_at(self) -> float:
-        """When the peer is gone, unless it answers before (KA4)."""
+        """When the peer is gone, unless it answers before (KA4, KA11)."""
         patience = self._habits.patience
+        if self.alert is not None:
+            return self._owed_since + patience / 2
         return max(self._heard_at + patience, self._owed_since + patience / 2)
 
     def wake_at(self, ping_at: float, now: float) -> float:

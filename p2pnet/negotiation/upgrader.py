@@ -31,6 +31,7 @@ from p2pnet.interfaces import (
     Secured,
     Security,
     TalkativeSecurity,
+    Watchful,
 )
 from p2pnet.negotiation.driver import LazyStream, handle_one, select_one
 from p2pnet.negotiation.first_word import role_left
@@ -60,6 +61,11 @@ class UpgradedConnection:
 
     async def open_stream(self) -> MuxedStream:
         return await self.muxed.open_stream()
+
+    def stay_alert(self, silence: float | None) -> None:
+        """See Watchful.stay_alert."""
+        if isinstance(self.muxed, Watchful):
+            self.muxed.stay_alert(silence)
 
     async def aclose(self) -> None:
         await self.muxed.aclose()

@@ -27,6 +27,7 @@ from p2pnet.interfaces import (
     Pulsing,
     Stream,
     StreamHandler,
+    Watchful,
 )
 from p2pnet.negotiation.driver import listen_now, negotiate, select_one
 from p2pnet.negotiation.machine import Responder
@@ -216,10 +217,10 @@ class LiveConnection:
         """See Pulsing.hush."""
         return self._capable.hush(seconds) if isinstance(self._capable, Pulsing) else None
 
-    def stay_alert(self) -> None:
-        """See Pulsing.stay_alert."""
-        if isinstance(self._capable, Pulsing):
-            self._capable.stay_alert()
+    def stay_alert(self, silence: float | None) -> None:
+        """See Watchful.stay_alert."""
+        if isinstance(self._capable, Watchful):
+            self._capable.stay_alert(silence)
 
     async def aclose(self, reason: str = "closed by this host") -> None:
         self.closing_reason = self.closing_reason or reason

@@ -41,8 +41,29 @@ def test_what_was_learned_counts_on_an_old_connection_that_nobody_uses() -> None
     one.heard(60.0)
     assert one.ping_at(IDLE, is_in_use=False) == 120.0
     assert one.ping_at(IDLE, is_in_use=True) == 75.0
-    one.is_relied_on = True
-    assert one.ping_at(IDLE, is_in_use=False) == 75.0
+
+
+def test_a_peer_that_is_relied_on_is_asked_sooner_and_missed_sooner() -> None:
+    """KA11."""
+    one = pulse(learned(60.0))
+    one.heard(0.0)
+    one.heard(100.0)
+    one.alert = 8.0
+    assert one.ping_at(IDLE, is_in_use=False) == 108.0
+    assert one.lost_at == math.inf
+    one.sent(108.0, is_any=True, is_owed=True)
+    assert one.lost_at == 123.0
+    one.alert = None
+    assert one.ping_at(IDLE, is_in_use=False) == 160.0
+    assert one.lost_at == 130.0
+
+
+def test_a_nat_that_keeps_nothing_is_pinged_sooner_than_a_relay() -> None:
+    """KA11."""
+    one = pulse(learned(5.0))
+    one.alert = 8.0
+    one.heard(0.0)
+    assert one.ping_at(IDLE, is_in_use=False) == 5.0
 
 
 def test_less_than_usual_counts_at_once_and_everywhere() -> None:

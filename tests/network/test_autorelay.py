@@ -17,7 +17,10 @@ from p2pnet.interfaces import Connection, Target
 from p2pnet.protocols.relay import RelayClient, RelayServer
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
+from p2pnet.testing.sites import IPV4_ONLY
 from p2pnet.testing.world import World
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.tcp import TCP
 from tests.network.scene import (
     ECHO,
     NEAR,
@@ -173,13 +176,36 @@ async def test_r38_the_only_relay_is_used_again_within_ten_seconds_of_its_return
             await relay.power_off()
         else:
             await relay.stop()
-        await trio.sleep(max(away, 60.0) if dies else away)
+        await trio.sleep(away)
         relay.power_on()
         await world.start(relay, presets.relay())
         with trio.fail_after(RETURN_SECONDS):
             await anext(accepted)
             await reserved(bob)
             await stranger_reaches(world, bob)
+
+
+@pytest.mark.parametrize("away", [0.5, 3.0, 9.0])
+@pytest.mark.parametrize("silent", [1.0, 3.0, 5.0, 7.0])
+@pytest.mark.parametrize("transport", [TCP, QUIC])
+async def test_r38_a_relay_that_is_back_before_anybody_missed_it_is_asked_soon(
+    world: World, transport: type[TCP | QUIC], silent: float, away: float
+) -> None:
+    """KA11: the crash may come at any time between two pings."""
+    config = presets.relay(transports=[transport()])
+    relay = await world.host(config, "relay", link=NEAR, families=IPV4_ONLY)
+    home = world.home("symmetric", "home of bob", link=NEAR)
+    edge = presets.edge(relays=[relay.address], transports=[transport()])
+    bob = await world.host(edge, "bob", at=home)
+    with bob.host.subscribe(ReservationAccepted) as accepted:
+        await anext(accepted)
+        await trio.sleep(100 + silent)
+        await relay.power_off()
+        await trio.sleep(away)
+        relay.power_on()
+        await world.start(relay, config)
+        with trio.fail_after(RETURN_SECONDS):
+            await anext(accepted)
 
 
 async def test_r38_a_relay_that_was_found_is_used_again_as_well(world: World) -> None:

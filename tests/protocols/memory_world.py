@@ -80,6 +80,10 @@ class MemoryConnection:
     muxer: str = "/memory"
     opened_at: float = field(default_factory=trio.current_time)
     forewords: Forewords | None = None
+    alert: float | None = None
+
+    def stay_alert(self, silence: float | None) -> None:
+        self.alert = silence
 
     @property
     def peer_id(self) -> PeerId:

@@ -209,6 +209,11 @@ class YamuxConnection:
                 return
             self._writer.kick()
 
+    def stay_alert(self, silence: float | None) -> None:
+        """See Watchful.stay_alert."""
+        self._session.stay_alert(silence)
+        self._writer.nap_on(self._session.deadline())
+
     # ---- streams -------------------------------------------------------------------------
 
     async def open_stream(self) -> YamuxStream:

@@ -378,6 +378,10 @@ class Session:
         """Return when to call ``on_deadline``."""
         return self._pulse.deadline()
 
+    def stay_alert(self, silence: float | None) -> None:
+        """Ask for a sign of life more often, or no more."""
+        self._pulse.stay_alert(silence)
+
     def on_deadline(self, now: float) -> None:
         """Ask for a sign of life.
 

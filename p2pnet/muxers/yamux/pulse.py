@@ -31,8 +31,9 @@ class Pulse:
         self.round_trip: float | None = None
         """Seconds, once measured."""
         self._outgoing = outgoing
-        self._tick = limits.ping_interval / TICKS
-        self._ticks = DIALER_TICKS if is_dialer else TICKS
+        self._interval = limits.ping_interval
+        self._usual_ticks = DIALER_TICKS if is_dialer else TICKS
+        self.stay_alert(None)
         self._timeout = limits.ping_timeout
         self._heard_at = now
         self._asked_at: float | None = None
@@ -41,6 +42,13 @@ class Pulse:
         self._max_rate = limits.max_ping_rate
         self._allowance = self._max_rate * RATE_PERIOD
         self._allowance_at = now
+
+    def stay_alert(self, silence: float | None) -> None:
+        """Ask for a sign of life after so long a silence, in seconds; None: as ever (KA11)."""
+        self._tick = self._interval / TICKS
+        self._ticks = self._usual_ticks
+        if silence is not None:
+            self._ticks = max(1, min(self._ticks, floor(silence / self._tick)))
 
     def heard(self, now: float) -> None:
         """Note that bytes came, whatever they are: the remote lives."""

@@ -34,6 +34,7 @@ from p2pnet.protocols.relay.messages import STOP, Status, StopConnect, StopStatu
 from p2pnet.protocols.relay.meter import Meter
 from p2pnet.protocols.relay.policy import circuit_limit
 from p2pnet.protocols.relay.transport import CircuitTransport, PendingCircuit, ends_of
+from p2pnet.protocols.relay.vigil import Vigil
 
 logger = logging.getLogger("p2pnet.relay")
 
@@ -153,6 +154,7 @@ class RelayClientService:
             max_redial=config.max_redial,
         )
         self._named = frozenset(places)
+        self._vigil = Vigil()
         self._keepers = {
             relay: self._keeper(relay, at, self._patience) for relay, at in places.items()
         }
@@ -164,6 +166,7 @@ class RelayClientService:
             kit=self._kit,
             patience=patience,
             max_addresses=self._config.max_addresses,
+            vigil=self._vigil,
         )
 
     def _keeper_of_found(self, candidate: Candidate) -> Keeper:

@@ -37,7 +37,7 @@ from p2pnet.events import (
     ReservationFailed,
     ReservationLost,
 )
-from p2pnet.interfaces import Connection, Kit, Pulsing, ServiceHost
+from p2pnet.interfaces import Connection, Kit, ServiceHost
 from p2pnet.protocols.relay.channels import direct_connection, hop_channel
 from p2pnet.protocols.relay.dialogue import reserve
 from p2pnet.protocols.relay.messages import HOP, Reservation
@@ -48,6 +48,7 @@ from p2pnet.protocols.relay.policy import (
     lifetime,
 )
 from p2pnet.protocols.relay.transport import reach_relay
+from p2pnet.protocols.relay.vigil import Vigil
 from p2pnet.protocols.relay.voucher import check, decode_untrusted
 
 logger = logging.getLogger("p2pnet.relay")
@@ -94,12 +95,14 @@ class Keeper:
         kit: Kit,
         patience: Patience,
         max_addresses: int,
+        vigil: Vigil,
     ) -> None:
         self.relay = relay
         self.places = tuple(places)
         self._kit = kit
         self._patience = patience
         self._max_addresses = max_addresses
+        self._vigil = vigil
         self._held: Held | None = None
         self._asking = False
         self._reached = False
@@ -220,13 +223,11 @@ class Keeper:
         )
         renewal = self._held is not None
         since = now if self._held is None else self._held.since
-        self._held = Held(connection, since, now + seconds)
+        self._hold(Held(connection, since, now + seconds))
         self._absences = 0
         if renewal:
             self._failures = 0
         host.protect(self.relay, PROTECTED_AS)
-        if isinstance(connection, Pulsing):
-            connection.stay_alert()  # KA5
         host.publish(ReservationAccepted(self.relay, addresses, seconds, renewal))
         logger.log(
             logging.DEBUG if renewal else logging.INFO,
@@ -235,6 +236,11 @@ class Keeper:
             seconds,
         )
         return seconds * self._kit.env.jitter(RENEW_EARLIEST, RENEW_LATEST)
+
+    def _hold(self, held: Held | None) -> None:
+        """Hold a reservation, or none any more, and have an eye on what it hangs on (KA11)."""
+        self._held = held
+        self._vigil.hold(self.relay, self.held_by)
 
     async def _wait(self, host: ServiceHost, seconds: float) -> None:
         """Wait, but no longer than the reservation and its connection last."""
@@ -300,7 +306,7 @@ class Keeper:
 
     def _lose(self, host: ServiceHost, reason: str) -> None:
         if self._held is not None:
-            self._held = None
+            self._hold(None)
             host.unprotect(self.relay, PROTECTED_AS)
             host.publish(ReservationLost(self.relay, reason))
             logger.info("lost the reservation at relay %s: %s", self.relay, reason)

@@ -409,9 +409,10 @@ class QuicConnection:
         lives = not self._is_over and seconds < self._core.idle_timeout
         return self._pulse.hush(trio.current_time(), seconds) if lives else None
 
-    def stay_alert(self) -> None:
-        """See Pulsing.stay_alert."""
-        self._pulse.is_relied_on = True
+    def stay_alert(self, silence: float | None) -> None:
+        """See Watchful.stay_alert."""
+        self._pulse.alert = silence
+        self.kick()
 
     # ---- the end -------------------------------------------------------------------------
 

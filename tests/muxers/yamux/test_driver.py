@@ -256,6 +256,22 @@ async def test_y12_a_ping_is_answered_before_the_next_is_due(
             await raw.send_all(encode(PING, ACK, 0, number))
 
 
+async def test_y12_who_is_told_to_be_alert_wakes_from_the_longer_nap(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """KA11."""
+    async with against_bytes(Role.DIALER) as (tested, raw):
+        await trio.sleep(2.5)
+        tested.connection.stay_alert(8.0)
+        assert headers(await raw.receive_some()) == [Header(PING, SYN, 0, 1)]
+        assert trio.current_time() == 8.0
+        await raw.send_all(encode(PING, ACK, 0, 1))
+        await trio.sleep(0.1)
+        tested.connection.stay_alert(None)
+        await raw.receive_some()
+        assert trio.current_time() == 36.0
+
+
 async def test_y13_a_flood_of_pings_ends_the_connection() -> None:
     async with against_bytes(config=Yamux(max_ping_rate=1.0)) as (tested, raw):
         await raw.send_all(encode(PING, SYN, 0, 0) * 11)

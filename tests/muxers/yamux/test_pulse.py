@@ -61,6 +61,24 @@ def test_y12_pings_are_due_at_ticks_and_a_dialers_two_sooner(is_dialer: bool, du
         assert pulse.deadline() == due
 
 
+@pytest.mark.parametrize("is_dialer", [True, False])
+def test_y12_who_is_alert_asks_after_eight_seconds_as_long_as_that_is_wanted(
+    is_dialer: bool,
+) -> None:
+    """KA11."""
+    pulse = Beating(is_dialer=is_dialer).pulse
+    pulse.heard(20.1)
+    usual = pulse.deadline()
+    pulse.stay_alert(8.0)
+    assert pulse.deadline() == 28.0
+    pulse.on_deadline(28.0)
+    assert pulse.deadline() == 43.0, "it has as long to answer as ever"
+    pulse.heard(28.2)
+    assert pulse.deadline() == 36.0
+    pulse.stay_alert(None)
+    assert pulse.deadline() == usual + 8.0
+
+
 @pytest.mark.parametrize("interval", [0.01, 0.7, 3.0, 1e9, math.inf])
 def test_y12_the_next_ping_is_always_in_the_future(interval: float) -> None:
     outgoing = Outgoing(max_unsent=1 << 20, max_control=1 << 20)

@@ -31,6 +31,7 @@ from p2pnet.protocols.relay.client import RelayClient, RelayClientService
 from p2pnet.protocols.relay.keeper import PROTECTED_AS
 from p2pnet.protocols.relay.messages import HOP, HopStatus, Reservation, Status
 from p2pnet.protocols.relay.server import RelayServer
+from p2pnet.protocols.relay.vigil import ONLY_SILENCE
 from p2pnet.protocols.relay.voucher import Voucher, seal
 from tests.protocols.relay.fakes import CIRCUIT, FakeHost, FakeNet
 
@@ -425,6 +426,24 @@ async def test_r12_a_refused_renewal_is_a_loss(net: FakeNet, autojump_clock: Moc
     odd.answer = lambda _: odd.grant(1000)
     await trio.sleep(60)
     assert client.service.relays == (odd.host.peer_id,)
+
+
+async def test_ka11_a_connection_is_watched_as_long_as_a_reservation_hangs_on_it(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    odd = OddRelay(net, lambda _: odd.grant(1000))
+    client = await client_of(odd.host)
+    await trio.sleep(1)
+    (first,) = client.host.connections(odd.host.peer_id)
+    assert first.alert == ONLY_SILENCE
+    second = net.connect(client.host, odd.host)
+    first.cut()
+    await trio.sleep(1)
+    assert [each.alert for each in (first, second)] == [None, ONLY_SILENCE]
+    odd.answer = lambda _: HopStatus(Status.RESERVATION_REFUSED)
+    await trio.sleep(800)
+    assert not client.service.relays
+    assert second.alert is None
 
 
 async def test_r12_without_an_answer_it_is_held_until_it_expires(
