@@ -184,16 +184,19 @@ class Circuits:
         self._per_prefix.update(call.prefixes)
         return None
 
-    def close(self, call: Call) -> None:
+    def close(self, call: Call) -> tuple[PeerId, ...]:
+        """Count one less; return those of its ends that have no other circuit."""
         self._total -= 1
-        for peer_id in (call.source, call.target):
-            self._per_peer[peer_id] -= 1
-            if self._per_peer[peer_id] <= 0:
-                del self._per_peer[peer_id]
+        peers = (call.source, call.target)
+        self._per_peer.subtract(peers)
+        alone = tuple(peer_id for peer_id in peers if self._per_peer[peer_id] <= 0)
+        for peer_id in alone:
+            del self._per_peer[peer_id]
         for prefix in call.prefixes:
             self._per_prefix[prefix] -= 1
             if self._per_prefix[prefix] <= 0:
                 del self._per_prefix[prefix]
+        return alone
 
 
 def exceeded(

@@ -1,6 +1,6 @@
 """RelayServer: lets peers be called through this host.
 
-Rules: specs/relay.md (R13 to R24, R29 to R33).
+Rules: specs/relay.md (R13 to R24, R29 to R33, R43).
 
 A request is answered within fixed times and counted per peer from its first byte on, so that
 whoever stalls, floods or sends nonsense costs a few tasks for a few seconds, and nothing else.
@@ -65,6 +65,7 @@ from p2pnet.protocols.relay.voucher import Voucher, seal
 logger = logging.getLogger("p2pnet.relay")
 
 PROTECTED_AS = "reservation"
+IN_CIRCUIT = "circuit"
 
 
 MayReserve = Callable[[PeerId, Multiaddr], bool]
@@ -339,7 +340,7 @@ class RelayServerService:
         ends = (stream.connection.remote_address, connection.remote_address)
         prefixes = frozenset(prefix for prefix in map(prefix_of, ends) if prefix is not None)
         call = Call(stream.peer_id, target, prefixes)
-        refusal = self._circuits.open(call)
+        refusal = self._open(host, call)
         if refusal is not None:
             await self._refuse(host, channel, stream.peer_id, "CONNECT", refusal)
             return None
@@ -348,8 +349,20 @@ class RelayServerService:
             stop = await self._join(host, channel, stream.peer_id, connection)
         finally:
             if stop is None:
-                self._circuits.close(call)
+                self._close(host, call)
         return None if stop is None else Joined(call, stop)
+
+    def _open(self, host: ServiceHost, call: Call) -> Refusal | None:
+        """Count a circuit, if there is room; what it needs is not trimmed (R43)."""
+        refusal = self._circuits.open(call)
+        if refusal is None:
+            host.protect(call.source, IN_CIRCUIT)
+            host.protect(call.target, IN_CIRCUIT)
+        return refusal
+
+    def _close(self, host: ServiceHost, call: Call) -> None:
+        for peer_id in self._circuits.close(call):
+            host.unprotect(peer_id, IN_CIRCUIT)
 
     def _admit(self, stream: Stream, target: PeerId) -> Refusal | None:
         """Decide whether a peer may ask for a circuit at all (R18)."""
@@ -424,7 +437,7 @@ class RelayServerService:
             await splice.run()
             await stop.aclose()
         finally:
-            self._circuits.close(joined.call)
+            self._close(host, joined.call)
             self._tally.closed[splice.cause] += 1
             closed = CircuitClosed(
                 source, target, splice.forward.carried, splice.backward.carried, splice.reason

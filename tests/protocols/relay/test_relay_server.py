@@ -1,6 +1,6 @@
 """The relay, asked by honest and other peers.
 
-specs/relay.md R1, R13, R14, R15, R16, R17, R18, R19, R20, R22, R23, R24.
+specs/relay.md R1, R13, R14, R15, R16, R17, R18, R19, R20, R22, R23, R24, R43.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ from p2pnet.protocols.relay.messages import (
     encode_hop,
     encode_stop,
 )
-from p2pnet.protocols.relay.server import PROTECTED_AS, RelayServer, RelayServerService
+from p2pnet.protocols.relay.server import (
+    IN_CIRCUIT,
+    PROTECTED_AS,
+    RelayServer,
+    RelayServerService,
+)
 from p2pnet.protocols.relay.voucher import Voucher, decode_untrusted
 from tests.protocols.memory_streams import MemoryStream, receive_exactly
 from tests.protocols.memory_world import WALL, MemoryConnection
@@ -485,6 +490,43 @@ async def test_r18_a_circuit_counts_while_its_target_makes_up_its_mind(
     await settle()
     status = await refusal(relay, relay.peer(3), target.owner.peer_id)
     assert status == "RESOURCE_LIMIT_EXCEEDED"
+
+
+async def test_r43_both_ends_are_protected_until_the_last_of_their_circuits_ends(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await relay_with(net)
+    links = [await relay.target(1), await relay.target(2), relay.peer(3)]
+    first, second, source = [link.owner.peer_id for link in links]
+    streams = [await relay.connect(links[2], target) for target in (first, second)]
+    assert in_circuit(relay) == {first, second, source}
+    streams[0].reset()
+    await settle()
+    assert in_circuit(relay) == {second, source}
+    streams[1].reset()
+    await settle()
+    assert in_circuit(relay) == set()
+    assert (first, PROTECTED_AS) in relay.host.protected
+
+
+async def test_r43_ends_are_protected_while_a_circuit_is_being_opened(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await relay_with(net, max_circuits=1, stop_timeout=10)
+    target, source = await relay.target(1), relay.peer(2)
+    target.owner.handlers[STOP] = silent
+    net.nursery.start_soon(refusal, relay, source, target.owner.peer_id)
+    await settle()
+    ends = {source.owner.peer_id, target.owner.peer_id}
+    assert in_circuit(relay) == ends
+    assert await refusal(relay, relay.peer(3), target.owner.peer_id) == "RESOURCE_LIMIT_EXCEEDED"
+    assert in_circuit(relay) == ends
+    await trio.sleep(11)
+    assert in_circuit(relay) == set()
+
+
+def in_circuit(relay: Relay) -> set[PeerId]:
+    return {peer_id for peer_id, tag in relay.host.protected if tag == IN_CIRCUIT}
 
 
 async def silent(stream: Stream) -> None:
