@@ -20,10 +20,11 @@ class SwarmConfig:
     max_connections_per_peer: int = 8
     max_pending_inbound: int = 256
     """Inbound connections that have not proved who they are; the oldest gives way."""
+    max_pending_per_prefix: int = 64
+    """So many of these from one public IPv4 address or IPv6 /56; the oldest of them gives way."""
     max_inbound_per_prefix: int = 64
-    """Inbound connections from one public IPv4 address or IPv6 /56, circuits not counted: so many
-    that have not proved who they are (the oldest of them gives way), and so many that have. Behind
-    a proxy with a public address it has to be raised."""
+    """Live inbound connections from one public IPv4 address or IPv6 /56, circuits not counted.
+    Behind a proxy with a public address this and the one above have to be raised."""
     upgrade_timeout: float = 15.0
     """An inbound connection has so long for all its handshakes."""
     max_inbound_streams: int = 256

@@ -63,7 +63,7 @@ class Swarm:
         self._listeners: list[Listener] = []
         self._connections = Roster()
         self._pending = Arrivals(
-            most=config.max_pending_inbound, most_of_prefix=config.max_inbound_per_prefix
+            most=config.max_pending_inbound, most_of_prefix=config.max_pending_per_prefix
         )
         self._settled = Settled()
         self._protected: dict[PeerId, set[str]] = {}

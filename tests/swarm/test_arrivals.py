@@ -73,7 +73,7 @@ async def test_s7_dials_to_a_prefix_are_not_counted_and_who_leaves_makes_room() 
 async def test_s6_a_stranger_who_says_nothing_pushes_out_none_but_himself(
     autojump_clock: MockClock,
 ) -> None:
-    async with running(config=SwarmConfig(max_inbound_per_prefix=3)) as swarm:
+    async with running(config=SwarmConfig(max_pending_per_prefix=3)) as swarm:
         honest = Arrival(None)
         honest.remote_address = parse("/ip4/9.9.9.9/tcp/1")
         strangers = [Arrival() for _ in range(10)]
