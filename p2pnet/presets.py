@@ -18,6 +18,7 @@ from p2pnet.protocols.hold import Hold
 from p2pnet.protocols.identify import Identify
 from p2pnet.protocols.ping import Ping
 from p2pnet.protocols.relay import RelayClient, RelayServer
+from p2pnet.protocols.relay.limits import room_for
 from p2pnet.protocols.resume import Resume
 from p2pnet.security.noise import Noise
 from p2pnet.transports.tcp import TCP
@@ -115,12 +116,15 @@ def relay(
 
     It dials back those who want to know if they can be dialled, and has itself tested, too. Unless
     ``listen`` says where, it listens at port 4001, of UDP too with QUIC among the ``transports``.
-    ``services`` are as in ``edge``.
+    ``services`` are as in ``edge``. It has room for as many connections as the limits need (R44):
+    bounds of your own, by ``dataclasses.replace(…, swarm=…)``, may be too small for them.
     """
+    given = [part for part in services if isinstance(part, RelayServer)]
+    server = (given or [limits or RelayServer()])[-1]
     own: list[Part[Service]] = [
         Identify(),
         Ping(),
-        limits or RelayServer(),
+        server,
         AutoNAT(),
         AutoNATServer(),
         AutoNATv1Server(),
@@ -133,6 +137,7 @@ def relay(
         security=[Noise()],
         muxers=[Yamux()],
         services=with_ones_own(own, services),
+        swarm=room_for(server),
     )
 
 

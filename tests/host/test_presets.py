@@ -1,8 +1,9 @@
-"""Where the recipes listen, by the transports they are given."""
+"""Where the recipes listen, by the transports they are given; room for a relay (R44)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,9 @@ from p2pnet import QUIC, TCP, HostConfig, WebSocket, presets
 from p2pnet.interfaces import Kit, Part, Service, Transport
 from p2pnet.protocols.dcutr import Birthday, DCUtR
 from p2pnet.protocols.relay import RelayClient, RelayServer
+from p2pnet.protocols.relay.limits import room_for
 from p2pnet.protocols.resume import Resume
+from p2pnet.swarm.config import SwarmConfig
 from p2pnet.testing.world import World
 
 TCP_ANYWHERE = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
@@ -85,3 +88,18 @@ async def test_such_a_host_can_be_reached_by_both(world: World) -> None:
         caller = await world.host(presets.edge(transports=[QUIC(), TCP()]))
         connection = await caller.host.connect(address)
         assert str(connection.remote_address) == address.partition("/p2p/")[0]
+
+
+def test_r44_a_relay_has_room_for_what_its_limits_allow() -> None:
+    small, large = RelayServer(max_circuits=7), RelayServer(max_reservations=5000)
+    assert presets.relay().swarm == room_for(RelayServer())
+    assert presets.relay(limits=large).swarm == room_for(large)
+    assert presets.relay(services=[large]).swarm == room_for(large)
+    assert presets.relay(limits=small, services=[large]).swarm == room_for(large)
+    for other in (presets.edge(), presets.minimal()):
+        assert other.swarm == SwarmConfig()
+
+
+def test_r44_bounds_of_ones_own_stand() -> None:
+    own = SwarmConfig(max_connections=5, high_connections=4, low_connections=3)
+    assert replace(presets.relay(), swarm=own).swarm == own

@@ -1,4 +1,4 @@
-"""A relay with many connections: what it carries stays. specs/relay.md R43; S20."""
+"""A relay with many connections: what it carries stays. specs/relay.md R43, R44; S20."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from p2pnet.interfaces import Stream
 from p2pnet.protocols.relay import RelayClient, RelayServer
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.testing.machines import Machine
-from p2pnet.testing.sites import IPV4_ONLY
+from p2pnet.testing.sites import IPV4_ONLY, Site
 from p2pnet.testing.world import World
-from tests.network.scene import ECHO, NEAR, echo, reserved
+from tests.network.scene import ECHO, NEAR, echo, put_relay, reserved
 
 LASTING = RelayServer(circuit_seconds=None, circuit_bytes=None)
 SMALL = SwarmConfig(max_connections=9, high_connections=6, low_connections=3)
 """For two who can be called, two who call, and two who do neither."""
 
 
-async def put_peer(world: World, *relays: str) -> Machine:
+async def put_peer(world: World, *relays: str, at: Site | None = None) -> Machine:
     """Put a peer that calls, and can be called at the relays it is given; it tests nothing."""
     minimal = presets.minimal()
     own = RelayClient(relays=relays, find_relays=False)
     config = replace(minimal, services=[*minimal.services, own])
-    machine = await world.host(config, link=NEAR, families=IPV4_ONLY)
+    machine = await world.host(config, at=at, link=NEAR, families=IPV4_ONLY)
     machine.host.handle(ECHO, echo)
     if relays:
         await reserved(machine)
@@ -68,3 +68,13 @@ async def test_r43_who_comes_late_does_not_cut_the_circuits_of_others(world: Wor
     await trio.sleep(5)
     assert service.statistics().reservations == 2
     assert len(relay.host.connections()) == 4, "the callers are no longer needed"
+
+
+async def test_r44_one_network_has_as_many_reservations_as_the_limit_says(world: World) -> None:
+    many = SwarmConfig().max_inbound_per_prefix + 2
+    limits = RelayServer(max_reservations=many, max_reservations_per_prefix=many, max_circuits=1)
+    relay = await put_relay(world, limits=limits)
+    home = world.home("port-restricted", link=NEAR, families=IPV4_ONLY)
+    for _ in range(many):
+        await put_peer(world, relay.address, at=home)
+    assert relay.host.service(RelayServer).reservations == many

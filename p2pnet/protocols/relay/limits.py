@@ -1,10 +1,14 @@
-"""RelayLimits: every bound of a relay, with what it bounds. Rules: specs/relay.md (R15 to R33)."""
+"""RelayLimits: every bound of a relay, with what it bounds; and how many connections that takes.
+
+Rules: specs/relay.md (R15 to R33, R44).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from p2pnet.protocols.relay.policy import MAX_DATA, MAX_DURATION
+from p2pnet.swarm.config import SwarmConfig
 
 OPTIONAL = {
     "circuit_seconds": MAX_DURATION,
@@ -31,7 +35,8 @@ COUNTS = (
 class RelayLimits:
     """What a relay gives at most. A *prefix* is one IPv4 address, or one IPv6 /56.
 
-    The defaults are go-libp2p's where it has such a limit.
+    The defaults are go-libp2p's where it has such a limit. A host that is not made by
+    ``presets.relay`` needs the connections of ``room_for`` to reach them.
     """
 
     max_reservations: int = 128
@@ -80,3 +85,23 @@ class RelayLimits:
             value: float | None = getattr(self, field.name)
             found.append((field.name, value))
         return tuple(found)
+
+
+def room_for(limits: RelayLimits) -> SwarmConfig:
+    """Return bounds of connections under which a relay can reach its limits (R44).
+
+    An ordinary host's, and beside them a connection for each reservation and for both ends of
+    each circuit: these are not trimmed (R43), so idle ones have as much room as anywhere. A
+    circuit counts for a network once, even with both ends there.
+    """
+    usual = SwarmConfig()
+    carried = int(limits.max_reservations + 2 * limits.max_circuits)
+    of_prefix = min(limits.max_reservations, limits.max_reservations_per_prefix)
+    of_prefix += 2 * min(limits.max_circuits, limits.max_circuits_per_prefix)
+    return replace(
+        usual,
+        max_connections=usual.max_connections + carried,
+        high_connections=usual.high_connections + carried,
+        low_connections=usual.low_connections + carried,
+        max_inbound_per_prefix=usual.max_inbound_per_prefix + int(of_prefix),
+    )
