@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from p2pnet.commands.output import CommandError, Output
 from p2pnet.protocols.relay import RelayServer
-from p2pnet.protocols.relay.limits import COUNTS
+from p2pnet.protocols.relay.limits import COUNTS, room_for
 
 NONE = "none"
+FOLLOWING = ("max_connections", "high_connections", "low_connections", "max_inbound_per_prefix")
+"""Bounds of the swarm that follow from the limits."""
 
 
 def read_limits(settings: Sequence[str]) -> RelayServer:
@@ -43,12 +45,18 @@ def read_number(setting: str, value: str, *, whole: bool) -> float:
 
 
 def show_limits(limits: RelayServer, output: Output) -> int:
-    """Print every limit; ``none`` stands for one that is absent."""
+    """Print every limit, and what follows (R44); ``none`` stands for one that is absent."""
     told = {name: value or None for name, value in limits.items()}
-    width = max(map(len, told))
-    words = [
-        f"{name:{width}}  {NONE if value is None else f'{value:.15g}'}"
-        for name, value in told.items()
-    ]
-    output.event("limits", "\n".join(words), limits=told)
+    room = room_for(limits)
+    connections: dict[str, float | None] = {name: getattr(room, name) for name in FOLLOWING}
+    words = f"{table(told)}\nwhat follows for connections:\n{table(connections)}"
+    output.event("limits", words, limits=told, connections=connections)
     return 0
+
+
+def table(values: Mapping[str, float | None]) -> str:
+    width = max(map(len, values))
+    return "\n".join(
+        f"{name:{width}}  {NONE if value is None else f'{value:.15g}'}"
+        for name, value in values.items()
+    )

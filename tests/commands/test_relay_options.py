@@ -1,4 +1,4 @@
-"""The options of ``p2pnet relay`` for limits and metrics. Rules R33, R40, C1, C4."""
+"""The options of ``p2pnet relay`` for limits and metrics. Rules R33, R40, R44, C1, C4."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from p2pnet.protocols.relay import RelayServer
+from p2pnet.protocols.relay.limits import room_for
 from tests.commands.test_commands import LOOPBACK, events, run, running
 
 
@@ -20,10 +21,25 @@ def test_limits_are_shown_as_they_are_set() -> None:
     changed = ["--limit", "max_circuits=7", "--limit", "circuit_seconds=none"]
     done = run("relay", "--limits", *changed)
     assert done.returncode == 0
-    lines = dict(line.split() for line in done.stdout.decode().splitlines())
+    limits, follows = done.stdout.decode().split("what follows for connections:\n")
+    lines = dict(line.split() for line in limits.splitlines())
     assert lines["max_circuits"] == "7"
     assert lines["circuit_seconds"] == "none"
     assert lines["max_reservations"] == "128"
+    lines = dict(line.split() for line in follows.splitlines())
+    assert lines["max_connections"] == str(512 + 128 + 2 * 7)
+
+
+@pytest.mark.sockets
+def test_r44_what_follows_from_the_limits_for_connections_is_shown_beside_them() -> None:
+    (told,) = events(run("relay", "--limits", "--json", "--limit", "max_reservations=1000"))
+    room = room_for(RelayServer(max_reservations=1000))
+    assert told["connections"] == {
+        "max_connections": room.max_connections,
+        "high_connections": room.high_connections,
+        "low_connections": room.low_connections,
+        "max_inbound_per_prefix": room.max_inbound_per_prefix,
+    }
 
 
 @pytest.mark.sockets
