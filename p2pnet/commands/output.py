@@ -83,7 +83,7 @@ def remedy_for(error: BaseException) -> str:
         case CommandError(remedy=remedy):
             return remedy
         case OSError(errno=code):
-            return LISTENING.get(code or 0, "")
+            return remedy_to_listen(code, "--listen", "/ip4/0.0.0.0/tcp/0")
         case NegotiationFailed():
             return "the peer does not serve this protocol: is it started with --echo, or --perf?"
     cause = cause_for(error)
@@ -91,11 +91,18 @@ def remedy_for(error: BaseException) -> str:
 
 
 LISTENING = {
-    errno.EADDRINUSE: "another program listens there already: give another port with --listen",
-    errno.EADDRNOTAVAIL: "give an address of this machine with --listen, or /ip4/0.0.0.0/tcp/0",
-    errno.EACCES: "give a port from 1024 on with --listen, or run as a user who may take this one",
+    errno.EADDRINUSE: "another program listens there already: give another port with {option}",
+    errno.EADDRNOTAVAIL: "give an address of this machine with {option}, or {usual}",
+    errno.EACCES: "give a port from 1024 on with {option}, or run as a user who may take this one",
 }
 """Nothing but listening lets an error of the system come so far."""
+
+
+def remedy_to_listen(code: int | None, option: str, usual: str) -> str:
+    """Say what to do if the address that an option gave cannot be listened at."""
+    return LISTENING.get(code or 0, "").format(option=option, usual=usual)
+
+
 WITH_OPTIONS = {
     Cause.NO_ADDRESS: "give an address that ends in /p2p/<peer id>, or --relay with its relay",
     Cause.NOT_RESERVED: "start the peer with --relay, and wait for its reservation",

@@ -12,14 +12,14 @@ import trio
 from p2pnet.commands.echo import ECHO, serve_echo
 from p2pnet.commands.metrics import PATH as METRICS_PATH
 from p2pnet.commands.metrics import exposition, serve_metrics
-from p2pnet.commands.output import Output
+from p2pnet.commands.output import CommandError, Output, remedy_to_listen
 from p2pnet.connectivity.journal import finding_of_relay
 from p2pnet.core.addresses import Endpoint, Multiaddr, with_peer
 from p2pnet.core.bus import Subscription
 from p2pnet.core.complaints import Allowance
 from p2pnet.core.env import Env
 from p2pnet.core.tasks import bare_exceptions
-from p2pnet.errors import EventsMissed
+from p2pnet.errors import EventsMissed, describe
 from p2pnet.events import (
     AddressesChanged,
     CircuitClosed,
@@ -76,7 +76,12 @@ async def relay(config: HostConfig, output: Output, *, metrics: Endpoint | None 
         if metrics is None:
             return
         serving = partial(serve_metrics, env.network, metrics, partial(exposition, host))
-        at: Endpoint = await nursery.start(serving)
+        try:
+            at: Endpoint = await nursery.start(serving)
+        except OSError as error:
+            remedy = remedy_to_listen(error.errno, "--metrics", "/ip4/127.0.0.1/tcp/9464")
+            where = f"{metrics.host}, port {metrics.port}"
+            raise CommandError(f"no metrics at {where}: {describe(error)}", remedy) from error
         url = f"http://{f'[{at.host}]' if at.is_ipv6 else at.host}:{at.port}{METRICS_PATH}"
         output.event("metrics", f"metrics at {url}", url=url)
 

@@ -75,5 +75,9 @@ async def test_a_running_relay_tells_its_metrics() -> None:
 def test_metrics_where_somebody_else_listens_are_an_error() -> None:
     done = run("relay", "--json", "--listen", LOOPBACK, "--metrics", "/ip4/192.0.2.1/tcp/1")
     assert done.returncode == 1
-    assert json.loads(done.stdout.splitlines()[-1])["event"] == "error"
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["event"] == "error"
+    assert "--metrics" in told["remedy"]
+    assert "--listen" not in told["remedy"]
+    assert "192.0.2.1" in told["message"]
     assert run("relay", "--metrics", "/dns4/example.org/tcp/1").returncode == 2
