@@ -25,7 +25,6 @@ from p2pnet.protocols.relay import RelayServer
 from p2pnet.protocols.relay.channels import hop_channel
 from p2pnet.protocols.relay.dialogue import reserve
 from p2pnet.protocols.relay.messages import HOP
-from p2pnet.swarm.config import SwarmConfig
 
 RESERVATIONS, CIRCUITS = 1000, 200
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -43,16 +42,16 @@ LIMITS = RelayServer(
     circuit_bytes=None,
     requests_per_minute_per_prefix=1e6,
 )
-ROOM = SwarmConfig(max_connections=4096, high_connections=4096, low_connections=4096)
+"""All clients come from one address: what is asked per network has to allow them all."""
 DIALS_AT_ONCE = 16
+JOINING_SECONDS = 60.0
 
 
 # ---- the relay ---------------------------------------------------------------------------
 
 
 async def serve_relay() -> None:
-    config = replace(presets.relay(listen=[LOOPBACK], limits=LIMITS), swarm=ROOM)
-    async with open_host(config) as host:
+    async with open_host(presets.relay(listen=[LOOPBACK], limits=LIMITS)) as host:
 
         async def tell(stream: Stream) -> None:
             now = host.service(RelayServer).statistics()
@@ -115,10 +114,11 @@ class Crowd:
     ) -> None:
         async with open_host(client(relays=relays)) as host:
             host.handle(ECHO, echo)
-            if relays:
-                await host.addresses.wait_for(bool)
-            else:
-                await host.connect(relay)
+            with trio.fail_after(JOINING_SECONDS):
+                if relays:
+                    await host.addresses.wait_for(bool)
+                else:
+                    await host.connect(relay)
             task_status.started(host)
             await trio.sleep_forever()
 
@@ -219,6 +219,8 @@ async def measure(relay: Relay, crowd: Crowd, *, part: int) -> dict[str, float]:
             chatting.start_soon(chat, stream, until, tally)
     busy = await relay.memory()
     held, open_, most = await relay.statistics()
+    ensure("reservations", held, reservations)
+    ensure("circuits", open_, circuits)
     return {
         "reservations": held,
         "circuits": open_,
@@ -231,6 +233,12 @@ async def measure(relay: Relay, crowd: Crowd, *, part: int) -> dict[str, float]:
         "most_buffered_kb": round(most / 1000, 1),
         "relay_mb": round(busy / 1e6, 1),
     }
+
+
+def ensure(what: str, reached: int, wanted: int) -> None:
+    """Raise RuntimeError if the relay carried less than is measured."""
+    if reached < wanted:
+        raise RuntimeError(f"the relay had {reached} {what} at the end, not {wanted}")
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.growth import judge, steepness
 from benchmarks.guard import USUAL, best, too_slow
+from benchmarks.relay import ensure
 
 COUNTS = (10, 30, 100, 300, 1000, 3000, 10_000)
 
@@ -48,3 +49,12 @@ def test_the_guard_takes_the_best_round_whichever_way_is_better() -> None:
     assert best("upload", turns) == pytest.approx(0.3)
     assert best("echo_p50", turns) == pytest.approx(0.5)
     assert best("streams", turns) == 0.0
+
+
+# ---- a relay -----------------------------------------------------------------------------
+
+
+def test_a_relay_that_carried_too_little_is_not_measured() -> None:
+    ensure("circuits", 200, 200)
+    with pytest.raises(RuntimeError, match="199 circuits at the end, not 200"):
+        ensure("circuits", 199, 200)
