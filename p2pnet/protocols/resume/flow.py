@@ -46,5 +46,5 @@ def flow(
 
 
 def _may_finish(carrier: Carrier, sending: Sending) -> bool:
-    is_due = sending.is_finished and not carrier.is_fin_out
+    is_due = sending.is_finished and not (sending.is_done or carrier.is_fin_out)  # RS8
     return is_due and carrier.next_out == sending.end

@@ -109,6 +109,8 @@ def play(machine: Machine, carriers: dict[str, Carrier], step: Fields) -> None:
         machine.receive(carriers[name], b"".join(others))
     if "write" in step:
         machine.write(step["write"].encode(), 0)
+    if step.get("finishes"):
+        machine.finish()
     if "send" in step:
         sent = b"".join(machine.data_to_send(carriers[name]))
         assert sent == b"".join(map(written, step["send"])), sent.hex()
