@@ -134,6 +134,18 @@ def test_what_comes_ahead_of_its_time_is_kept_once_whatever_the_carrier() -> Non
         pair.there.receive(second, ahead)
 
 
+def test_what_a_lost_move_told_is_told_anew() -> None:
+    """RS7: the end that came is acknowledged in the carrier that is there."""
+    pair = Pair(SMALL, SMALL)
+    pair.there.finish()
+    pair.here.receive(pair.outlet, b"".join(pair.there.data_to_send(pair.inlet)))
+    attempt = pair.here.move()
+    assert pair.here.data_to_send(attempt)
+    pair.here.broke(attempt)
+    pair.pump()
+    assert pair.there.sending.is_done
+
+
 sizes = st.integers(1, 3 * SMALL_PIECE)
 
 

@@ -21,6 +21,7 @@ from p2pnet.protocols.resume.messages import (
     Open,
     Reset,
     Seek,
+    Stop,
     data_header,
     encode,
 )
@@ -78,8 +79,8 @@ def written(text: str) -> bytes:
             return encode(SIMPLE[name](*map(int, words)))
 
 
-SIMPLE: dict[str, type[Accept | Moved | Seek | Fin | Ack | Again | Reset | Leave | Mark]] = {
-    kind.__name__: kind for kind in (Accept, Moved, Seek, Fin, Ack, Again, Reset, Leave, Mark)
+SIMPLE: dict[str, type[Accept | Moved | Seek | Fin | Ack | Again | Reset | Leave | Mark | Stop]] = {
+    kind.__name__: kind for kind in (Accept, Moved, Seek, Fin, Ack, Again, Reset, Leave, Mark, Stop)
 }
 
 
@@ -111,6 +112,8 @@ def play(machine: Machine, carriers: dict[str, Carrier], step: Fields) -> None:
         machine.write(step["write"].encode(), 0)
     if step.get("finishes"):
         machine.finish()
+    if step.get("closes"):
+        machine.close()
     if "send" in step:
         sent = b"".join(machine.data_to_send(carriers[name]))
         assert sent == b"".join(map(written, step["send"])), sent.hex()
