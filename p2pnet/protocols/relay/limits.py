@@ -91,8 +91,9 @@ def room_for(limits: RelayLimits) -> SwarmConfig:
     """Return bounds of connections under which a relay can reach its limits (R44).
 
     An ordinary host's, and beside them a connection for each reservation and for both ends of
-    each circuit: these are not trimmed (R43), so idle ones have as much room as anywhere. A
-    circuit counts for a network once, even with both ends there.
+    each circuit: these are not trimmed (R43), so a full relay has as much room for idle ones as
+    any host, and one that is not full has more. A circuit counts for a network once, even with
+    both ends there.
     """
     usual = SwarmConfig()
     carried = int(limits.max_reservations + 2 * limits.max_circuits)
