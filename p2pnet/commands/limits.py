@@ -10,7 +10,7 @@ from p2pnet.protocols.relay import RelayServer
 from p2pnet.protocols.relay.limits import COUNTS, room_for
 
 NONE = "none"
-FOLLOWING = ("max_connections", "high_connections", "low_connections", "max_inbound_per_prefix")
+FOLLOWING = ("max_connections", "max_inbound_per_prefix")
 """Bounds of the swarm that follow from the limits."""
 
 

@@ -12,7 +12,7 @@ class SwarmConfig:
     max_connections: int = 512
     """Live connections in all; further inbound ones are refused."""
     high_connections: int = 192
-    """Above this, connections that nobody needs are closed ..."""
+    """Above this, not counting protected peers, connections that nobody needs are closed ..."""
     low_connections: int = 160
     """... until so many are left."""
     trim_grace: float = 60.0

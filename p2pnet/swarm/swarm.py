@@ -266,16 +266,19 @@ class Swarm:
         self._interruptions.changed(peer_id)  # DI13
 
     def _trim(self) -> None:
-        config = self._config
+        config, protected = self._config, self._protected
         if len(self._connections) <= config.high_connections:
             return
+        counted = sum(connection.peer_id not in protected for connection in self._connections)
+        if counted <= config.high_connections:
+            return  # A busy relay comes here with each arrival, and to weigh them all takes long.
         now = trio.current_time()
         candidates = [
             Candidate(
                 number=connection.ref.number,
                 age=now - connection.opened_at,
                 streams=connection.streams,
-                is_protected=connection.peer_id in self._protected,
+                is_protected=connection.peer_id in protected,
                 is_relayed=connection.is_relayed,
                 is_inbound=connection.is_inbound,
             )

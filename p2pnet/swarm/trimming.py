@@ -21,13 +21,15 @@ class Candidate:
 def choose(
     connections: Sequence[Candidate], *, low: int, high: int, grace: float
 ) -> tuple[int, ...]:
-    """Return the numbers of the connections to close: none unless there are more than ``high``.
+    """Return the numbers of the connections to close, down to ``low``, if more than ``high``.
 
-    The protected and the young stay. Of the others go first those without streams, then the
-    relayed, then the inbound, then the youngest: the oldest have shown their worth.
+    The protected are not counted, and stay, as do the young. Of the others go first those without
+    streams, then the relayed, then the inbound, then the youngest: the oldest have shown their
+    worth.
     """
-    if len(connections) <= high:
+    counted = [c for c in connections if not c.is_protected]
+    if len(counted) <= high:
         return ()
-    expendable = [c for c in connections if not c.is_protected and c.age >= grace]
+    expendable = [c for c in counted if c.age >= grace]
     expendable.sort(key=lambda c: (c.streams, not c.is_relayed, not c.is_inbound, c.age))
-    return tuple(c.number for c in expendable[: len(connections) - low])
+    return tuple(c.number for c in expendable[: len(counted) - low])

@@ -36,8 +36,6 @@ def test_r44_what_follows_from_the_limits_for_connections_is_shown_beside_them()
     room = room_for(RelayServer(max_reservations=1000))
     assert told["connections"] == {
         "max_connections": room.max_connections,
-        "high_connections": room.high_connections,
-        "low_connections": room.low_connections,
         "max_inbound_per_prefix": room.max_inbound_per_prefix,
     }
 

@@ -17,8 +17,8 @@ from p2pnet.testing.world import World
 from tests.network.scene import ECHO, NEAR, echo, put_relay, reserved
 
 LASTING = RelayServer(circuit_seconds=None, circuit_bytes=None)
-SMALL = SwarmConfig(max_connections=9, high_connections=6, low_connections=3)
-"""For two who can be called, two who call, and two who do neither."""
+SMALL = SwarmConfig(max_connections=9, high_connections=2, low_connections=1)
+"""Beside two who can be called and two who call: for two who do neither."""
 
 
 async def put_peer(world: World, *relays: str, at: Site | None = None) -> Machine:

@@ -89,7 +89,7 @@ async def test_s6_an_arrival_has_so_long_to_prove_itself(autojump_clock: MockClo
 async def test_s20_more_than_the_high_mark_are_closed_down_to_the_low_one(
     autojump_clock: MockClock,
 ) -> None:
-    config = SwarmConfig(low_connections=1, high_connections=3, trim_grace=60.0, max_connections=9)
+    config = SwarmConfig(low_connections=1, high_connections=2, trim_grace=60.0, max_connections=9)
     kept, trimmed, young = Line(PEER, A), [Line(OTHER, B), Line(OTHER, B)], Line(THIRD, C)
     async with running(config=config) as swarm:
         swarm.protect(PEER, "friend")

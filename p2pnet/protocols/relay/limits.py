@@ -91,9 +91,8 @@ def room_for(limits: RelayLimits) -> SwarmConfig:
     """Return bounds of connections under which a relay can reach its limits (R44).
 
     An ordinary host's, and beside them a connection for each reservation and for both ends of
-    each circuit: these are not trimmed (R43), so a full relay has as much room for idle ones as
-    any host, and one that is not full has more. A circuit counts for a network once, even with
-    both ends there.
+    each circuit. Those are protected (R43), so that they leave the marks of trimming as they are.
+    A circuit counts for a network once, even with both ends there.
     """
     usual = SwarmConfig()
     carried = int(limits.max_reservations + 2 * limits.max_circuits)
@@ -102,7 +101,5 @@ def room_for(limits: RelayLimits) -> SwarmConfig:
     return replace(
         usual,
         max_connections=usual.max_connections + carried,
-        high_connections=usual.high_connections + carried,
-        low_connections=usual.low_connections + carried,
         max_inbound_per_prefix=usual.max_inbound_per_prefix + int(of_prefix),
     )

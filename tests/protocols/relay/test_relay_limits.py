@@ -58,8 +58,6 @@ def test_r44_there_is_room_for_what_the_limits_allow_beside_that_of_any_host(
     assert room_for(limits) == replace(
         usual,
         max_connections=512 + in_all,
-        high_connections=192 + in_all,
-        low_connections=160 + in_all,
         max_inbound_per_prefix=64 + of_prefix,
     )
 
