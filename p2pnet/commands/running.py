@@ -11,6 +11,7 @@ import trio
 
 from p2pnet import presets
 from p2pnet.commands import asking, serving
+from p2pnet.commands.descriptors import raise_limit, warn_if_fewer
 from p2pnet.commands.doctor import Request, doctor
 from p2pnet.commands.echo import echo
 from p2pnet.commands.keys import new_key, print_id, read_key, read_psk
@@ -40,6 +41,7 @@ Run = Callable[[argparse.Namespace, Output], int]
 def run_command(args: argparse.Namespace, run: Run | None = None) -> int:
     """Do what the arguments ask for, or ``run``; return the exit code: 0 on success only."""
     output = Output(as_json=args.json, on_stderr=args.command == "echo")
+    raise_limit()
     try:
         return (run or COMMANDS[args.command])(args, output)
     except BrokenPipeError:
@@ -79,6 +81,7 @@ def run_relay(args: argparse.Namespace, output: Output) -> int:
         transports=transports(args),
         services=perf_server(args),
     )
+    warn_if_fewer(raise_limit(), config.swarm.max_connections)
     return trio.run(lambda: serving.relay(in_network(args, config), output, metrics=args.metrics))
 
 
