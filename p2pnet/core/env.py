@@ -11,7 +11,6 @@ import ipaddress
 import os
 import random
 import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,9 @@ import psutil
 import trio
 
 from p2pnet.core.addresses import Endpoint
+from p2pnet.core.changes import Changes, open_changes
 from p2pnet.core.dns import lookup_dns
+from p2pnet.core.options import only_ipv6, reset_when_closed, retransmissions, share_port
 from p2pnet.core.prompt import Prompt, SendNow
 from p2pnet.core.routes import gateways
 from p2pnet.core.udp import Arrival, UdpSocket, close_socket, endpoint_of, new_socket
@@ -140,6 +141,10 @@ class Network(Protocol):
         """Return the IP addresses of the default gateways, IPv4 first. Raises OSError."""
         ...
 
+    def changes(self) -> Changes:
+        """Hear from now on of changes of both; of none where the system does not tell."""
+        ...
+
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         """Ask the DNS; an empty answer if there is none. Raises OSError if nobody answers."""
         ...
@@ -218,6 +223,9 @@ class SystemNetwork:
 
     def gateways(self) -> tuple[str, ...]:
         return gateways()
+
+    def changes(self) -> Changes:
+        return open_changes()
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         return await lookup_dns(name, kind)
@@ -389,19 +397,6 @@ class SocketStream(ByteStream, Prompt):
             raise trio.ClosedResourceError("this socket is closed")
 
 
-def only_ipv6(sock: socket.socket, local: Endpoint) -> None:
-    """Leave the IPv4 half of the port to a socket of its own."""
-    if local.is_ipv6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-
-
-def share_port(sock: socket.socket) -> None:
-    """Let dials leave from the port that is listened on: hole punching needs it."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "SO_REUSEPORT"):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-
-
 def refuse_port_in_use(local: Endpoint) -> None:
     """Raise EADDRINUSE if somebody listens there: a shared port would hide it (S2).
 
@@ -435,15 +430,3 @@ def accepted(listening: socket.socket) -> SocketStream:
     except BaseException:
         sock.close()
         raise
-
-
-def retransmissions(sock: socket.socket) -> int:
-    """Return how often in a row the kernel repeated something in vain; 0 where it does not tell."""
-    if not hasattr(socket, "TCP_INFO"):
-        return 0
-    state_and_counters = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
-    return state_and_counters[2]  # tcpi_retransmits
-
-
-def reset_when_closed(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

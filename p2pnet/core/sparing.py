@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import trio
 
 from p2pnet.core.addresses import Endpoint
+from p2pnet.core.changes import Changes
 from p2pnet.core.env import ByteStream, DatagramSocket, Network, RecordKind, StreamListener
 from p2pnet.core.udp import Arrival
 
@@ -74,6 +75,9 @@ class SparingNetwork:
 
     def gateways(self) -> tuple[str, ...]:
         return self._network.gateways()
+
+    def changes(self) -> Changes:
+        return self._network.changes()
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         return await self._network.lookup(name, kind)

@@ -130,6 +130,8 @@ class Kernel:
         self.mtu = 1500
         self.addresses: list[str] = []
         """Those of its interfaces, without loopback."""
+        self.is_told = trio.Event()
+        """Set, and another in its place, whenever its addresses or routes have changed."""
         self._chance = chance
         self._config = ground.tcp
         self._transmit = transmit
@@ -278,6 +280,11 @@ class Kernel:
             if port not in taken:
                 return port
         raise failure(errno.EADDRNOTAVAIL)
+
+    def tell_change(self) -> None:
+        """Tell all who listen of a change of its addresses or routes."""
+        self.is_told, told = trio.Event(), self.is_told
+        told.set()
 
     # ---- the end -------------------------------------------------------------------------
 

@@ -95,6 +95,8 @@ class Machine:
     def move(self, site: Site, *, link: Quality | None = None, clock_jump: float = 0.0) -> None:
         """Take the machine to another site: it gets new addresses, and its sockets stay.
 
+        Its kernel tells of it, as it would if it got the addresses again that it had.
+
         ``clock_jump`` is added to its wall clock, in seconds: it slept on the way.
         """
         self._note(f"moves to {site.realm.name}")
@@ -104,6 +106,7 @@ class Machine:
         if link is not None:
             self.link.quality = link
         self.plug = self._plug_in()
+        self.kernel.tell_change()
 
     # ---- its host ------------------------------------------------------------------------
 

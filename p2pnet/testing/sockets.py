@@ -8,6 +8,7 @@ from operator import index
 import trio
 
 from p2pnet.core.addresses import Endpoint
+from p2pnet.core.changes import Changes
 from p2pnet.core.env import (
     SILENT_RETRANSMISSIONS,
     ByteStream,
@@ -67,8 +68,26 @@ class SimulatedNetwork:
     def gateways(self) -> tuple[str, ...]:
         return self._gateways()
 
+    def changes(self) -> Changes:
+        return ToldChanges(self._kernel)
+
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         return await self._lookup(name, kind)
+
+
+class ToldChanges:
+    """What a kernel tells of its addresses and routes."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._told = kernel.is_told
+
+    async def wait(self) -> None:
+        await self._told.wait()
+        self._told = self._kernel.is_told
+
+    def close(self) -> None:
+        pass
 
 
 class FlowListener:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from p2pnet.core.addresses import Endpoint
+from p2pnet.core.changes import Changes, NoChanges
 from p2pnet.core.env import ByteStream, DatagramSocket, RecordKind, StreamListener
 from p2pnet.core.peer_id import PeerId
 from p2pnet.interfaces import CapableConnection, Ends, Role
@@ -30,6 +31,9 @@ class NoNetwork:
 
     def gateways(self) -> tuple[str, ...]:
         return self.routers
+
+    def changes(self) -> Changes:
+        return NoChanges()
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         raise NotImplementedError

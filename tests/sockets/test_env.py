@@ -27,8 +27,8 @@ from p2pnet.core.env import (
     SocketStream,
     StreamListener,
     SystemNetwork,
-    retransmissions,
 )
+from p2pnet.core.options import retransmissions
 
 pytestmark = pytest.mark.sockets
 

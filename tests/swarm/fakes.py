@@ -9,6 +9,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, is_relayed, parse
+from p2pnet.core.changes import Changes, NoChanges
 from p2pnet.core.env import ByteStream, DatagramSocket, Env, RecordKind, StreamListener
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.progress import answered
@@ -188,6 +189,7 @@ class NoNetwork:
 
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     interfaces: tuple[str, ...] = ("127.0.0.1", "10.0.0.1")
+    routers: tuple[str, ...] = ()
 
     async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
         raise AddressUnsupported(remote)
@@ -206,7 +208,10 @@ class NoNetwork:
         return self.interfaces
 
     def gateways(self) -> tuple[str, ...]:
-        return ()
+        return self.routers
+
+    def changes(self) -> Changes:
+        return NoChanges()
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         await trio.lowlevel.checkpoint()

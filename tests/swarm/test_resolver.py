@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnet.core.addresses import Endpoint, parse
+from p2pnet.core.changes import Changes, NoChanges
 from p2pnet.core.env import ByteStream, DatagramSocket, Network, RecordKind, StreamListener
 from p2pnet.errors import LimitExceeded, describe
 from p2pnet.swarm.resolver import MAX_DEPTH, MAX_LOOKUPS, Resolution, resolve
@@ -51,6 +52,9 @@ class Names:
 
     def gateways(self) -> tuple[str, ...]:
         return ()
+
+    def changes(self) -> Changes:
+        return NoChanges()
 
 
 async def resolved(names: Network, *texts: str, limit: int = 100) -> Resolution:

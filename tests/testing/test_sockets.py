@@ -215,3 +215,30 @@ async def test_a_socket_that_nobody_closed_is_told_at_the_end(autojump_clock: ob
     with pytest.raises(Leaked, match="listening at"):
         async with World() as world:
             await world.machine("careless").env.network.listen_tcp(ANY)
+
+
+async def test_a_machine_that_is_moved_is_told_once_even_if_its_address_is_the_same(
+    world: World,
+) -> None:
+    machine = world.machine(at=world.home("port-restricted", "one"))
+    addresses = machine.addresses
+    changes, late, heard = machine.env.network.changes(), machine.env.network.changes(), 0
+
+    async def listen() -> None:
+        nonlocal heard
+        while True:
+            await changes.wait()
+            heard += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen)
+        await trio.sleep(60)
+        assert heard == 0
+        machine.move(world.home("port-restricted", "another"))
+        assert machine.addresses == addresses
+        await trio.sleep(60)
+        assert heard == 1
+        await late.wait()
+        nursery.cancel_scope.cancel()
+    changes.close()
+    late.close()

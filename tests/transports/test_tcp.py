@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, parse
+from p2pnet.core.changes import Changes, NoChanges
 from p2pnet.core.env import ByteStream, DatagramSocket, Env, RecordKind, StreamListener
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
@@ -134,6 +135,9 @@ class Cables:
 
     def gateways(self) -> tuple[str, ...]:
         return ()
+
+    def changes(self) -> Changes:
+        return NoChanges()
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         raise OSError("no name servers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from p2pnet.core.addresses import Endpoint
+from p2pnet.core.changes import Changes
 from p2pnet.core.env import ByteStream, DatagramSocket, Network, RecordKind, StreamListener
 from p2pnet.core.udp import Arrival
 
@@ -52,6 +53,9 @@ class Ledger:
 
     def gateways(self) -> tuple[str, ...]:
         return self._network.gateways()
+
+    def changes(self) -> Changes:
+        return EnteredChanges(self._network.changes(), self)
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         return await self._network.lookup(name, kind)
@@ -140,4 +144,23 @@ class EnteredSocket:
         await self._socket.aclose()
 
 
-Entry = EnteredStream | EnteredListener | EnteredSocket
+class EnteredChanges:
+    """News of the network, of which it is told when nobody listens any more."""
+
+    def __init__(self, changes: Changes, ledger: Ledger) -> None:
+        self._changes = changes
+        self._ledger = ledger
+        ledger.enter(self)
+
+    def __str__(self) -> str:
+        return "a listener to changes of the network"
+
+    async def wait(self) -> None:
+        await self._changes.wait()
+
+    def close(self) -> None:
+        self._ledger.strike(self)
+        self._changes.close()
+
+
+Entry = EnteredStream | EnteredListener | EnteredSocket | EnteredChanges

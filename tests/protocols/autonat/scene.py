@@ -12,6 +12,7 @@ import trio
 from p2pnet import presets
 from p2pnet.core.addresses import Endpoint, Multiaddr, encode, parse
 from p2pnet.core.bus import Subscription
+from p2pnet.core.changes import Changes
 from p2pnet.core.channel import read_frame
 from p2pnet.core.env import ByteStream, DatagramSocket, Network, RecordKind, StreamListener
 from p2pnet.errors import P2PError
@@ -294,6 +295,9 @@ class Sockless:
 
     def gateways(self) -> tuple[str, ...]:
         return ()
+
+    def changes(self) -> Changes:
+        return self.network.changes()
 
     async def lookup(self, name: str, kind: RecordKind) -> tuple[str, ...]:
         return await self.network.lookup(name, kind)

@@ -23,6 +23,7 @@ from p2pnet.core.addresses import (
     scope_of_ip,
     scope_of_name,
 )
+from p2pnet.core.changes import Changes, NoChanges
 from p2pnet.core.env import ByteStream, DatagramSocket, RecordKind, StreamListener
 from p2pnet.core.peer_id import PeerId
 from p2pnet.events import Reachability
@@ -83,6 +84,9 @@ class Names:
 
     def gateways(self) -> tuple[str, ...]:
         return ()
+
+    def changes(self) -> Changes:
+        return NoChanges()
 
 
 def resolution(given: Fields) -> dict[str, list[str]]:
