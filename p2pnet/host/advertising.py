@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import closing
 
 import trio
 
 from p2pnet.connectivity.beliefs import Beliefs
 from p2pnet.connectivity.known import KnownAddress, expand
 from p2pnet.connectivity.nat import Nats
-from p2pnet.core.addresses import Multiaddr, parse, with_peer
+from p2pnet.connectivity.routers import Routers
+from p2pnet.core.addresses import Multiaddr, Scope, parse, scope, with_peer
 from p2pnet.core.bus import EventBus
+from p2pnet.core.changes import Changes
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.watch import Watch
@@ -42,6 +45,10 @@ logger = logging.getLogger("p2pnet.host")
 
 CLOCK_JUMP = 30.0
 """Seconds by which the wall clock may gain on the other: beyond, this machine was asleep."""
+GATHERING = 0.2
+"""Seconds between the system's word of a change and the look around: most come in bursts."""
+SHORTEST_INTERVAL = 1.0
+"""Seconds between two looks, however often there is such word."""
 
 Heard = (
     AddressObserved
@@ -91,6 +98,9 @@ class Advertising:
             announced=tuple(parse(text) for text in config.announce),
         )
         self._news = trio.Event()
+        self._routers = Routers()
+        self._is_told = True
+        """The system has told of a change since the last look."""
         self._next_look = -math.inf
         self._clock_lead: float | None = None
         self.addresses: Watch[tuple[Multiaddr, ...]] = Watch(())
@@ -99,15 +109,30 @@ class Advertising:
         self.nat = Watch(Nats())
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with self._bus.tap(*KINDS, take=self._hear):
+        changes = self._env.network.changes()
+        with closing(changes), self._bus.tap(*KINDS, take=self._hear):
             self.refresh()
-            task_status.started()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, changes)
+                task_status.started()
+                while True:
+                    with trio.move_on_at(self._next_look):
+                        await self._news.wait()
+                    # One conclusion from all that came: a crowd costs one, not a thousand.
+                    self._news = trio.Event()
+                    self.refresh()
+
+    async def _listen(self, changes: Changes) -> None:
+        """Look around when the system tells of a change (V26)."""
+        try:
             while True:
-                with trio.move_on_at(self._next_look):
-                    await self._news.wait()
-                # One conclusion from all that came: a crowd costs one, not a thousand.
-                self._news = trio.Event()
-                self.refresh()
+                await changes.wait()
+                await trio.sleep(GATHERING)
+                self._next_look, self._is_told = trio.current_time(), True
+                self._news.set()
+                await trio.sleep(SHORTEST_INTERVAL - GATHERING)
+        except OSError as error:
+            logger.info("the system tells of changes of the network no more: %s", error)
 
     def _hear(self, fact: Heard) -> None:
         if isinstance(fact, AddressObserved):
@@ -168,13 +193,16 @@ class Advertising:
     def refresh(self) -> None:  # A25
         """Work out the addresses anew; tell of them if they changed."""
         now = trio.current_time()
+        reason = None
         if now >= self._next_look:
             self._next_look = now + self._config.interface_interval
-            self._look_around()
+            reason = self._look_around()
         listening = expand(self._swarm.listen_addresses, self._beliefs.interfaces)
         if self._beliefs.listening and set(listening) != set(self._beliefs.listening):
-            self._move("the addresses of this machine have changed")
+            reason = "the addresses of this machine have changed"
         self._beliefs.listening = listening
+        if reason is not None:
+            self._move(reason)
         found = self._beliefs.conclude(self._config.reachability, now)
         self.known.set(found.known)
         self.nat.set(found.nat)
@@ -184,21 +212,38 @@ class Advertising:
             self.addresses.set(full)
             self._bus.publish(AddressesChanged(full))
 
-    def _look_around(self) -> None:
-        """Look at the interfaces, and at the wall clock: this machine may be somewhere else now."""
+    def _look_around(self) -> str | None:
+        """Look at interfaces, routers and wall clock; return why this is elsewhere, if it is."""
+        reason = None
         try:
             self._beliefs.interfaces = self._env.network.interface_addresses()
         except OSError as error:
             # Looking takes a descriptor, and strangers who connect may use up all of them.
             logger.info("cannot look at the interfaces, and trust to the last look: %s", error)
+        if self._is_told and self._has_another_router():
+            reason = "another router leads out of this network"
         lead = self._env.wall_clock() - trio.current_time()
         if self._clock_lead is not None and abs(lead - self._clock_lead) > CLOCK_JUMP:
-            self._move("the wall clock jumped: this machine was asleep")
+            reason = "the wall clock jumped: this machine was asleep"
         self._clock_lead = lead
+        return reason
+
+    def _has_another_router(self) -> bool:
+        """Look at the routers, if anything that this host listens on is behind them (V26)."""
+        self._is_told = False
+        listening = self._swarm.listen_addresses
+        if listening and all(scope(address) is Scope.LOOPBACK for address in listening):
+            return False
+        try:
+            return self._routers.look(self._env.network.gateways())
+        except OSError as error:
+            logger.info("cannot look at the routes, and trust to the last look: %s", error)
+            return False
 
     def _move(self, reason: str) -> None:
         logger.info("all that was found out about the network begins anew: %s", reason)
         self._beliefs.moved()
+        self._routers.moved()
         self._bus.publish(NetworkChanged(reason))
 
     @property

@@ -36,7 +36,7 @@ class HostConfig:
     confirming_observers: int = 2
     """An observed address is advertised once so many peers, in different networks, saw it."""
     interface_interval: float = 30.0
-    """Seconds between looks at the addresses of this machine."""
+    """Seconds between looks at the addresses of this machine, if the system tells of no change."""
     env: Env | None = field(default=None, repr=False)
     """The outside world; None is the real one."""
 
