@@ -52,6 +52,14 @@ class NetworkChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkRenewed:
+    """An address or a default route of this machine was set, and all is as it was before.
+
+    Or it looks so: another home may have the same private addresses.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionOpened:
     connection: ConnectionRef
 

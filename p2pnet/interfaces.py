@@ -235,6 +235,10 @@ class Watchful(Protocol):
         """
         ...
 
+    def prove_alive(self, patience: float) -> None:
+        """Ping now, and be over unless anything is heard within so many seconds."""
+        ...
+
 
 @runtime_checkable
 class Roaming(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from enum import IntEnum
 from typing import Protocol
 
 import trio
@@ -19,9 +20,9 @@ KERNEL = 0
 LINKS, IPV4_ADDRESSES, IPV4_ROUTES, IPV6_ADDRESSES, IPV6_ROUTES = 0x1, 0x10, 0x40, 0x100, 0x400
 GROUPS = LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV6_ADDRESSES | IPV6_ROUTES
 HEADER = struct.Struct("=IHHII")
-NEW_ROUTE, DELETED_ROUTE = 24, 25
+NEW_ADDRESS, NEW_ROUTE, DELETED_ROUTE = 20, 24, 25
 HEAD_BYTES = HEADER.size + 2
-"""What is read of a message: its header, and of a route the family and the prefix length."""
+"""What is read of a message: its header, and of an address or a route family and prefix length."""
 MAX_AT_ONCE = 256
 """Messages until other tasks have their turn."""
 PAUSE = 1.0
@@ -29,11 +30,24 @@ PAUSE = 1.0
 the time. If it is more than the kernel has room for, it tells that."""
 
 
+class Weight(IntEnum):
+    """How a message matters."""
+
+    NONE = 0
+    """It is of a route to a part of the world."""
+    SOME = 1
+    SET = 2
+    """An IPv4 address or a default route was set."""
+
+
 class Changes(Protocol):
     """Tells of changes since it was made."""
 
-    async def wait(self) -> None:
-        """Wait until something may have changed that was not told of yet. Raises OSError."""
+    async def wait(self) -> bool:
+        """Wait until something may have changed that was not told of yet. Raises OSError.
+
+        True: an IPv4 address or a default route was set, perhaps as it was before.
+        """
         ...
 
     def close(self) -> None: ...
@@ -42,7 +56,7 @@ class Changes(Protocol):
 class NoChanges:
     """Nobody tells."""
 
-    async def wait(self) -> None:
+    async def wait(self) -> bool:
         await trio.sleep_forever()
 
     def close(self) -> None:
@@ -65,17 +79,18 @@ class KernelChanges:
             self._sock.close()
             raise
 
-    async def wait(self) -> None:
+    async def wait(self) -> bool:
         await trio.lowlevel.checkpoint()
-        while not (told := self._take()):
-            if told is None:
+        while not (told := self._take()) or max(told) is Weight.NONE:
+            if not told:
                 await trio.lowlevel.wait_readable(self._sock)
             else:
                 await trio.sleep(PAUSE)
+        return max(told) is Weight.SET
 
-    def _take(self) -> bool | None:
-        """Take what the kernel has said; tell if it matters, None if it has said nothing."""
-        told = None
+    def _take(self) -> set[Weight]:
+        """Take what the kernel has said; tell how it matters."""
+        told = set()
         for _ in range(MAX_AT_ONCE):
             try:
                 head, (sender, _) = self._sock.recvfrom(HEAD_BYTES)
@@ -84,22 +99,26 @@ class KernelChanges:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                told = True  # More was said than there was room for.
+                told.add(Weight.SET)  # More was said than there was room for.
             else:
-                told = told or (sender == KERNEL and matters(head))
+                told.add(weigh(head) if sender == KERNEL else Weight.NONE)
         return told
 
     def close(self) -> None:
         self._sock.close()
 
 
-def matters(head: bytes) -> bool:
-    """Tell if a message is of a link, an address or a default route, by how it begins."""
+def weigh(head: bytes) -> Weight:
+    """Tell how a message matters, by how it begins."""
     if len(head) < HEAD_BYTES:
-        return False
+        return Weight.NONE
     kind = HEADER.unpack_from(head)[1]
-    prefix_length = head[HEADER.size + 1]
-    return kind not in (NEW_ROUTE, DELETED_ROUTE) or prefix_length == 0
+    family, prefix_length = head[HEADER.size :]
+    if kind in (NEW_ROUTE, DELETED_ROUTE) and prefix_length:
+        return Weight.NONE
+    # Routers have the lifetimes of IPv6 addresses set again and again.
+    is_set = kind == NEW_ROUTE or (kind == NEW_ADDRESS and family == socket.AF_INET)
+    return Weight.SET if is_set else Weight.SOME
 
 
 def open_changes() -> Changes:

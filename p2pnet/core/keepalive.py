@@ -90,17 +90,25 @@ class Pulse:
         self._hush: Hush | None = None
         self.alert: float | None = None
         """Somebody wants to know soon if the peer is gone: after so long a silence (KA11)."""
+        self._is_asked = False
+        self._proof_due = math.inf
 
     def heard(self, now: float) -> None:
         """Take that something came."""
         self._began_at = min(self._began_at, now)
         self._heard_at = self._quiet_since = now
-        self._owed_since = math.inf
+        self._owed_since = self._proof_due = math.inf
         if self._hush is not None:
             self._hush.broken(now)
 
     def pinged(self, now: float) -> None:
         self._quiet_since = now
+        self._is_asked = False
+
+    def prove_alive(self, now: float, patience: float) -> None:
+        """Ping now; without a word within so many seconds the peer is gone (KA12)."""
+        self._is_asked = True
+        self._proof_due = now + patience
 
     def sent(self, now: float, *, is_any: bool, is_owed: bool) -> None:
         """Take that datagrams went, if ``is_any`` did, and if the peer owes an answer now."""
@@ -115,6 +123,8 @@ class Pulse:
 
     def ping_at(self, idle_timeout: float, *, is_in_use: bool) -> float:
         """Return when to ping, with such an idle timeout agreed upon."""
+        if self._is_asked:
+            return self._quiet_since
         longest = self._longest(is_in_use=is_in_use)
         due = self._quiet_since + silence(longest, idle_timeout, self._drawn)
         return due if self._hush is None else max(due, self._hush.until)
@@ -133,11 +143,12 @@ class Pulse:
 
     @property
     def lost_at(self) -> float:
-        """When the peer is gone, unless it answers before (KA4, KA11)."""
+        """When the peer is gone, unless it answers before (KA4, KA11, KA12)."""
         patience = self._habits.patience
-        if self.alert is not None:
-            return self._owed_since + patience / 2
-        return max(self._heard_at + patience, self._owed_since + patience / 2)
+        lost_at = self._owed_since + patience / 2
+        if self.alert is None:
+            lost_at = max(self._heard_at + patience, lost_at)
+        return min(lost_at, self._proof_due)
 
     def wake_at(self, ping_at: float, now: float) -> float:
         """Return when to look again: soon enough if all that was learned is forgotten (KA10)."""

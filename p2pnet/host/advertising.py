@@ -31,6 +31,7 @@ from p2pnet.events import (
     HairpinTested,
     MappingTested,
     NetworkChanged,
+    NetworkRenewed,
     PathChanged,
     PortMapped,
     PortMappingLost,
@@ -101,6 +102,8 @@ class Advertising:
         self._routers = Routers()
         self._is_told = True
         """The system has told of a change since the last look."""
+        self._is_renewed = False
+        """An address or a route was set since then, perhaps to what it was."""
         self._next_look = -math.inf
         self._clock_lead: float | None = None
         self.addresses: Watch[tuple[Multiaddr, ...]] = Watch(())
@@ -126,8 +129,9 @@ class Advertising:
         """Look around when the system tells of a change (V26)."""
         try:
             while True:
-                await changes.wait()
+                is_set = await changes.wait()
                 await trio.sleep(GATHERING)
+                self._is_renewed |= is_set
                 self._next_look, self._is_told = trio.current_time(), True
                 self._news.set()
                 await trio.sleep(SHORTEST_INTERVAL - GATHERING)
@@ -203,6 +207,9 @@ class Advertising:
         self._beliefs.listening = listening
         if reason is not None:
             self._move(reason)
+        elif self._is_renewed:
+            self._bus.publish(NetworkRenewed())
+        self._is_renewed = False
         found = self._beliefs.conclude(self._config.reachability, now)
         self.known.set(found.known)
         self.nat.set(found.nat)

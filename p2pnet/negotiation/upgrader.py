@@ -67,6 +67,11 @@ class UpgradedConnection:
         if isinstance(self.muxed, Watchful):
             self.muxed.stay_alert(silence)
 
+    def prove_alive(self, patience: float) -> None:
+        """See Watchful.prove_alive."""
+        if isinstance(self.muxed, Watchful):
+            self.muxed.prove_alive(patience)
+
     async def aclose(self) -> None:
         await self.muxed.aclose()
 

@@ -222,6 +222,11 @@ class LiveConnection:
         if isinstance(self._capable, Watchful):
             self._capable.stay_alert(silence)
 
+    def prove_alive(self, patience: float) -> None:
+        """See Watchful.prove_alive."""
+        if isinstance(self._capable, Watchful):
+            self._capable.prove_alive(patience)
+
     async def aclose(self, reason: str = "closed by this host") -> None:
         self.closing_reason = self.closing_reason or reason
         self._is_closed = True

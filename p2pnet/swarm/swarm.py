@@ -23,6 +23,7 @@ from p2pnet.events import (
     ConnectionRef,
     ListeningOn,
     NetworkChanged,
+    NetworkRenewed,
     PathChanged,
 )
 from p2pnet.interfaces import (
@@ -45,6 +46,7 @@ from p2pnet.swarm.dialling import Dialling, How, Own
 from p2pnet.swarm.expecting import ExpectedListeners
 from p2pnet.swarm.interrupting import Interruptions
 from p2pnet.swarm.peerstore import Peerstore
+from p2pnet.swarm.proving import prove_alive
 from p2pnet.swarm.roster import Roster
 from p2pnet.swarm.trimming import Candidate, choose
 from p2pnet.swarm.unhurried import UnhurriedDial
@@ -59,6 +61,7 @@ class Swarm:
         self._config = config
         self._peer_id = peer_id
         self._bus = bus
+        self._network = env.network
         self._transports: list[Transport] = []
         self._listeners: list[Listener] = []
         self._connections = Roster()
@@ -81,14 +84,17 @@ class Swarm:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Hold all connections until cancelled, then close them politely."""
         try:
-            with self._bus.subscribe(NetworkChanged) as moves:
+            with self._bus.subscribe(NetworkChanged, NetworkRenewed) as moves:
                 async with trio.open_nursery() as tasks:
                     self._tasks = tasks
                     task_status.started()
                     while True:
+                        event = None
                         with suppress(EventsMissed):
-                            await anext(moves)
-                        self._dialling.forget()  # DI24
+                            event = await anext(moves)
+                        if not isinstance(event, NetworkRenewed):
+                            self._dialling.forget()  # DI24
+                        await prove_alive(self.connections(), self._network)
         finally:
             self._tasks = None
             for listener in self._listeners:

@@ -82,9 +82,10 @@ class ToldChanges:
         self._kernel = kernel
         self._told = kernel.is_told
 
-    async def wait(self) -> None:
+    async def wait(self) -> bool:
         await self._told.wait()
         self._told = self._kernel.is_told
+        return True
 
     def close(self) -> None:
         pass

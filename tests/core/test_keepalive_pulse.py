@@ -132,3 +132,28 @@ def test_what_comes_after_a_hush_does_not_break_it() -> None:
     one.heard(11.0)
     assert hush.broken_at == math.inf
     assert one.ping_at(IDLE, is_in_use=True) == 26.0
+
+
+def test_a_peer_that_is_to_prove_it_is_there_is_pinged_now_and_missed_soon() -> None:
+    """KA12."""
+    one = pulse(learned(60.0))
+    one.heard(0.0)
+    one.prove_alive(2.0, 5.0)
+    assert one.ping_at(IDLE, is_in_use=False) <= 2.0
+    one.pinged(2.0)
+    one.sent(2.0, is_any=True, is_owed=True)
+    assert one.ping_at(IDLE, is_in_use=False) > 7.0
+    assert one.lost_at == 7.0
+    one.prove_alive(5.0, 5.0)
+    assert one.lost_at == 10.0, "the network is back only now"
+    one.heard(6.0)
+    assert one.lost_at == math.inf
+
+
+def test_whoever_is_to_prove_it_is_there_has_no_longer_than_others() -> None:
+    """KA12."""
+    one = pulse()
+    one.heard(0.0)
+    one.sent(1.0, is_any=True, is_owed=True)
+    one.prove_alive(29.0, 5.0)
+    assert one.lost_at == 30.0

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from p2pnet.core.bus import Subscription
 from p2pnet.core.changes import Changes
-from p2pnet.events import NetworkChanged
+from p2pnet.events import NetworkChanged, NetworkRenewed
 from p2pnet.host.config import HostConfig
 from p2pnet.host.host import Host
 from p2pnet.host.opening import open_host
@@ -32,17 +32,19 @@ class Word:
     def __init__(self) -> None:
         self._told = trio.Event()
         self._error: OSError | None = None
+        self._is_set = False
         self.is_closed = False
 
-    def tell(self, error: OSError | None = None) -> None:
-        self._error = error
+    def tell(self, error: OSError | None = None, *, is_set: bool = False) -> None:
+        self._error, self._is_set = error, is_set
         self._told.set()
 
-    async def wait(self) -> None:
+    async def wait(self) -> bool:
         await self._told.wait()
         self._told = trio.Event()
         if self._error is not None:
             raise self._error
+        return self._is_set
 
     def close(self) -> None:
         self.is_closed = True
@@ -143,6 +145,25 @@ async def test_v26_word_of_nothing_new_is_no_move(autojump_clock: MockClock) -> 
         network.word.tell()
         await trio.sleep(60)
         assert moves.take_waiting() == ()
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+async def test_v26_that_all_was_set_to_what_it_was_is_told(
+    autojump_clock: MockClock, is_set: bool
+) -> None:
+    """And that it is another network is not told twice."""
+    network = Telling()
+    async with moving(network, EVERYWHERE) as (host, moves):
+        with host.subscribe(NetworkRenewed) as renewals:
+            network.word.tell(is_set=is_set)
+            await trio.sleep(60)
+            assert len(renewals.take_waiting()) == is_set
+            assert moves.take_waiting() == ()
+            network.routers = (OTHER,)
+            network.word.tell(is_set=is_set)
+            await trio.sleep(60)
+            assert len(moves.take_waiting()) == 1
+            assert renewals.take_waiting() == ()
 
 
 async def test_v26_a_burst_costs_two_looks_and_a_flapping_network_one_a_second(

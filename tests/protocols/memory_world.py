@@ -85,6 +85,9 @@ class MemoryConnection:
     def stay_alert(self, silence: float | None) -> None:
         self.alert = silence
 
+    def prove_alive(self, patience: float) -> None:
+        raise NotImplementedError
+
     @property
     def peer_id(self) -> PeerId:
         return self.ref.peer_id

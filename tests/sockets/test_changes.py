@@ -13,7 +13,15 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from p2pnet.core.changes import GROUPS, Changes, KernelChanges, NoChanges, matters, open_changes
+from p2pnet.core.changes import (
+    GROUPS,
+    Changes,
+    KernelChanges,
+    NoChanges,
+    Weight,
+    open_changes,
+    weigh,
+)
 from p2pnet.core.env import SystemNetwork
 from p2pnet.demo.network_namespace import entered, new_network_namespace
 from p2pnet.demo.private_world import LaboratoryError
@@ -71,10 +79,13 @@ class Ear:
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._heard = 0
+        self.is_set = False
+        """What was heard last was that an address or a route was set."""
 
     async def run(self) -> None:
         while True:
-            await self._changes.wait()
+            is_set = await self._changes.wait()
+            self.is_set = is_set or (self.is_set and self._heard > 0)
             self._heard += 1
 
     async def heard(self) -> bool:
@@ -104,20 +115,21 @@ async def listening(changes: Changes) -> AsyncGenerator[Ear]:
 async def test_v26_the_kernel_tells_of_links_addresses_and_default_routes(place: Place) -> None:
     async with listening(place.changes()) as ear:
         assert not await ear.heard(), "nothing happens"
-        for words in (
-            "addr add 192.168.7.7/24 dev eth0",
-            "addr del 192.168.7.7/24 dev eth0",
-            "addr add fd00::7/64 dev eth0 nodad",
-            "addr del fd00::7/64 dev eth0",
-            "route replace default via 192.168.1.254",
-            "route del default",
-            "link set eth0 down",
-            "link set eth0 up",
+        for words, is_set in (
+            ("addr add 192.168.7.7/24 dev eth0", True),
+            ("addr del 192.168.7.7/24 dev eth0", False),
+            ("addr add fd00::7/64 dev eth0 nodad", False),
+            ("addr del fd00::7/64 dev eth0", False),
+            ("route replace default via 192.168.1.254", True),
+            ("route del default", False),
+            ("link set eth0 down", False),
+            ("link set eth0 up", False),
         ):
             place.ip(words)
             with trio.fail_after(5):
                 while not await ear.heard():
                     pass
+            assert ear.is_set is is_set, words
             await ear.rest()
 
 
@@ -159,7 +171,7 @@ async def test_v26_what_others_say_is_not_taken_for_the_kernels_word(place: Plac
 
 @pytest.mark.parametrize("head", [b"", bytes(17)])
 def test_what_is_cut_short_says_nothing(head: bytes) -> None:
-    assert not matters(head)
+    assert weigh(head) is Weight.NONE
 
 
 async def test_where_the_system_tells_nobody_nothing_is_ever_told(

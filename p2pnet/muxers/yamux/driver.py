@@ -214,6 +214,12 @@ class YamuxConnection:
         self._session.stay_alert(silence)
         self._writer.nap_on(self._session.deadline())
 
+    def prove_alive(self, patience: float) -> None:
+        """See Watchful.prove_alive."""
+        self._session.prove_alive(trio.current_time(), patience)
+        self._writer.nap_on(self._session.deadline())
+        self._writer.kick()
+
     # ---- streams -------------------------------------------------------------------------
 
     async def open_stream(self) -> YamuxStream:

@@ -382,6 +382,10 @@ class Session:
         """Ask for a sign of life more often, or no more."""
         self._pulse.stay_alert(silence)
 
+    def prove_alive(self, now: float, patience: float) -> None:
+        """Ask for a sign of life now, and wait no longer than that for it."""
+        self._pulse.prove_alive(now, patience)
+
     def on_deadline(self, now: float) -> None:
         """Ask for a sign of life.
 

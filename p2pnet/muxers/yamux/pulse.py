@@ -7,7 +7,7 @@ idle --- nothing heard for ``interval`` ---> ping sent --- nothing for ``timeout
 
 from __future__ import annotations
 
-from math import floor
+from math import floor, inf
 
 from p2pnet.errors import PeerSilent, ProtocolError
 from p2pnet.muxers.yamux.limits import Limits
@@ -37,6 +37,7 @@ class Pulse:
         self._timeout = limits.ping_timeout
         self._heard_at = now
         self._asked_at: float | None = None
+        self._proof_due = inf
         self._value = 0
         self._measured_at = -ROUND_TRIP_LIFETIME
         self._max_rate = limits.max_ping_rate
@@ -53,11 +54,23 @@ class Pulse:
     def heard(self, now: float) -> None:
         """Note that bytes came, whatever they are: the remote lives."""
         self._heard_at = now
+        self._proof_due = inf
+
+    def prove_alive(self, now: float, patience: float) -> None:
+        """Ask now; without a sign of life within so many seconds the remote is gone (KA12)."""
+        self._proof_due = now + patience
+        if not self._is_waiting:
+            self._ask(now)
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Tell if nothing has come since it was asked for."""
+        return self._asked_at is not None and self._heard_at <= self._asked_at
 
     def deadline(self) -> float:
         """Return when to call ``on_deadline``."""
         if self._asked_at is not None and self._heard_at <= self._asked_at:
-            return self._asked_at + self._timeout
+            return min(self._asked_at + self._timeout, self._proof_due)
         return (floor(self._heard_at / self._tick) + self._ticks) * self._tick
 
     def on_deadline(self, now: float) -> None:
@@ -69,7 +82,8 @@ class Pulse:
         if now < self.deadline():
             return
         if self._asked_at is not None and self._heard_at <= self._asked_at:
-            raise PeerSilent(f"no sign of life within {self._timeout:g} s of a ping")
+            waited = now - self._asked_at
+            raise PeerSilent(f"no sign of life within {waited:g} s of a ping")
         self._ask(now)
 
     def measure(self, now: float) -> None:

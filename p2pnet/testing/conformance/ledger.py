@@ -155,8 +155,8 @@ class EnteredChanges:
     def __str__(self) -> str:
         return "a listener to changes of the network"
 
-    async def wait(self) -> None:
-        await self._changes.wait()
+    async def wait(self) -> bool:
+        return await self._changes.wait()
 
     def close(self) -> None:
         self._ledger.strike(self)

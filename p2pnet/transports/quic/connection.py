@@ -40,6 +40,8 @@ from p2pnet.transports.quic.core import (
 from p2pnet.transports.quic.core import StreamReset as ResetEvent
 from p2pnet.transports.quic.endings import (
     CONNECTION_REFUSED,
+    GOODBYE_SECONDS,
+    GOODBYES,
     NO_ERROR,
     OUT_OF_RESOURCES,
     QUIC_V1,
@@ -55,10 +57,6 @@ from p2pnet.transports.quic.terms import Terms, Way
 
 TICK = 1e-6
 """Seconds by which timers fire late: on the dot, rounding may have it that nothing is due yet."""
-GOODBYES = 3
-"""Copies of a goodbye: nobody acknowledges it, and the socket may be closed when it is missed."""
-GOODBYE_SECONDS = 1.0
-"""How long a full socket may keep a goodbye waiting, and a dial whoever is to get one at all."""
 
 
 class QuicConnection:
@@ -178,8 +176,7 @@ class QuicConnection:
         """Look who it is: before that nothing that came is handed on (Q4, Q5)."""
         now = self._terms.env.wall_clock()
         try:
-            chain = self._core.certificates
-            self._peer_id = identified(chain, expected=self._expected, now=now)
+            self._peer_id = identified(self._core.certificates, expected=self._expected, now=now)
         except Refused as refused:
             self._core.close(refused.code, "", is_application=False)
             self._has_refused = True
@@ -385,8 +382,7 @@ class QuicConnection:
         """See MuxedConnection.open_stream."""
         await trio.lowlevel.checkpoint()
         while not self._is_over:
-            number = self._core.open_stream()
-            if number is not None:
+            if (number := self._core.open_stream()) is not None:
                 stream = self._streams[number] = QuicStream(number, self)
                 return stream
             await self._changed.park()
@@ -412,6 +408,10 @@ class QuicConnection:
     def stay_alert(self, silence: float | None) -> None:
         """See Watchful.stay_alert."""
         self._pulse.alert = silence
+        self.kick()
+
+    def prove_alive(self, patience: float) -> None:
+        self._pulse.prove_alive(trio.current_time(), patience)
         self.kick()
 
     # ---- the end -------------------------------------------------------------------------

@@ -23,6 +23,10 @@ from p2pnet.transports.quic.core import ALPN, Cause, Ended
 QUIC_V1 = "/quic-v1"
 TLS_1 = "/tls/1.0.0"
 
+GOODBYES = 3
+"""Copies of a goodbye: nobody acknowledges it, and the socket may be closed when it is missed."""
+GOODBYE_SECONDS = 1.0
+"""How long a full socket may keep a goodbye waiting, and a dial whoever is to get one at all."""
 NO_ERROR = 0
 OUT_OF_RESOURCES = 0x1002
 """Of a stream: those of connections are one less, from here on."""

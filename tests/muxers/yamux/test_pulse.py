@@ -53,6 +53,43 @@ def test_y12_any_byte_is_a_sign_of_life() -> None:
     assert beating.sent() == [Header(PING, SYN, 0, 2)]
 
 
+def test_who_is_to_prove_that_it_lives_is_asked_at_once_and_has_less_time() -> None:
+    """KA12."""
+    beating = Beating()
+    pulse = beating.pulse
+    pulse.prove_alive(2.0, 5.0)
+    assert beating.sent() == [Header(PING, SYN, 0, 1)]
+    assert pulse.deadline() == 7.0
+    pulse.prove_alive(4.0, 5.0)
+    assert beating.sent() == [], "it was asked, and TCP sees to it"
+    assert pulse.deadline() == 9.0, "the network is back only now"
+    with pytest.raises(ConnectionLost, match="7 s"):
+        pulse.on_deadline(9.0)
+
+
+def test_who_is_asked_for_proof_again_and_again_has_no_longer_than_ever() -> None:
+    """KA12."""
+    pulse = Beating().pulse
+    for number in range(20):
+        pulse.prove_alive(2.0 + number, 5.0)
+    assert pulse.deadline() == 17.0
+
+
+def test_who_has_proved_that_it_lives_has_as_long_as_ever_the_next_time() -> None:
+    """KA12."""
+    beating = Beating()
+    pulse = beating.pulse
+    pulse.prove_alive(2.0, 5.0)
+    pulse.heard(6.9)
+    assert pulse.deadline() == 36.0
+    pulse.on_deadline(36.0)
+    assert pulse.deadline() == 51.0
+    pulse.heard(40.0)
+    beating.sent()
+    pulse.prove_alive(41.0, 5.0)
+    assert beating.sent() == [Header(PING, SYN, 0, 3)], "what was asked before was answered"
+
+
 @pytest.mark.parametrize(("is_dialer", "due"), [(True, 48.0), (False, 50.0)])
 def test_y12_pings_are_due_at_ticks_and_a_dialers_two_sooner(is_dialer: bool, due: float) -> None:
     pulse = Beating(is_dialer=is_dialer).pulse
