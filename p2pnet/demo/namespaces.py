@@ -26,7 +26,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from types import TracebackType
@@ -200,6 +200,19 @@ class Laboratory:
         self._new_name(name)
         self._hosts[name] = self._make_inner(home, "eth0")
 
+    def move(self, host: str, home: str) -> None:
+        """Carry a host to another home, programs and sockets and all, as one does a laptop.
+
+        It gets the next address there, which in a network of the same numbers may be the same.
+
+        Raises:
+            LaboratoryError: The host or the home is unknown, or the home full.
+        """
+        namespace, address = self._host(host), self._next_address(home)
+        _ip(namespace, "link delete eth0")
+        self._hosts[host] = replace(namespace, address=address)
+        self._plug_in(home, self._hosts[host], "eth0")
+
     def address(self, host: str) -> str:
         """Give the address that ``host`` has itself, a private one in a home."""
         return str(self._host(host).address)
@@ -260,17 +273,23 @@ class Laboratory:
         return namespace
 
     def _make_inner(self, home: str, device: str) -> _Namespace:
+        namespace = self._make_namespace(self._next_address(home))
+        self._plug_in(home, namespace, device)
+        return namespace
+
+    def _next_address(self, home: str) -> IPv4Address:
         if home not in self._homes:
             raise LaboratoryError(f"there is no home called {home}")
-        place = self._homes[home]
-        address = next(place.free, None)
+        address = next(self._homes[home].free, None)
         if address is None:
             raise LaboratoryError(f"{home} has no address left")
-        namespace = self._make_namespace(address)
+        return address
+
+    def _plug_in(self, home: str, namespace: _Namespace, device: str) -> None:
+        place = self._homes[home]
         self._connect(place.router, "lan", namespace, device)
-        own = IPv4Interface((address, place.lan.network.prefixlen))
+        own = IPv4Interface((namespace.address, place.lan.network.prefixlen))
         _ip(namespace, *_device_lines(device, own), f"route add default via {place.lan.ip}")
-        return namespace
 
     def _is_public(self, address: IPv4Address) -> bool:
         routers = [home.router for home in self._homes.values()]

@@ -151,6 +151,20 @@ def simultaneous_open(laboratory: Laboratory, homes: list[str], port: int) -> Ob
             end.close()
 
 
+def moved(laboratory: Laboratory) -> Observation:
+    """Move a host with a socket to another home, and back; say where the world sees it."""
+    laboratory.add_home("cottage", outside="11.0.6.1")
+    seen = []
+    with udp(laboratory, "amy", 5002) as amy, udp(laboratory, "relay", 7003) as relay:
+        for home in ("cottage", "left"):
+            laboratory.move("amy", home)
+            amy.sendto(b"hello", (RELAY, 7003))
+            _, source = relay.recvfrom(100)
+            relay.sendto(b"answer", source)
+            seen.append([laboratory.address("amy"), *source, amy.recv(100).decode()])
+    return seen
+
+
 def run_on(laboratory: Laboratory, host: str) -> Observation:
     """Use a program's own loopback on ``host``; say which address it leaves from."""
     program = (
@@ -169,6 +183,7 @@ def mistakes(laboratory: Laboratory) -> Observation:
     return [
         outcome(lambda: laboratory.add_host("tiny", "one too many")),
         outcome(lambda: laboratory.add_host("nowhere", "nobody")),
+        outcome(lambda: laboratory.move("alice", "tiny")),
         outcome(lambda: laboratory.add_host("tiny", "alice")),
         outcome(lambda: laboratory.add_public("left", "11.0.0.9")),
         outcome(lambda: laboratory.add_public("twin", laboratory.outside("left"))),
@@ -224,6 +239,7 @@ def observe_without_delay() -> dict[str, Observation]:
             dial(laboratory, "amy", ("192.168.1.2", 4001)),
             dial(laboratory, "amy", ("10.1.2.3", 4001)),
         ]
+        seen["moved"] = moved(laboratory)
         route = ["ip", "route", "add", "192.168.1.2", "via", laboratory.outside("left")]
         subprocess.run(laboratory.command("relay", route), check=True)
         by_route = dial(laboratory, "relay", ("192.168.1.2", 4001))

@@ -151,10 +151,18 @@ def test_nat_lets_nobody_in_by_a_private_address(seen: Seen) -> None:
     assert seen["dial by a route of one's own"] == "silence"
 
 
+def test_a_host_that_has_moved_is_behind_the_nat_of_its_new_home(seen: Seen) -> None:
+    assert seen["moved"] == [
+        ["192.168.1.2", "11.0.6.1", 5002, "answer"],
+        ["192.168.1.4", "11.0.1.1", 5002, "answer"],
+    ]
+
+
 def test_laboratory_says_what_it_cannot_build(seen: Seen) -> None:
     assert seen["mistakes"] == [
         "tiny has no address left",
         "there is no home called nowhere",
+        "tiny has no address left",
         "alice is there already",
         "left is there already",
         "11.0.1.1 is taken or not in 11.0.0.0/16",
