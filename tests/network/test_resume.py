@@ -13,6 +13,7 @@ from p2pnet.events import StreamMoved
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.relay import RelayServer
 from p2pnet.protocols.resume import Resume
+from p2pnet.protocols.resume.service import FIRST_WINDOW
 from p2pnet.protocols.resume.stream import ResumableStream
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
@@ -49,6 +50,11 @@ async def put_two(
     return relay, alice, bob
 
 
+def resent(stream: Stream) -> int:
+    assert isinstance(stream, ResumableStream)
+    return stream.machine.sending.resent
+
+
 async def nothing_left(*machines: Machine) -> None:
     await trio.sleep(10)
     assert [machine.host.service(Resume).streams for machine in machines] == [0] * len(machines)
@@ -68,6 +74,7 @@ async def test_a_transfer_begun_over_a_relay_moves_to_the_direct_connection(worl
     assert moved.before.is_relayed
     await arrival.complete(data, within=10)
     assert arrival.longest_stall() < ROUND_TRIP + 0.05
+    assert resent(stream) == 0
     await stream.aclose()
     await nothing_left(alice, bob)
 
@@ -125,6 +132,7 @@ async def test_a_transfer_survives_the_sudden_death_of_its_relay(world: World) -
         await trio.sleep(5)
         await carrying.power_off()
     await arrival.complete(data, within=90)
+    assert 0 < resent(stream) <= FIRST_WINDOW
     await stream.aclose()
     await nothing_left(alice, bob)
 

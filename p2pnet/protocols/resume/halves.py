@@ -115,6 +115,8 @@ class Sending:
         self.base = 0
         self.sent = 0
         """How far was ever sent."""
+        self.resent = 0
+        """Bytes that were sent once more, as their carrier was lost before they had come."""
         self.limit = limit
         self.is_finished = False
         self.is_fin_sent = False
@@ -144,7 +146,9 @@ class Sending:
     def take(self, start: int, stop: int) -> list[Data]:
         """Return what is to be sent from ``start`` on, up to ``stop`` or a little less far."""
         parts = self._kept.parts(start - self.base, stop - start)
-        self.sent = max(self.sent, start + sum(map(len, parts)))
+        stop = start + sum(map(len, parts))
+        self.resent += min(stop, self.sent) - start
+        self.sent = max(self.sent, stop)
         return parts
 
     def acknowledge(self, received: int) -> None:
