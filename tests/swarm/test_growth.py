@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -14,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from p2pnet.core.peer_id import PeerId
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.swarm import Swarm
+from tests.counting import counting
 from tests.swarm.fakes import PEER, Arrival, Line, Wires
 from tests.swarm.scene import A, B, running
 
@@ -21,23 +18,6 @@ ROOM = SwarmConfig(
     max_connections=1000, high_connections=1000, low_connections=999, max_inbound_per_prefix=1000
 )
 FEW, MANY = 10, 200
-
-
-@contextmanager
-def counting() -> Generator[list[int], None, None]:
-    """Count the calls of Python functions in the block."""
-    calls = [0]
-
-    def note(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call":
-            calls[0] += 1
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(before)
 
 
 async def fill(swarm: Swarm, numbers: range) -> None:
