@@ -6,8 +6,6 @@ than a packet does, and there is enough left to be sent meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from p2pnet.transports.quic.core import Core
 from p2pnet.transports.quic.stream import QuicStream
 
@@ -26,8 +24,20 @@ def is_worth_waking(core: Core, stream: int, most: int) -> bool:
     return is_free and core.room(stream) > 0
 
 
-def wake(core: Core, streams: Iterable[QuicStream], most: int) -> None:
-    """Wake those who wait to write, where that is worth it."""
-    for stream in streams:
-        if stream.wants_to_send and is_worth_waking(core, stream.number, most):
-            stream.wake_sender()
+class Waiting:
+    """Who waits to write."""
+
+    def __init__(self) -> None:
+        self._streams: dict[int, QuicStream] = {}
+
+    def add(self, stream: QuicStream) -> None:
+        self._streams[stream.number] = stream
+
+    def wake(self, core: Core, most: int) -> None:
+        """Wake those for whom it is worth it; who has to wait on adds itself again."""
+        for number, stream in list(self._streams.items()):
+            if not stream.wants_to_send:
+                del self._streams[number]
+            elif is_worth_waking(core, number, most):
+                del self._streams[number]
+                stream.wake_sender()

@@ -78,6 +78,8 @@ class QuicConnection:
         self._peer_id: PeerId | None = None
         self._ids = {core.id, *way.ids}
         self._streams: dict[int, QuicStream] = {}
+        self._waiting = backlog.Waiting()
+        self.wait = self._waiting.add
         self._early: list[MuxedStream] = []
         self._accept: Callable[[MuxedStream], None] = self._early.append
         self._unread = self._drivers = 0
@@ -306,7 +308,8 @@ class QuicConnection:
         self._pulse.sent(now, is_any=bool(datagrams), is_owed=core.is_owed)
         self._is_kicked = core.has_more
         self._take_events()
-        self._wake_senders()
+        self._changed.unpark_all()
+        self._waiting.wake(core, self._terms.max_unsent_bytes)
         send = self._socket.send if core.is_begun else self._socket.try_to_send
         for batch, remote in in_rows(datagrams):
             await send(batch, remote, self._way.local.host)
@@ -325,10 +328,6 @@ class QuicConnection:
     @property
     def _ping_at(self) -> float:
         return self._pulse.ping_at(self._core.idle_timeout, is_in_use=bool(self._streams))  # Q11
-
-    def _wake_senders(self) -> None:
-        self._changed.unpark_all()
-        backlog.wake(self._core, self._streams.values(), self._terms.max_unsent_bytes)
 
     # ---- life ----------------------------------------------------------------------------
 

@@ -23,6 +23,10 @@ class Link(Protocol):
         """Return how many bytes may be written now."""
         ...
 
+    def wait(self, stream: QuicStream) -> None:
+        """Have ``wake_sender`` called once more may be written."""
+        ...
+
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None: ...
 
     def hold(self, stream: QuicStream) -> None:
@@ -176,7 +180,7 @@ class QuicStream(MuxedStream):
             self._is_sending = True
             try:
                 while sent < len(view):
-                    await self._writable.park()
+                    await self._wait_for_room()
                     sent = self._write(view, sent)
             finally:
                 self._is_sending = False
@@ -218,11 +222,15 @@ class QuicStream(MuxedStream):
                 self._check_open()
                 if self._link.room(self.number) > 0:
                     return
-                await self._writable.park()
+                await self._wait_for_room()
             if self._is_closed:
                 raise trio.ClosedResourceError("this stream is closed")
         finally:
             self._is_sending = False
+
+    async def _wait_for_room(self) -> None:
+        self._link.wait(self)
+        await self._writable.park()
 
     async def send_eof(self) -> None:
         self._check_sender()
