@@ -46,7 +46,6 @@ class Connection(ProbingConnection):
         )
         self._reset_token = settings.reset_token
         self.violation: tuple[int, str] | None = None
-        self.stream_limits: dict[int, int] = {}
         self.connection_limit = settings.connection_window
         self._local_active_connection_id_limit = MAX_IDS
         bidirectional, unidirectional = self._local_max_streams_bidi, self._local_max_streams_uni
@@ -73,22 +72,6 @@ class Connection(ProbingConnection):
         self._remote_preferred_address = None
 
     # ---- credit follows the reader (Q13) -----------------------------------------------------
-
-    def _write_stream_limits(
-        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
-    ) -> None:
-        limit = self.stream_limits.get(stream.stream_id or 0, 0)
-        if limit > stream.max_stream_data_local and not stream.receiver.is_finished:
-            stream.max_stream_data_local = limit
-        if stream.max_stream_data_local == stream.max_stream_data_local_sent:
-            return
-        # The library would raise the limit by what has arrived, read or not: it sees nothing.
-        highest = stream.receiver.highest_offset
-        stream.receiver.highest_offset = 0
-        try:
-            super()._write_stream_limits(builder, space, stream)
-        finally:
-            stream.receiver.highest_offset = highest
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         limit = self._local_max_data

@@ -102,6 +102,8 @@ class AioquicCore:
         self._window = Window(settings.connection_window, settings.max_connection_window, now)
         self._tallies: dict[int, Tally] = {}
         self._unsent = 0
+        self._writing: set[int] = set()
+        """Streams with bytes that were never sent so far, and maybe more."""
         self._has_left = False
         self._cause: Cause | None = None
         self._whereabouts = Whereabouts(dialled)
@@ -197,15 +199,11 @@ class AioquicCore:
         return self._connection.has_more
 
     def _recount(self) -> None:
-        streams = self._connection.streams
-        for number in [number for number in self._tallies if number not in streams]:
-            del self._tallies[number]
-            self._connection.stream_limits.pop(number, None)
-        self._unsent = sum(
-            tally.written - streams[number].sender.highest_offset
-            for number, tally in self._tallies.items()
-            if not tally.is_reset
-        )
+        for number in self._connection.take_gone():
+            self._tallies.pop(number, None)
+        unsent = {number: self.unsent_on(number) for number in self._writing}
+        self._writing = {number for number, count in unsent.items() if count}
+        self._unsent = sum(unsent.values())
 
     def timer(self) -> float | None:
         return self._connection.get_timer() if self._connection.is_started else None
@@ -292,16 +290,22 @@ class AioquicCore:
 
     def unsent_on(self, stream: int) -> int:
         state = self._connection.streams.get(stream)
-        return 0 if state is None else self._tally(stream).written - state.sender.highest_offset
+        if state is None or (tally := self._tally(stream)).is_reset:
+            return 0
+        return tally.written - state.sender.highest_offset
 
     def write(self, stream: int, data: bytes, *, is_last: bool = False) -> None:
+        if stream not in self._connection.streams:
+            return
         tally = self._tally(stream)
-        if tally.is_reset or tally.is_ended or stream not in self._connection.streams:
+        if tally.is_reset or tally.is_ended:
             return
         self._connection.send_stream_data(stream, data, is_last)
         tally.written += len(data)
         tally.is_ended = is_last
         self._unsent += len(data)
+        if data:
+            self._writing.add(stream)
 
     def reset(self, stream: int, code: int) -> None:
         if stream in self._connection.streams:
@@ -320,7 +324,7 @@ class AioquicCore:
         if stream in connection.streams:
             window = self._tally(stream).window
             if window.consume(count, now, connection.round_trip):
-                connection.stream_limits[stream] = window.limit
+                connection.raise_limit(stream, window.limit)
                 has_risen = True
         return has_risen
 

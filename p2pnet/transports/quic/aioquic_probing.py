@@ -7,7 +7,7 @@ congestion, and arms no timer (Q27). When to probe, and for what, ``path_size.py
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aioquic import tls
 from aioquic._buffer import Buffer
@@ -37,8 +37,9 @@ Datagrams = list[tuple[bytes, tuple[str, int]]]
 class Reno(RenoCongestionControl):
     """The library's, which tells the path's size what becomes of packets."""
 
-    def __init__(self, *, max_datagram_size: int) -> None:
+    def __init__(self, *, max_datagram_size: int, on_lost: Callable[[], None]) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
+        self._on_lost = on_lost
         self.path = PathSize(max_datagram_size, max_datagram_size)
 
     def set_datagram_size(self, size: int) -> None:
@@ -59,6 +60,7 @@ class Reno(RenoCongestionControl):
         self._missed(expired, max((packet.sent_time or 0.0 for packet in expired), default=0.0))
 
     def _missed(self, packets: Iterable[QuicSentPacket], now: float) -> None:
+        self._on_lost()
         for packet in packets:
             self.path.packet_missed(packet.packet_number, packet.sent_bytes, now)
 
@@ -91,7 +93,7 @@ class ProbingConnection(TurnTakingConnection):
         )
         self._base = configuration.max_datagram_size
         self._most = most
-        self._reno = Reno(max_datagram_size=self._base)
+        self._reno = Reno(max_datagram_size=self._base, on_lost=self.wake_all)
         self._pacer = Pacer(max_datagram_size=self._base)
         self._loss._cc = self._reno  # noqa: SLF001  # Nothing was sent so far.
         self._loss._pacer = self._pacer  # noqa: SLF001

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections import Counter
 from types import FrameType
 
+from aioquic.quic import connection as library_connection
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.stream import QuicStream, QuicStreamSender
@@ -26,6 +29,7 @@ from tests.transports.quic.test_aioquic_core import (
 BUSY = 5
 SIZE = 10_000
 PACKET = 1150
+OF_STREAMS = re.compile(r"self\._streams(_queue)?\b")
 
 
 def upload(streams: int, size: int) -> tuple[list[int], Counter[str]]:
@@ -95,13 +99,53 @@ def test_streams_that_are_over_make_room_for_others() -> None:
 def test_the_private_names_used_for_that_are_there() -> None:
     stream = QuicStream(stream_id=0)
     assert stream.sender.buffer_is_empty
-    for name in ("_write_application", "_write_stream_frame"):
+    assert stream.sender._buffer_fin is None
+    assert stream.sender._reset_error_code is None
+    for name in (
+        "_get_or_create_stream",
+        "_get_or_create_stream_for_send",
+        "_write_application",
+        "_write_stream_frame",
+        "_write_stream_limits",
+        "stop_stream",
+    ):
         assert callable(getattr(QuicConnection, name))
     connection = QuicConnection(configuration=QuicConfiguration())
     assert connection._streams_queue == []
+    assert connection._streams == {}
     connection.connect(("1.2.3.4", 5), 0.0)
     assert connection._spaces[Epoch.ONE_RTT].ack_at is None
-    assert names_used("aioquic_turns") == {"_loss", "_pacer", "_spaces"}
+    assert names_used("aioquic_turns") == {
+        "_buffer_fin",
+        "_loss",
+        "_pacer",
+        "_reset_error_code",
+        "_spaces",
+    }
+
+
+def test_the_library_walks_over_its_streams_where_it_did() -> None:
+    """Over all for their credit alone, and else over the queue: we leave most of them out."""
+    lines = [line.strip() for line in inspect.getsource(library_connection).splitlines()]
+    assert Counter(line for line in lines if OF_STREAMS.search(line)) == Counter(
+        [
+            "self._streams: dict[int, QuicStream] = {}",
+            *3 * ["stream = self._streams.get(stream_id, None)"],
+            "stream = self._streams[new_stream_id] = QuicStream(",
+            "stream = self._streams[stream_id] = QuicStream(",
+            "return is_opened and stream_id not in self._streams",
+            "for stream in self._streams.values():",
+            "self._streams.pop(stream.stream_id)",
+            "self._streams_queue: list[QuicStream] = []",
+            *2 * ["self._streams_queue.append(stream)"],
+            "for stream in self._streams_queue",
+            "for stream in self._streams_queue:",
+            "self._streams_queue = [",
+            "self._streams_queue.extend(sent)",
+        ]
+    )
+    following = lines[lines.index("for stream in self._streams.values():") + 1]
+    assert following.startswith("self._write_stream_limits(")
 
 
 def test_who_has_something_to_say_acknowledges_along_with_it() -> None:
