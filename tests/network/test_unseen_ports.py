@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from p2pnet import presets
+from p2pnet.interfaces import Part, Transport
 from p2pnet.testing.kinds import ALL_KINDS
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.matrix import speaking
-from p2pnet.testing.sites import IPV4_ONLY
+from p2pnet.testing.sites import DUAL_STACK, IPV4_ONLY, Families
 from p2pnet.testing.world import World
-from tests.network.scene import NEAR, call, direct
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.tcp import TCP
+from tests.network.scene import NEAR, call, direct, reserved
 
 
 async def put_quic_with_relay_at_tcp(world: World) -> tuple[Machine, Machine]:
@@ -39,3 +43,48 @@ async def test_a_host_that_listens_by_quic_and_knows_relays_by_tcp(world: World)
     connection = await direct(alice, bob, within=10.0)
     assert "/quic-v1" in str(connection.remote_address)
     assert len(alice.host.punch_addresses()) == 1
+
+
+async def put_two_that_met_the_relays_differently(
+    world: World, rich: str
+) -> tuple[Machine, Machine]:
+    """Put a host that can do more than another, and so knows relays by what that one lacks."""
+    transports: list[Part[Transport]] = [QUIC(), TCP()]
+    relays = [
+        await world.host(presets.relay(transports=transports), name, link=NEAR)
+        for name in ("first", "second")
+    ]
+    addresses = [
+        str(each)
+        for relay in relays
+        for each in relay.host.addresses.value
+        if "/11." in str(each) or "/2a00:" in str(each)
+    ]
+
+    async def put(name: str, *, by_quic: bool, families: Families) -> Machine:
+        spoken = transports if by_quic else [TCP()]
+        config = presets.edge(relays=addresses, transports=spoken)
+        kind = ALL_KINDS["port-restricted"]
+        home = world.home(kind, f"home of {name}", link=NEAR, families=families)
+        return await world.host(config, name, at=home, link=Quality(latency=0.0), families=families)
+
+    alice = await put(
+        "alice", by_quic="QUIC" in rich, families=DUAL_STACK if "IPv6" in rich else IPV4_ONLY
+    )
+    return alice, await put("bob", by_quic=False, families=IPV4_ONLY)
+
+
+@pytest.mark.parametrize("rich", ["QUIC", "IPv6", "QUIC and IPv6"])
+@pytest.mark.parametrize("calls", [True, False], ids=["calling", "called"])
+async def test_who_is_seen_by_quic_or_ipv6_alone_meets_one_that_has_neither(
+    world: World, calls: bool, rich: str
+) -> None:
+    """D8 D31: in the first attempt."""
+    alice, bob = await put_two_that_met_the_relays_differently(world, rich)
+    for peer in (alice, bob):
+        await reserved(peer)
+    await trio.sleep(30.0)
+    await call(*((alice, bob) if calls else (bob, alice)))
+    connection = await direct(alice, bob, within=1.5)
+    assert "/ip4/11." in str(connection.remote_address)
+    assert "/tcp/" in str(connection.remote_address)

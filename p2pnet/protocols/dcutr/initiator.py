@@ -37,7 +37,7 @@ from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.dcutr.ahead import heard_ahead
 from p2pnet.protocols.dcutr.dialogue import MAX_AGE, Punch, answer_ahead, initiate
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
-from p2pnet.protocols.dcutr.policy import CoolDown, dials_in, gives_way
+from p2pnet.protocols.dcutr.policy import CoolDown, dials_in, gives_way, ways
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
 from p2pnet.protocols.dcutr.sampling import Lookout
 
@@ -374,7 +374,8 @@ class Initiator:
                 is_first = number not in self._conversed
                 self._conversed.add(number)
                 ahead = heard_ahead(relayed) if swiftly and is_first else None
-                if ahead is not None:
+                # D31: If nothing suits, the peer may have something that does, once it is asked.
+                if ahead is not None and ways(ahead.addresses) & ways(ours.addresses):
                     punch = await answer_ahead(channel_on(stream), ours, ahead, trio.current_time)
                     self._alternating.add(number)
                     plain.is_needless = True

@@ -74,6 +74,16 @@ def targets(
     return tuple(chosen)[:MAX_TARGETS]
 
 
+Way = tuple[str, bool]
+"""``tcp`` or ``udp``, and whether by IPv6: two hosts that have none in common cannot punch."""
+
+
+def ways(addresses: Iterable[Multiaddr]) -> frozenset[Way]:
+    """Return how a host can be dialled at its addresses (D8)."""
+    places = (punchable(address) for address in addresses)
+    return frozenset((p.protocol, p.endpoint.is_ipv6) for p in places if p is not None)
+
+
 def share_outside(offered: Iterable[Multiaddr], own: Iterable[Multiaddr]) -> bool:
     """Tell if two hosts are seen at the same public IPv4 address: perhaps behind one NAT (D19)."""
     return not outside_hosts(offered).isdisjoint(outside_hosts(own))

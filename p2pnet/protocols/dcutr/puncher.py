@@ -5,7 +5,7 @@ Rules: specs/dcutr.md (D6 to D11, D15).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -44,6 +44,7 @@ from p2pnet.protocols.dcutr.messages import (
 from p2pnet.protocols.dcutr.policy import (
     BIRTHDAY_ATTEMPT,
     MAX_NEIGHBOURS,
+    Way,
     longest_pause,
     neighbours,
     offered,
@@ -54,10 +55,11 @@ from p2pnet.protocols.dcutr.policy import (
     role_of,
     share_outside,
     targets,
+    ways,
 )
 from p2pnet.protocols.dcutr.prediction import Forecast, Offering, with_predicted
 from p2pnet.protocols.dcutr.sampling import Lookout, Sampler
-from p2pnet.protocols.dcutr.witness import TRANSPORTS, be_seen
+from p2pnet.protocols.dcutr.witness import TRANSPORTS, be_seen, unseen
 
 STAGGER = 0.001
 """Seconds between two dials: each may move the port of the next one."""
@@ -147,7 +149,7 @@ class Puncher:
         ``theirs`` is what the peer has offered, if it has: is it behind the same NAT (D19)?
         There is nothing in it if nobody told us an address within ``address_timeout``.
         """
-        found = await self._wait_candidates()
+        found = await self._wait_candidates(theirs)
         if not found:
             return Connect(())
         forecasts = await lookout.look() if self.looks_ahead else ()
@@ -181,20 +183,27 @@ class Puncher:
         steady = tuple(each for each in TRANSPORTS if self._host.ports_move(each) is False)
         return Swift(0.0, hidden, steady)
 
-    async def _wait_candidates(self) -> tuple[Multiaddr, ...]:
+    async def _wait_candidates(self, theirs: Sequence[Multiaddr]) -> tuple[Multiaddr, ...]:
+        """Return where this host is seen; have it seen so as to suit the peer, if need be (D8)."""
         await trio.lowlevel.checkpoint()
-        if found := self.candidates():
+        found = self.candidates()
+        wanted = unseen(self._host, found, theirs) if found else frozenset()
+        if found and not wanted:
             return found
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(be_seen, self._host)
-            found = await self._await_candidates()
+            nursery.start_soon(be_seen, self._host, wanted)
+            found = await self._await_candidates(wanted)
             nursery.cancel_scope.cancel()
         return found
 
-    async def _await_candidates(self) -> tuple[Multiaddr, ...]:
+    async def _await_candidates(self, wanted: Collection[Way]) -> tuple[Multiaddr, ...]:
         deadline = trio.current_time() + self._bounds.address_timeout
+
+        def is_enough(found: Sequence[Multiaddr]) -> bool:
+            return not ways(found).isdisjoint(wanted) if wanted else bool(found)
+
         with self._host.subscribe(AddressObserved, AddressesChanged) as news:
-            while not (found := self.candidates()) and trio.current_time() < deadline:
+            while not is_enough(found := self.candidates()) and trio.current_time() < deadline:
                 with trio.move_on_after(RECHECK_INTERVAL):
                     try:
                         await anext(news)

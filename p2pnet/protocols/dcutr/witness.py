@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, Literal, get_args
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, Scope, place_of, scope, without_peer
+from p2pnet.core.addresses import (
+    Multiaddr,
+    Scope,
+    is_relayed,
+    place_of,
+    scope,
+    without_peer,
+)
 from p2pnet.core.tasks import boundary
 from p2pnet.interfaces import Connection, ServiceHost
+from p2pnet.protocols.dcutr.policy import Way, ways
 
 Transport = Literal["tcp", "udp"]
 
@@ -29,24 +37,53 @@ def witnesses(host: ServiceHost) -> Iterator[Connection]:
             yield connection
 
 
-async def be_seen(host: ServiceHost) -> None:
+def unseen(
+    host: ServiceHost, own: Iterable[Multiaddr], theirs: Iterable[Multiaddr]
+) -> frozenset[Way]:
+    """Return the ways to have this host seen by, as nothing of its own suits the peer's (D8).
+
+    Relays are met by the best way alone: by QUIC, or IPv6, which the peer may not have.
+    """
+    wanted = ways(theirs)
+    if wanted & ways(own):
+        return frozenset()
+    told = list(witnesses(host))
+    return frozenset(
+        way
+        for way in wanted & ways(listened(host))
+        if any(_address_of(host, witness, (way,)) is not None for witness in told)
+    )
+
+
+def listened(host: ServiceHost) -> Iterator[Multiaddr]:
+    """Go through where this host listens, for others than itself."""
+    for address in host.addresses.value:
+        if not is_relayed(address) and scope(address) is not Scope.LOOPBACK:
+            yield address
+
+
+async def be_seen(host: ServiceHost, wanted: Collection[Way] = ()) -> None:
     """Dial public peers once more, from the ports that are listened on (D8).
 
     The connections that there are may have left from other ports, or by a transport that this
     host does not listen on: then nobody knows at which address the NAT shows those ports.
+    ``wanted`` are the ways to do so by; if there are none, each transport by any family.
     """
-    listened = [place for place in map(place_of, host.addresses.value) if place is not None]
+    places = [place for place in map(place_of, host.addresses.value) if place is not None]
+    groups: list[tuple[Way, ...]] = [(way,) for way in wanted]
+    groups = groups or [((each, False), (each, True)) for each in TRANSPORTS]
     async with trio.open_nursery() as nursery:
-        for transport in TRANSPORTS:
-            ports = frozenset(p.endpoint.port for p in listened if p.protocol == transport)
+        for group in groups:
+            transport = group[0][0]
+            ports = frozenset(p.endpoint.port for p in places if p.protocol == transport)
             if ports:
-                nursery.start_soon(_be_seen_by, host, transport, ports)
+                nursery.start_soon(_be_seen_by, host, group, ports)
 
 
-async def _be_seen_by(host: ServiceHost, transport: Transport, ports: frozenset[int]) -> None:
+async def _be_seen_by(host: ServiceHost, group: Collection[Way], ports: frozenset[int]) -> None:
     asked = 0
     for witness in list(witnesses(host)):
-        address = _address_of(host, witness, transport)
+        address = _address_of(host, witness, group)
         if address is None or asked == MAX_ASKED:
             continue
         asked += 1
@@ -58,12 +95,12 @@ async def _be_seen_by(host: ServiceHost, transport: Transport, ports: frozenset[
             await connection.aclose()  # the port was taken, and another one tells nothing
 
 
-def _address_of(host: ServiceHost, witness: Connection, transport: Transport) -> Multiaddr | None:
-    """Return where to dial a peer over a transport, if that is known."""
+def _address_of(host: ServiceHost, witness: Connection, group: Collection[Way]) -> Multiaddr | None:
+    """Return where to dial a peer by one of these ways, if that is known."""
     for address in (witness.remote_address, *host.peers.addresses(witness.peer_id)):
         place = place_of(address)
-        if place is None or place.protocol != transport or not host.can_dial(address):
+        if place is None or (place.protocol, place.endpoint.is_ipv6) not in group:
             continue
-        if scope(address) is Scope.PUBLIC:
+        if host.can_dial(address) and scope(address) is Scope.PUBLIC:
             return without_peer(address)
     return None
