@@ -197,6 +197,10 @@ class Cause(Enum):
         "one side does not know a public address of its own",
         "it has to be connected, by what it listens on, to a public peer that tells it",
     )
+    NO_COMMON_WAY = (
+        "the two have no transport and IP family in common, so there is nothing to punch by",
+        "let both listen by TCP and QUIC, and have IPv4 or IPv6 both; the relay goes on working",
+    )
     PUNCH_PENDING = "no hole punch has ended yet", "wait some seconds"
     PUNCH_UNANSWERED = (
         "none of the packets got through",

@@ -5,7 +5,7 @@ Rules: specs/reachability.md (V20 to V23). The first finding is the one to act u
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -334,6 +334,8 @@ def why_unanswered(aim: Aim, situation: Situation) -> Cause:
     """Say by the NATs at both ends why no packet came through (V22)."""
     own = {name for name, nat in situation.nat.told if nat.mapping in STEADY}
     used = {place.protocol for place in map(place_of, aim.targets) if place is not None}
+    if not can_meet(aim.targets, situation):
+        return Cause.NO_COMMON_WAY
     if situation.nat.is_symmetric:
         return Cause.OWN_SYMMETRIC
     if not own or is_here(aim.targets, situation):
@@ -341,6 +343,19 @@ def why_unanswered(aim: Aim, situation: Situation) -> Cause:
     if not used or not used <= aim.steady:
         return Cause.PEER_SYMMETRIC
     return Cause.SIMULTANEOUS_OPEN if used == {"tcp"} <= own else Cause.PUNCH_UNANSWERED
+
+
+def can_meet(targets: Sequence[Multiaddr], situation: Situation) -> bool:
+    """Tell if this host listens by any transport and IP family that was punched at (V22)."""
+    own = (each.address for each in situation.known if each.source is Source.LISTENING)
+    here, there = ways(each for each in own if scope(each) is not Scope.LOOPBACK), ways(targets)
+    return not here or not there or not here.isdisjoint(there)
+
+
+def ways(addresses: Iterable[Multiaddr]) -> set[tuple[str, bool]]:
+    """Return the transports of addresses, each with whether it is by IPv6."""
+    places = map(place_of, addresses)
+    return {(place.protocol, place.endpoint.is_ipv6) for place in places if place is not None}
 
 
 def is_here(targets: Sequence[Multiaddr], situation: Situation) -> bool:

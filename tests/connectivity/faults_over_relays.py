@@ -14,7 +14,7 @@ from p2pnet.protocols.relay import RelayServer
 from p2pnet.testing.kinds import ALL_KINDS, PORT_RESTRICTED
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.matrix import Punched, relays_for, speaking
-from p2pnet.testing.sites import RouterSetup
+from p2pnet.testing.sites import IPV4_ONLY, IPV6, Families, RouterSetup
 from p2pnet.testing.world import World
 from tests.connectivity.fault_scene import (
     bare,
@@ -187,6 +187,41 @@ async def nats_that_refuse_simultaneous_open(world: World) -> Explanation:
     told = alice.host.explain(bob.host.peer_id)
     assert bob.host.explain(alice.host.peer_id).cause is told.cause
     return told
+
+
+async def call_from_another_network(
+    world: World, ours: Families, theirs: Families
+) -> tuple[Machine, Machine]:
+    """Let two meet over relays that have both families."""
+    relays = [await put_relay(world, name) for name in ("first", "second")]
+    addresses = [str(each) for relay in relays for each in relay.host.addresses.value]
+    config = bare(presets.edge(relays=[each for each in addresses if "/127." not in each]))
+    alice, bob = [
+        await put_edge(
+            world,
+            name,
+            at=world.home("port-restricted", f"home of {name}", families=families),
+            families=families,
+            config=config,
+        )
+        for name, families in (("alice", ours), ("bob", theirs))
+    ]
+    await reserved(bob)
+    await alice.host.connect(bob.host.peer_id)
+    await trio.sleep(SETTLED)
+    return alice, bob
+
+
+@fault(Cause.NO_COMMON_WAY)
+async def caller_with_ipv6_alone_and_called_with_ipv4_alone(world: World) -> Explanation:
+    alice, bob = await call_from_another_network(world, IPV6, IPV4_ONLY)
+    return alice.host.explain(bob.host.peer_id)
+
+
+@fault(Cause.NO_COMMON_WAY)
+async def called_with_ipv6_alone_and_caller_with_ipv4_alone(world: World) -> Explanation:
+    alice, bob = await call_from_another_network(world, IPV4_ONLY, IPV6)
+    return bob.host.explain(alice.host.peer_id)
 
 
 @fault(Cause.NO_PUNCH_ADDRESS)

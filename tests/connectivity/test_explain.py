@@ -250,6 +250,7 @@ def test_an_unanswered_punch_is_blamed_on_a_nat_as_far_as_one_is_known(
     assert relayed(unanswered, situation=situation) is cause
 
 
+LISTENED_BY_QUIC = parse("/ip4/192.168.1.7/udp/4001/quic-v1")
 TCP, QUIC = parse("/ip4/6.6.6.6/tcp/1"), parse("/ip4/6.6.6.6/udp/1/quic-v1")
 
 
@@ -270,9 +271,23 @@ def test_a_peer_whose_ports_all_see_at_one_place_is_not_behind_a_symmetric_nat(
 ) -> None:
     """V22."""
     aim = Aim(targets, frozenset(steady))
-    assert relayed(entry(PunchAttemptFailed), aim=aim) is cause
-    symmetric = replace(SOUND, nat=Nats(NatClass(Mapping.DEPENDENT)))
+    both = replace(SOUND, known=(*SOUND.known, known(LISTENED_BY_QUIC, Source.LISTENING)))
+    assert relayed(entry(PunchAttemptFailed), aim=aim, situation=both) is cause
+    symmetric = replace(both, nat=Nats(NatClass(Mapping.DEPENDENT)))
     assert relayed(entry(PunchAttemptFailed), aim=aim, situation=symmetric) is Cause.OWN_SYMMETRIC
+
+
+@pytest.mark.parametrize("target", [QUIC, parse("/ip6/2600::6/tcp/1")])
+@pytest.mark.parametrize("mapping", [Mapping.ENDPOINT_INDEPENDENT, Mapping.DEPENDENT])
+def test_no_nat_is_blamed_where_nothing_was_punched_at_that_this_host_speaks(
+    target: Multiaddr, mapping: Mapping
+) -> None:
+    """V22: SOUND listens by TCP over IPv4."""
+    situation = replace(SOUND, nat=Nats(NatClass(mapping)))
+    failed, aim = entry(PunchAttemptFailed), Aim((target,), frozenset({"tcp", "udp"}))
+    assert relayed(failed, aim=aim, situation=situation) is Cause.NO_COMMON_WAY
+    also = Aim((target, TCP), aim.steady)
+    assert relayed(failed, aim=also, situation=situation) is not Cause.NO_COMMON_WAY
 
 
 def test_a_peer_at_the_same_ip_is_not_behind_a_symmetric_nat_for_that() -> None:
