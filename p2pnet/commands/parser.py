@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_direct(ping)
 
     trace_ = add("trace", "show how a peer is reached, and why not better")
-    add_target(trace_, many_relays=True)
+    add_target(trace_)
     trace_.add_argument(
         "--seconds",
         type=seconds,
@@ -176,7 +176,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_target(parser: argparse.ArgumentParser, *, many_relays: bool = False) -> None:
+def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         type=checked("peer"),
@@ -185,10 +185,11 @@ def add_target(parser: argparse.ArgumentParser, *, many_relays: bool = False) ->
     )
     parser.add_argument(
         "--relay",
-        action="append" if many_relays else "store",
+        action="append",
+        default=[],
         type=checked("peer_address"),
         metavar="ADDR",
-        help="where the peer can be found" + ("; may be repeated" if many_relays else ""),
+        help="where the peer can be found; may be repeated: two show what kind of NAT is here",
     )
     add_psk(parser)
 

@@ -94,7 +94,7 @@ def run_ping(args: argparse.Namespace, output: Output) -> int:
             output,
             count=args.count,
             direct_seconds=args.direct,
-            relays=relays(args),
+            relays=args.relay,
         ),
     )
 
@@ -102,7 +102,7 @@ def run_ping(args: argparse.Namespace, output: Output) -> int:
 def run_trace(args: argparse.Namespace, output: Output) -> int:
     return with_host(
         args,
-        lambda host: trace(host, args.target, output, relays=relays(args), seconds=args.seconds),
+        lambda host: trace(host, args.target, output, relays=args.relay, seconds=args.seconds),
     )
 
 
@@ -170,16 +170,6 @@ def in_network(args: argparse.Namespace, config: HostConfig) -> HostConfig:
     return replace(config, private_network=read_psk(args.psk))
 
 
-def relays(args: argparse.Namespace) -> Sequence[str]:
-    match args.relay:
-        case None:
-            return ()
-        case str(relay):
-            return (relay,)
-        case many:
-            return tuple(many)
-
-
 def birthday(args: argparse.Namespace) -> Sequence[Part[Service]]:
     """Allow birthday punching, if that was asked for (C18)."""
     return [DCUtR(birthday=Birthday())] if "birthday" in args and args.birthday else []
@@ -193,7 +183,7 @@ def with_host(
 ) -> int:
     """Open a host that calls others, through the relays it is given, and do one thing with it."""
     services = [*services, *birthday(args)]
-    config = in_network(args, calling(relays(args), transports(args), services))
+    config = in_network(args, calling(args.relay, transports(args), services))
 
     async def run() -> int:
         async with open_host(config) as host:

@@ -49,3 +49,14 @@ def test_birthday_punching_has_a_switch(command: str) -> None:
 def test_what_punches_nothing_has_no_such_switch() -> None:
     """C18."""
     assert birthday(build_parser().parse_args(["identify", PEER])) == []
+
+
+@pytest.mark.parametrize("command", ["node", "ping", "trace", "identify", "echo", "perf", "doctor"])
+def test_relays_may_be_several(command: str) -> None:
+    """C20: none takes the place of another."""
+    words = [command] if command in ("node", "doctor") else [command, PEER]
+    relays = [f"/ip4/11.{n}.0.1/tcp/4001/p2p/{PEER}" for n in range(2)]
+    parser = build_parser()
+    assert parser.parse_args(words).relay == []
+    named = [word for relay in relays for word in ("--relay", relay)]
+    assert parser.parse_args([*words, *named]).relay == relays
