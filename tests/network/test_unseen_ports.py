@@ -45,24 +45,31 @@ async def test_a_host_that_listens_by_quic_and_knows_relays_by_tcp(world: World)
     assert len(alice.host.punch_addresses()) == 1
 
 
-async def put_two_that_met_the_relays_differently(
-    world: World, rich: str
-) -> tuple[Machine, Machine]:
-    """Put a host that can do more than another, and so knows relays by what that one lacks."""
-    transports: list[Part[Transport]] = [QUIC(), TCP()]
+ALL: list[Part[Transport]] = [QUIC(), TCP()]
+
+
+async def put_relays_of_all_kinds(world: World) -> list[str]:
+    """Start two relays that are met by QUIC and TCP, over IPv6 and IPv4; return where they are."""
     relays = [
-        await world.host(presets.relay(transports=transports), name, link=NEAR)
+        await world.host(presets.relay(transports=ALL), name, link=NEAR)
         for name in ("first", "second")
     ]
-    addresses = [
+    return [
         str(each)
         for relay in relays
         for each in relay.host.addresses.value
         if "/11." in str(each) or "/2a00:" in str(each)
     ]
 
+
+async def put_two_that_met_the_relays_differently(
+    world: World, rich: str
+) -> tuple[Machine, Machine]:
+    """Put a host that can do more than another, and so knows relays by what that one lacks."""
+    addresses = await put_relays_of_all_kinds(world)
+
     async def put(name: str, *, by_quic: bool, families: Families) -> Machine:
-        spoken = transports if by_quic else [TCP()]
+        spoken = ALL if by_quic else ALL[-1:]
         config = presets.edge(relays=addresses, transports=spoken)
         kind = ALL_KINDS["port-restricted"]
         home = world.home(kind, f"home of {name}", link=NEAR, families=families)
@@ -87,4 +94,29 @@ async def test_who_is_seen_by_quic_or_ipv6_alone_meets_one_that_has_neither(
     await call(*((alice, bob) if calls else (bob, alice)))
     connection = await direct(alice, bob, within=1.5)
     assert "/ip4/11." in str(connection.remote_address)
+    assert "/tcp/" in str(connection.remote_address)
+
+
+@pytest.mark.parametrize("calls", [True, False], ids=["calling", "called"])
+async def test_where_udp_is_blocked_at_one_end_a_punch_is_by_tcp_though_both_have_quic(
+    world: World, calls: bool
+) -> None:
+    """D8 D31: the one that knows relays by TCP looks in vain for a way over UDP for 2 s."""
+    addresses = await put_relays_of_all_kinds(world)
+    config = presets.edge(relays=addresses, transports=ALL)
+    alice, bob = [
+        await world.host(
+            config,
+            name,
+            at=world.home(ALL_KINDS[kind], f"home of {name}", link=NEAR),
+            link=Quality(latency=0.0),
+            families=IPV4_ONLY,
+        )
+        for name, kind in (("alice", "udp-blocked"), ("bob", "port-restricted"))
+    ]
+    for peer in (alice, bob):
+        await reserved(peer)
+    await trio.sleep(30.0)
+    await call(*((alice, bob) if calls else (bob, alice)))
+    connection = await direct(alice, bob, within=0.75 if calls else 3.0)
     assert "/tcp/" in str(connection.remote_address)

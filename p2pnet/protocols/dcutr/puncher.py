@@ -5,7 +5,7 @@ Rules: specs/dcutr.md (D6 to D11, D15).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -149,7 +149,7 @@ class Puncher:
         ``theirs`` is what the peer has offered, if it has: is it behind the same NAT (D19)?
         There is nothing in it if nobody told us an address within ``address_timeout``.
         """
-        found = await self._wait_candidates(theirs)
+        found = await self._wait_candidates(theirs, attempt)
         if not found:
             return Connect(())
         forecasts = await lookout.look() if self.looks_ahead else ()
@@ -183,7 +183,9 @@ class Puncher:
         steady = tuple(each for each in TRANSPORTS if self._host.ports_move(each) is False)
         return Swift(0.0, hidden, steady)
 
-    async def _wait_candidates(self, theirs: Sequence[Multiaddr]) -> tuple[Multiaddr, ...]:
+    async def _wait_candidates(
+        self, theirs: Sequence[Multiaddr], attempt: int
+    ) -> tuple[Multiaddr, ...]:
         """Return where this host is seen; have it seen so as to suit the peer, if need be (D8)."""
         await trio.lowlevel.checkpoint()
         found = self.candidates()
@@ -192,24 +194,25 @@ class Puncher:
             return found
         async with trio.open_nursery() as nursery:
             nursery.start_soon(be_seen, self._host, wanted)
-            found = await self._await_candidates(wanted)
+            # It may be the peer that can do so, and here UDP, say, leads nowhere.
+            is_short = bool(wanted) and attempt == 1
+            bounds = self._bounds
+            seconds = bounds.sample_timeout if is_short else bounds.address_timeout
+            with trio.move_on_after(seconds):
+                await self._await_candidates(wanted)
+            found = self.candidates()
             nursery.cancel_scope.cancel()
         return found
 
-    async def _await_candidates(self, wanted: Collection[Way]) -> tuple[Multiaddr, ...]:
-        deadline = trio.current_time() + self._bounds.address_timeout
-
-        def is_enough(found: Sequence[Multiaddr]) -> bool:
-            return not ways(found).isdisjoint(wanted) if wanted else bool(found)
-
+    async def _await_candidates(self, wanted: frozenset[Way]) -> None:
+        """Wait until this host is seen somewhere, by one of the wanted ways if there are any."""
         with self._host.subscribe(AddressObserved, AddressesChanged) as news:
-            while not is_enough(found := self.candidates()) and trio.current_time() < deadline:
+            while not (ways(self.candidates()) & wanted if wanted else self.candidates()):
                 with trio.move_on_after(RECHECK_INTERVAL):
                     try:
                         await anext(news)
                     except EventsMissed:
                         continue
-        return found
 
     def candidates(self) -> tuple[Multiaddr, ...]:
         addresses = self._host.punch_addresses()
