@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from p2pnet.protocols.resume.messages import Accept, Decoder, Moved
+from p2pnet.errors import ProtocolError
+from p2pnet.protocols.resume.messages import PROTOCOL_ID, Accept, Decoder, Moved
+
+MAX_CONTROL = 4096
+"""Bytes of frames without data that wait to be sent; a few dozen are usual at most."""
 
 
 class Carrier:
@@ -30,3 +34,12 @@ class Carrier:
         """Nothing more comes here."""
         self.is_dropped = False
         """Its driver has to reset it."""
+
+    def check_control(self) -> None:
+        """See that the other side reads what it is answered.
+
+        Raises:
+            ProtocolError: if it asks on and on without.
+        """
+        if len(self.control) > MAX_CONTROL:  # RS11
+            raise ProtocolError(PROTOCOL_ID, "has more answered than it reads")

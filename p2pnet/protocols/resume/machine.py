@@ -294,6 +294,7 @@ class Machine:
                 self._take_answer(carrier, item)
             elif not self._take_flow(carrier, item):
                 self._take_end(carrier, item)
+            carrier.check_control()
         return is_notable
 
     def _take_data(self, carrier: Carrier, piece: Data) -> None:
@@ -385,8 +386,7 @@ class Machine:
 
     def _send_again(self, carrier: Carrier) -> None:
         if carrier is self.current:
-            carrier.next_out = self.sending.base
-            carrier.is_fin_out = False
+            carrier.next_out, carrier.is_fin_out = self.sending.base, False
             self._begin(carrier)
 
     def _begin(self, carrier: Carrier) -> None:

@@ -13,7 +13,9 @@ from p2pnet.protocols.resume.machine import Machine
 from p2pnet.protocols.resume.messages import (
     MAX_DATA,
     SMALLEST_WINDOW,
+    Again,
     Decoder,
+    Frame,
     Move,
     Open,
     Seek,
@@ -132,6 +134,23 @@ def test_what_comes_ahead_of_its_time_is_kept_once_whatever_the_carrier() -> Non
     second = move(2)
     with pytest.raises(ProtocolError, match="ahead of its time"):
         pair.there.receive(second, ahead)
+
+
+@pytest.mark.parametrize("frame", [Again(0), Seek(1)])
+def test_who_has_more_answered_than_it_reads_breaks_a_rule(frame: Frame) -> None:
+    """RS11: each AGAIN is answered by SEEK, and each SEEK that leaves a gap by AGAIN."""
+    pair, asked = Pair(SMALL, SMALL), encode(frame)
+    for _ in range(100):  # Who reads may ask as often as it likes.
+        pair.there.receive(pair.inlet, 10 * asked)
+        pair.there.data_to_send(pair.inlet)
+
+    def ask_on() -> None:
+        for _ in range(100_000):
+            pair.there.receive(pair.inlet, asked)
+
+    with pytest.raises(ProtocolError, match="more answered than it reads"):
+        ask_on()
+    assert len(pair.inlet.control) < 5_000
 
 
 def test_what_a_lost_move_told_is_told_anew() -> None:
