@@ -1,17 +1,25 @@
-"""Resumable streams within their bounds: how many, and how many bytes. Rule RS15."""
+"""Resumable streams within their bounds: how many, how many bytes, who is dialled. RS13, RS15."""
 
 from __future__ import annotations
 
 import pytest
 import trio
 
+from p2pnet.core.addresses import encode as encode_address
+from p2pnet.core.addresses import parse, without_peer
+from p2pnet.core.framing import encode_frame
+from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import StreamReset
+from p2pnet.events import DialPlanned
 from p2pnet.interfaces import Stream
+from p2pnet.pb import identify_pb2 as pb
+from p2pnet.protocols.identify.messages import IDENTIFY
 from p2pnet.protocols.resume import Resume
+from p2pnet.protocols.resume.messages import PROTOCOL_ID, Open, encode
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
 from tests.network.resuming import count, open_echo, put, put_both
-from tests.network.scene import say_on
+from tests.network.scene import ECHO, say_on
 
 
 async def test_beyond_the_bounds_streams_are_plain(world: World) -> None:
@@ -122,3 +130,37 @@ async def test_who_was_one_too_many_opens_plain_streams_for_a_while(world: World
     await trio.sleep(10)
     await say_on(await open_echo(alice, bob))
     assert count(alice) == 1, "it is resumable again"
+
+
+async def test_few_are_dialled_that_do_not_come_back_for_their_streams(world: World) -> None:
+    """RS13: each says where it is to be dialled, and they may all name a third party."""
+    bob = await put(world, "bob", Resume())
+    third = await put(world, "third", Resume())
+    place = encode_address(without_peer(parse(third.address)))
+    told = pb.Identify(protocols=[PROTOCOL_ID, ECHO], listen_addrs=[place])
+
+    async def lie(stream: Stream) -> None:
+        await stream.send_all(encode_frame(told.SerializeToString()))
+
+    with bob.host.subscribe(DialPlanned) as plans:
+        for number in range(6):
+            mallory = await put(world, f"mallory {number}", None)
+            mallory.host.unhandle(IDENTIFY)
+            mallory.host.handle(IDENTIFY, lie)
+            connection = await mallory.host.connect(bob.address)
+            carrier = await connection.open_stream(PROTOCOL_ID)
+            await carrier.send_all(encode(Open(bytes(16), 65536, ECHO)))
+            await carrier.receive_some()
+            await trio.sleep(1)
+            await connection.aclose()
+            await mallory.stop()
+        dialled = set[PeerId]()
+        began = trio.current_time()
+        with trio.move_on_at(began + 50):
+            async for plan in plans:
+                dialled.add(plan.peer_id)
+        assert len(dialled) == 4
+        with trio.move_on_at(began + 110):
+            async for plan in plans:
+                dialled.add(plan.peer_id)
+        assert len(dialled) > 4

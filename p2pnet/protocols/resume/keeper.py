@@ -10,12 +10,13 @@ from functools import partial
 import trio
 
 from p2pnet.core.addresses import without_peer
+from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, boundary, close_at_once
 from p2pnet.errors import P2PError, describe
 from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.resume.carrier import Carrier
 from p2pnet.protocols.resume.messages import PROTOCOL_ID, Ask, Decoder, Refuse, encode
-from p2pnet.protocols.resume.policy import pause, rank
+from p2pnet.protocols.resume.policy import Sought, pause, rank
 from p2pnet.protocols.resume.stream import LINGER, ResumableStream, lost
 
 logger = logging.getLogger("p2pnet.resume")
@@ -54,10 +55,13 @@ class Patience:
 class Keeper:
     """Keeps streams carried; one task for each stream."""
 
-    def __init__(self, host: ServiceHost, patience: Patience, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, host: ServiceHost, patience: Patience, nursery: trio.Nursery, sought: Sought
+    ) -> None:
         self._host = host
         self._patience = patience
         self._nursery = nursery
+        self._sought = sought
 
     async def keep(self, entry: Entry) -> None:
         """See to one stream until it is over, has all been read, and nothing carries it."""
@@ -213,16 +217,24 @@ class Keeper:
         best = self._best(entry)
         if best is not None:
             return best
-        try:
-            connection = await self._host.connect(entry.stream.peer_id)
-        except EXPECTED as error:
-            logger.debug("%r: %s", entry.stream, describe(error))
+        stream, peer_id = entry.stream, entry.stream.peer_id
+        if not (stream.machine.is_opener or self._may_seek(peer_id)):
             return None
+        try:
+            connection = await self._host.connect(peer_id)
+        except EXPECTED as error:
+            logger.debug("%r: %s", stream, describe(error))
+            return None
+        self._sought.found(peer_id)
         if connection.ref.number in entry.avoided:
             # RS16: nobody answered on it, and nothing better is there: it is in the way.
             await close_at_once(connection)
             return None
         return connection
+
+    def _may_seek(self, peer_id: PeerId) -> bool:
+        places = self._host.peers.addresses(peer_id)
+        return self._sought.admit(peer_id, places, trio.current_time())
 
     async def _move(self, entry: Entry, connection: Connection) -> None:
         """Move to a connection, or learn that it can't be done there."""

@@ -13,14 +13,21 @@ never needed twice, and one that was used, or was overtaken, is worth nothing.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Literal, Protocol
 
+from p2pnet.core.addresses import Multiaddr, components, ip_of
 from p2pnet.core.peer_id import PeerId
 from p2pnet.protocols.resume.messages import TOKEN_BYTES
 
 BOUND_TO_CONNECTION = ("/libp2p/", "/ipfs/", "/p2pnet/resume/")
 """Protocols about the connection they run on; those begin like this and are never moved."""
+
+SEEK_SECONDS = 60.0
+SOUGHT_AT_ONE_PLACE = 4
+PREFIX_BITS = {4: 24, 6: 48}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,41 @@ class Budget:
 
     def give_back(self, windows: int) -> None:
         self._left += windows
+
+
+class Sought:
+    """Peers that this host dials as they do not come back, and has not found yet (RS13).
+
+    Where they are dialled is their own word, and may be the place of somebody else.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._sought: dict[PeerId, tuple[float, frozenset[str]]] = {}
+        """Since when, and where."""
+
+    def admit(self, peer_id: PeerId, places: Iterable[Multiaddr], now: float) -> bool:
+        """Tell if a peer may be dialled: it counts for a minute, or until it is found."""
+        self._sought = {p: each for p, each in self._sought.items() if now < each[0] + SEEK_SECONDS}
+        if peer_id in self._sought:
+            return True
+        targets = frozenset(map(target_of, places))
+        others = [there for _, there in self._sought.values() if there & targets]
+        if len(self._sought) >= self._most or len(others) >= SOUGHT_AT_ONE_PLACE:
+            return False
+        self._sought[peer_id] = now, targets
+        return True
+
+    def found(self, peer_id: PeerId) -> None:
+        self._sought.pop(peer_id, None)
+
+
+def target_of(place: Multiaddr) -> str:
+    """Return whom a dial would trouble: a network, or what has a name."""
+    ip = ip_of(place)
+    if ip is None:
+        return components(place)[0][1]
+    return str(ip_network((ip, PREFIX_BITS[ip.version]), strict=False))
 
 
 def pause(stood: float, *, first: float, longest: float) -> float:

@@ -41,7 +41,7 @@ from p2pnet.protocols.resume.messages import (
     Why,
     encode,
 )
-from p2pnet.protocols.resume.policy import Budget, Tokens, may_move
+from p2pnet.protocols.resume.policy import Budget, Sought, Tokens, may_move
 from p2pnet.protocols.resume.stream import LASTING, ResumableStream
 
 logger = logging.getLogger("p2pnet.resume")
@@ -89,6 +89,9 @@ class Resume:
     """A stream without any connection waits so long for the next before it fails."""
     move_timeout: float = 10.0
     """Seconds for a peer to answer on another connection; one that does not is closed."""
+    max_sought: int = 32
+    """Peers that are dialled within a minute since they do not come back for the streams that
+    they opened here, and that are not found: each says itself where."""
     identify_timeout: float = 5.0
     """The first stream to a peer waits so long at most to hear what it speaks."""
     first_pause: float = 0.5
@@ -125,6 +128,7 @@ class ResumeService:
             smallest=SMALLEST_WINDOW,
             largest=config.window,
         )
+        self._sought = Sought(config.max_sought)
         self._entries: dict[tuple[PeerId, bool, bytes], Entry] = {}
         self._changes = trio.lowlevel.ParkingLot()
         self._leaving = False
@@ -148,7 +152,7 @@ class ResumeService:
         with host.subscribe(*KINDS) as events:
             async with trio.open_nursery() as self._handling:
                 self._carrying = await self._handling.start(self._hold)
-                self._keeper = Keeper(host, self._patience(), self._carrying)
+                self._keeper = Keeper(host, self._patience(), self._carrying, self._sought)
                 host.handle(PROTOCOL_ID, self._serve)
                 host.set_opener(self._open)
                 task_status.started()

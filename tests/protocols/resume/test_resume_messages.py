@@ -1,4 +1,4 @@
-"""Frames: round trips, any chunking, and garbage. Rules RS3, RS5 and RS15 of specs/resume.md."""
+"""Frames: round trips, any chunking, garbage. RS3, RS5, RS13 and RS15 of specs/resume.md."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pnet.core.addresses import parse
+from p2pnet.core.keys import PrivateKey
+from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import ProtocolError
 from p2pnet.protocols.resume import Resume
 from p2pnet.protocols.resume.messages import (
@@ -34,7 +37,7 @@ from p2pnet.protocols.resume.messages import (
     data_header,
     encode,
 )
-from p2pnet.protocols.resume.policy import Budget, Tokens, may_move, pause
+from p2pnet.protocols.resume.policy import Budget, Sought, Tokens, may_move, pause
 from tests.protocols.resume.peers import ALICE, BOB, CAROL
 
 token = st.binary(min_size=16, max_size=16)
@@ -204,6 +207,23 @@ def test_windows_grow_as_long_as_enough_is_left_for_new_streams() -> None:
     assert budget.grow(100) == 0
     budget.give_back(100)
     assert budget.grow(100) == 100
+
+
+def test_few_are_sought_at_a_time_and_fewer_at_one_place() -> None:
+    """RS13."""
+    keys = (PrivateKey.from_seed(bytes([n]) * 32).public_key for n in range(50))
+    peers = [PeerId.from_public_key(key) for key in keys]
+    sought = Sought(32)
+
+    def admitted(place: str, now: float) -> int:
+        return sum(sought.admit(p, [parse(place.format(n))], now) for n, p in enumerate(peers))
+
+    assert admitted("/ip4/1.2.3.{}/tcp/1", 0.0) == admitted("/ip4/1.2.3.{}/tcp/1", 59.0) == 4
+    assert admitted("/dns4/example.com/tcp/{}", 60.0) == 4
+    assert admitted("/ip4/1.2.{}.3/tcp/1", 61.0) == 32
+    for peer in peers[:10]:
+        sought.found(peer)
+    assert admitted("/ip4/1.2.{}.3/tcp/1", 62.0) == 32
 
 
 def test_pauses_grow_up_to_the_longest() -> None:
