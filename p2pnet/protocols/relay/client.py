@@ -6,6 +6,7 @@ Rules: specs/relay.md (R7 to R12, R26, R27, R34 to R39, R42).
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -74,6 +75,7 @@ class RelayClient:
     max_addresses: int = 8
     """Circuit addresses advertised for each relay."""
     max_inbound_circuits: int = 128
+    """In all; one relay of several hands over no more than its share."""
     stop_timeout: float = 15.0
     """Seconds for a relay to say who is calling, and to hear that this host accepts."""
 
@@ -145,7 +147,8 @@ class RelayClientService:
             raise ValueError(f"{kit.peer_id} is this host itself, it cannot be its own relay")
         self._config = config
         self._kit = kit
-        self._inbound = 0
+        self._inbound = Counter[PeerId]()
+        """By relay."""
         self._patience = Patience(
             reach_timeout=config.reach_timeout,
             reserve_timeout=config.reserve_timeout,
@@ -194,7 +197,7 @@ class RelayClientService:
     @property
     def inbound_circuits(self) -> int:
         """How many inbound circuits are open or being opened."""
-        return self._inbound
+        return self._inbound.total()
 
     async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
@@ -233,7 +236,7 @@ class RelayClientService:
                 logger.info("refused a circuit from relay %s: %s", stream.peer_id, call.reason)
                 await channel.send(StopStatus(call.status))
                 return
-        self._inbound += 1
+        self._inbound[stream.peer_id] += 1
         host.publish(CircuitOffered(call.peer_id, stream.peer_id))
         try:
             with trio.fail_after(self._config.stop_timeout):
@@ -245,7 +248,14 @@ class RelayClientService:
             host.accept(pending)
             await pending.wait_closed()
         finally:
-            self._inbound -= 1
+            self._inbound[stream.peer_id] -= 1
+            self._inbound += Counter()  # Forgets the relays of which there is none.
+
+    def _share(self) -> int:
+        """Return how many circuits one relay may hand over: no other starves by it (R26)."""
+        config = self._config
+        relays = max(len(self._keepers), config.wanted_relays if config.finds_relays else 1)
+        return -(-config.max_inbound_circuits // relays)
 
     def _judge(self, stream: Stream, call: StopConnect | Refusal) -> StopConnect | Refusal:
         """Decide whether to let a relay hand us a caller (R26)."""
@@ -259,7 +269,11 @@ class RelayClientService:
         if call.peer_id == self._kit.peer_id:
             return Refusal(Status.PERMISSION_DENIED, "the caller is this host itself")
         maximum = self._config.max_inbound_circuits
-        if self._inbound >= maximum:
+        share = self._share()
+        if self._inbound[stream.peer_id] >= share < maximum:
+            reason = f"{share} circuits, the share of one relay in max_inbound_circuits, reached"
+            return Refusal(Status.RESOURCE_LIMIT_EXCEEDED, reason)
+        if self.inbound_circuits >= maximum:
             reason = f"max_inbound_circuits = {maximum} reached"
             return Refusal(Status.RESOURCE_LIMIT_EXCEEDED, reason)
         return call

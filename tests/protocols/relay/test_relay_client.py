@@ -460,6 +460,17 @@ async def test_r26_offers_are_limited_while_nobody_has_proved_anything(
     ]
 
 
+async def test_r26_one_relay_does_not_take_the_circuits_of_another(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    relay = await hostile(net, max_inbound_circuits=4, find_relays=True, wanted_relays=2)
+    call = StopConnect(relay.three.dialer.peer_id)
+    answers = [(await relay.offer(call))[0] for _ in range(4)]
+    taken, refused = StopStatus(Status.OK), StopStatus(Status.RESOURCE_LIMIT_EXCEEDED)
+    assert answers == [taken, taken, refused, refused]
+    assert relay.three.service.inbound_circuits == 2
+
+
 async def test_r22_an_offer_that_makes_no_sense_is_answered(
     net: FakeNet, autojump_clock: MockClock
 ) -> None:
