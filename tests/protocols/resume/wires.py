@@ -93,7 +93,8 @@ class End:
         try:
             taken = self.machine.write(data, 0)
         except (StreamReset, ConnectionLost):
-            self.saw_reset = True
+            # Who is told that nobody reads, by STOP, may go on reading.
+            self.saw_reset = self.machine.has_failed
             return
         self.written += data[:taken]
 
