@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import trio
 
@@ -10,7 +12,7 @@ from p2pnet.core.addresses import parse, without_peer
 from p2pnet.core.framing import encode_frame
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import StreamReset
-from p2pnet.events import DialPlanned
+from p2pnet.events import DialPlanned, NetworkChanged
 from p2pnet.interfaces import Stream
 from p2pnet.pb import identify_pb2 as pb
 from p2pnet.protocols.identify.messages import IDENTIFY
@@ -164,3 +166,24 @@ async def test_few_are_dialled_that_do_not_come_back_for_their_streams(world: Wo
             async for plan in plans:
                 dialled.add(plan.peer_id)
         assert len(dialled) > 4
+
+
+async def test_who_has_no_descriptor_left_when_the_network_changes_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RS16: to look which connections are left behind takes one."""
+    alice, bob = await put_both(world)
+
+    def refuse(_: object) -> tuple[str, ...]:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    stream = await open_echo(alice, bob)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(alice.env.network), "interface_addresses", refuse)
+        alice.host.publish(NetworkChanged("another network"))
+        await trio.sleep(1)
+    for each in (stream, await open_echo(alice, bob)):
+        await each.send_all(b"hello")
+        assert await each.receive_some() == b"hello"
+        await each.aclose()
+    assert count(alice) == 2

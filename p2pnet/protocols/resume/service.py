@@ -247,7 +247,11 @@ class ResumeService:
 
     async def _close_dead(self) -> None:
         """Close connections from addresses that this machine no longer has (RS16)."""
-        own = {str(address) for address in self._env.network.interface_addresses()}
+        try:
+            own = set(self._env.network.interface_addresses())
+        except OSError as error:  # Looking takes a descriptor.
+            logger.info("cannot tell which connections this machine has left: %s", error)
+            return
         for connection in self._host.connections():
             ip = None if connection.is_relayed else ip_of(connection.local_address)
             if ip is not None and str(ip) not in own:
