@@ -20,6 +20,8 @@ class Carrier:
         self.next_out = 0
         self.marked = 0
         """Up to here we have asked to be told what has come."""
+        self.leash: int | None = None
+        """So many bytes may be on their way; None: as many as the other side takes."""
         self.is_fin_out = False
         self.position = 0
         """Where the next data that comes here belongs."""

@@ -76,6 +76,19 @@ def rank(connection: Standing) -> tuple[bool, bool]:
     return not connection.is_limited, not connection.is_relayed
 
 
+LEASH_PART = 8
+"""The next circuit takes some four round trips: the share of this one lasts for twice as many."""
+LEAST_LEASH = 16_384
+
+
+def leash(left: float, streams: int) -> int:
+    """Return how much of a stream may be on its way over a circuit that so many share (RS22).
+
+    ``left`` is how many bytes it will carry still.
+    """
+    return max(LEAST_LEASH, int(left) // (LEASH_PART * streams))
+
+
 class Budget:
     """Bytes that all streams together may hold, and the windows that each gets of them.
 

@@ -41,7 +41,7 @@ from p2pnet.protocols.resume.messages import (
     Why,
     encode,
 )
-from p2pnet.protocols.resume.policy import Budget, Sought, Tokens, may_move
+from p2pnet.protocols.resume.policy import Budget, Sought, Tokens, leash, may_move
 from p2pnet.protocols.resume.stream import LASTING, ResumableStream
 
 logger = logging.getLogger("p2pnet.resume")
@@ -226,6 +226,8 @@ class ResumeService:
         entries = [each for each in self._entries.values() if each.stream.connection is circuit]
         for entry in entries:
             entry.leaves = circuit
+            if event.limit == "bytes":
+                entry.stream.restrain(leash(event.maximum - event.used, len(entries)))
         if not circuit.is_inbound:
             renew = partial(self._keeper.renew, is_lasting=is_lasting)
             self._handling.start_soon(renew, circuit, entries)

@@ -9,8 +9,9 @@ import trio
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.core.waiter import Waiter
 from p2pnet.errors import ConnectionLost, NegotiationFailed, P2PError, ProtocolError, StreamReset
-from p2pnet.interfaces import Connection, Stream
+from p2pnet.interfaces import CircuitLimit, Connection, Stream
 from p2pnet.protocols.resume.carrier import Carrier
+from p2pnet.protocols.resume.flow import restrain
 from p2pnet.protocols.resume.halves import SMALL_PIECE
 from p2pnet.protocols.resume.machine import Machine
 from p2pnet.protocols.resume.messages import MAX_CODE, MAX_DATA, PROTOCOL_ID, Data
@@ -21,6 +22,8 @@ LASTING = 5.0
 """A carrier that lasted so many seconds was of use, even if there was nothing to say."""
 MIN_TURN = 65_536
 """Bytes of the application that are handed to a carrier at once; at most MAX_DATA."""
+TURNS_OF_CIRCUIT = 64
+"""What was handed over is not counted yet where the limit of a circuit is watched (RS22)."""
 SLOW_SECONDS = 0.02
 FAST_SECONDS = 0.002
 """Seconds a turn takes, above which the next is half of it, and below which it is twice."""
@@ -165,6 +168,12 @@ class ResumableStream(Stream):
         self.machine.broke(carrier)
         self.stir()
         self._release()
+
+    def restrain(self, leash: int) -> None:
+        """Let no more than so many bytes be on their way while this carrier is used (RS22)."""
+        if self.machine.current is not None:
+            restrain(self.machine.current, leash)
+            self.stir()
 
     def fail(self, failure: Callable[[], P2PError]) -> None:
         self.machine.fail(failure)
@@ -322,17 +331,26 @@ class ResumableStream(Stream):
 
     async def _send(self, carrier: Carrier, muxed: Stream) -> None:
         outlet, turn = self._outlets[carrier], MIN_TURN
+        most = longest_turn(muxed.connection.limit)
         while True:
             if parts := self.machine.data_to_send(carrier, turn):
                 began = trio.current_time()
                 for part in together(parts):
                     await muxed.send_all(part)
-                turn = next_turn(turn, sum(map(len, parts)), trio.current_time() - began)
+                taken = trio.current_time() - began
+                turn = min(most, next_turn(turn, sum(map(len, parts)), taken))
             elif self.machine.is_silent(carrier):
                 await muxed.send_eof()
                 return
             else:
                 await outlet.wait()
+
+
+def longest_turn(limit: CircuitLimit | None) -> int:
+    """Return how much is handed to a carrier at once: of a circuit, no large part of its limit."""
+    if limit is None or limit.data_bytes is None:
+        return MAX_DATA
+    return min(MAX_DATA, max(MIN_TURN, limit.data_bytes // TURNS_OF_CIRCUIT))
 
 
 def next_turn(turn: int, sent: int, seconds: float) -> int:

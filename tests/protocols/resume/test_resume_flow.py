@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnet.errors import ProtocolError
+from p2pnet.interfaces import CircuitLimit
 from p2pnet.protocols.resume.carrier import Carrier
 from p2pnet.protocols.resume.halves import SMALL_PIECE, Kept
 from p2pnet.protocols.resume.machine import Machine
@@ -22,8 +23,8 @@ from p2pnet.protocols.resume.messages import (
     data_header,
     encode,
 )
-from p2pnet.protocols.resume.policy import Tokens
-from p2pnet.protocols.resume.stream import MIN_TURN, next_turn
+from p2pnet.protocols.resume.policy import LEAST_LEASH, Tokens, leash
+from p2pnet.protocols.resume.stream import MIN_TURN, longest_turn, next_turn
 from tests.protocols.resume.peers import ALICE, BOB
 
 TOKENS = Tokens(bytes(16), ALICE, BOB)
@@ -223,3 +224,18 @@ def test_a_turn_is_large_on_a_fast_carrier_and_small_on_a_slow_one() -> None:
     assert next_turn(turn, turn, 0.01) == turn
     assert next_turn(turn, 1, 0.1) == turn // 2
     assert next_turn(MIN_TURN, 1, 0.1) == MIN_TURN
+
+
+def test_of_a_circuit_no_large_part_is_handed_over_at_once() -> None:
+    """RS22."""
+    assert longest_turn(None) == longest_turn(CircuitLimit(seconds=120)) == MAX_DATA
+    assert longest_turn(CircuitLimit(data_bytes=1 << 17)) == MIN_TURN
+    assert longest_turn(CircuitLimit(data_bytes=1 << 24)) == 1 << 18
+    assert longest_turn(CircuitLimit(data_bytes=1 << 40)) == MAX_DATA
+
+
+def test_before_the_end_of_a_circuit_its_streams_share_what_may_be_on_its_way() -> None:
+    """RS22."""
+    assert leash(1 << 20, 1) == 1 << 17
+    assert leash(1 << 20, 4) == 1 << 15
+    assert leash(1 << 20, 1000) == leash(0, 1) == leash(-1.5, 1) == LEAST_LEASH

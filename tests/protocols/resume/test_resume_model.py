@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from p2pnet.protocols.resume.flow import restrain
 from p2pnet.protocols.resume.machine import MAX_CARRIERS
 from p2pnet.protocols.resume.messages import Why
 from tests.protocols.resume.wires import WINDOW, Ends, Wire
@@ -34,7 +35,7 @@ mostly = st.sampled_from([True] * 9 + [False])
 
 
 class Moves(RuleBasedStateMachine):
-    """RS6 RS7 RS8 RS9 RS10 RS11 RS12 RS14 under every interleaving of moves."""
+    """RS6 RS7 RS8 RS9 RS10 RS11 RS12 RS14 RS22 under every interleaving of moves."""
 
     windows = (WINDOW, WINDOW)
     met: ClassVar[Counter[str]] = Counter()
@@ -63,6 +64,13 @@ class Moves(RuleBasedStateMachine):
     def finish(self, at_a: bool, is_time: bool) -> None:
         if is_time:
             self.ends.end(at_a).finish()
+
+    @rule(at_a=sides, is_time=rarely, leash=st.integers(2_000, 100_000))
+    def restrain(self, at_a: bool, is_time: bool, leash: int) -> None:
+        """RS22."""
+        carrier = self.ends.end(at_a).machine.current
+        if is_time and carrier is not None:
+            restrain(carrier, leash)
 
     # ---- what carriers do ----------------------------------------------------------------
 

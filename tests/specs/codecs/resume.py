@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p2pnet.core.peer_id import PeerId
 from p2pnet.protocols.resume.carrier import Carrier
+from p2pnet.protocols.resume.flow import restrain
 from p2pnet.protocols.resume.machine import Machine, StaleMove
 from p2pnet.protocols.resume.messages import (
     SMALLEST_WINDOW,
@@ -110,6 +111,8 @@ def play(machine: Machine, carriers: dict[str, Carrier], step: Fields) -> None:
         machine.receive(carriers[name], b"".join(others))
     if "write" in step:
         machine.write(step["write"].encode(), 0)
+    if "restrain" in step:
+        restrain(carriers[name], step["restrain"])
     if step.get("finishes"):
         machine.finish()
     if step.get("closes"):
