@@ -246,13 +246,31 @@ async def test_a_stream_that_ends_within_a_ping_is_reset(
     assert [type(error) for error in there.handler_errors] == [ProtocolError]
 
 
+async def test_the_third_stream_of_a_peer_is_served_when_another_has_ended(
+    autojump_clock: MockClock, world: MemoryWorld
+) -> None:
+    """PI4: what was ended before may be heard of later, as with QUIC after a loss."""
+    _, there, connection, _ = await two_hosts(world)
+    streams = [await connection.open_stream(PROTOCOL_ID) for _ in range(5)]
+    for stream in streams[:4]:
+        await stream.send_all(bytes(PING_BYTES))
+    await trio.sleep(0.9)
+    assert [stream.inward.is_reset for stream in streams] == [False] * 4 + [True]
+    for ended, served in ((0, 2), (1, 3)):
+        await streams[ended].aclose()
+        assert await receive_exactly(streams[served], PING_BYTES) == bytes(PING_BYTES)
+    await trio.sleep(1)
+    assert [stream.inward.is_reset for stream in streams[2:]] == [False, False, True]
+    assert len(there.handler_errors) == 1
+
+
 async def test_the_third_stream_of_a_peer_is_reset(
     autojump_clock: MockClock, world: MemoryWorld
 ) -> None:
     """PI4."""
     _, there, connection, _ = await two_hosts(world)
     streams = [await connection.open_stream(PROTOCOL_ID) for _ in range(3)]
-    await trio.sleep(1)
+    await trio.sleep(1.5)
     assert [stream.inward.is_reset for stream in streams] == [False, False, True]
     assert isinstance(there.handler_errors[0], LimitExceeded)
     other = world.host(3, "/ip4/11.0.0.3/tcp/3")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
@@ -18,6 +17,9 @@ from p2pnet.interfaces import Connection, Kit, LimitedUse, ServiceHost, Stream, 
 from p2pnet.protocols.ping.dialogue import PING_BYTES, PROTOCOL_ID, echo, measure
 
 logger = logging.getLogger("p2pnet.ping")
+
+PLACE_SECONDS = 1.0
+"""Who pings on one stream after the other may have ended those before, and it was not heard yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class PingService:
         self._config = config
         self._env = env
         self._host: ServiceHost | None = None
-        self._inbound: Counter[PeerId] = Counter()
+        self._inbound: dict[PeerId, Places] = {}
         self._turns: dict[PeerId, Turn] = {}
 
     async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
@@ -115,14 +117,18 @@ class PingService:
 
     async def _serve(self, stream: Stream) -> None:
         peer_id, maximum = stream.peer_id, self._config.max_inbound_per_peer
-        if self._inbound[peer_id] >= maximum:  # PI4
-            raise LimitExceeded("max_inbound_per_peer", maximum)
-        self._inbound[peer_id] += 1
+        places = self._inbound.setdefault(peer_id, Places(maximum))
+        places.wanted += 1
         try:
-            await self._echo(stream)
+            if not await places.take(at_most=2 * maximum):  # PI4
+                raise LimitExceeded("max_inbound_per_peer", maximum)
+            try:
+                await self._echo(stream)
+            finally:
+                places.free.release()
         finally:
-            self._inbound[peer_id] -= 1
-            if not self._inbound[peer_id]:
+            places.wanted -= 1
+            if not places.wanted:
                 del self._inbound[peer_id]
 
     async def _echo(self, stream: Stream) -> None:
@@ -131,6 +137,26 @@ class PingService:
             logger.debug("echoed %d pings of %s", count, stream.peer_id)
         if idle.cancelled_caught:
             logger.debug("closed an idle ping stream of %s", stream.peer_id)
+
+
+class Places:
+    """For the streams of one peer, and how many streams want one or have it."""
+
+    def __init__(self, count: int) -> None:
+        self.free = trio.Semaphore(count)
+        self.wanted = 0
+
+    async def take(self, *, at_most: int) -> bool:
+        """Take a place, or wait for one a little, if there are not too many who want one."""
+        if self.free.value:
+            self.free.acquire_nowait()
+            return True
+        if self.wanted > at_most:
+            return False
+        with trio.move_on_after(PLACE_SECONDS):
+            await self.free.acquire()
+            return True
+        return False
 
 
 class Turn:
