@@ -6,7 +6,9 @@ import pytest
 import trio
 
 from p2pnet import presets
+from p2pnet.events import PunchStarted
 from p2pnet.interfaces import Part, Transport
+from p2pnet.protocols.dcutr.policy import ways
 from p2pnet.testing.kinds import ALL_KINDS
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
@@ -120,3 +122,32 @@ async def test_where_udp_is_blocked_at_one_end_a_punch_is_by_tcp_though_both_hav
     await call(*((alice, bob) if calls else (bob, alice)))
     connection = await direct(alice, bob, within=0.75 if calls else 3.0)
     assert "/tcp/" in str(connection.remote_address)
+
+
+async def test_what_leads_nowhere_by_one_transport_is_tried_by_all_in_the_second_attempt(
+    world: World,
+) -> None:
+    """D8: both know relays by TCP alone, by which their NATs let nobody punch."""
+    addresses = [each for each in await put_relays_of_all_kinds(world) if "/tcp/" in each]
+    config = presets.edge(relays=addresses, transports=ALL)
+    kind = ALL_KINDS["no-simultaneous-open"]
+    alice, bob = [
+        await world.host(
+            config,
+            name,
+            at=world.home(kind, f"home of {name}", link=NEAR),
+            link=Quality(latency=0.0),
+            families=IPV4_ONLY,
+        )
+        for name in ("alice", "bob")
+    ]
+    for peer in (alice, bob):
+        await reserved(peer)
+    await trio.sleep(30.0)
+    with alice.host.subscribe(PunchStarted) as punches:
+        await call(alice, bob)
+        connection = await direct(alice, bob, within=12.5)
+    assert "/quic-v1" in str(connection.remote_address)
+    first, second = [(await anext(punches)).addresses for _ in range(2)]
+    assert ways(first) == {("tcp", False)}
+    assert ways(second) == {("tcp", False), ("udp", False)}

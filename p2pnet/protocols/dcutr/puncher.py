@@ -189,25 +189,35 @@ class Puncher:
         """Return where this host is seen; have it seen so as to suit the peer, if need be (D8)."""
         await trio.lowlevel.checkpoint()
         found = self.candidates()
-        wanted = unseen(self._host, found, theirs) if found else frozenset()
+        wanted = unseen(self._host, found, theirs, attempt) if found else frozenset()
         if found and not wanted:
             return found
+        # It may be the peer that can do so, and here UDP, say, leads nowhere.
+        is_short = bool(wanted) and (attempt == 1 or bool(ways(found) & ways(theirs)))
+        bounds = self._bounds
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(be_seen, self._host, wanted)
-            # It may be the peer that can do so, and here UDP, say, leads nowhere.
-            is_short = bool(wanted) and attempt == 1
-            bounds = self._bounds
-            seconds = bounds.sample_timeout if is_short else bounds.address_timeout
-            with trio.move_on_after(seconds):
-                await self._await_candidates(wanted)
-            found = self.candidates()
+            nursery.start_soon(self._be_seen, wanted, nursery.cancel_scope)
+            with trio.move_on_after(bounds.sample_timeout if is_short else bounds.address_timeout):
+                await self._await_candidates(wanted, every=attempt > 1)
             nursery.cancel_scope.cancel()
-        return found
+        return self.candidates()
 
-    async def _await_candidates(self, wanted: frozenset[Way]) -> None:
-        """Wait until this host is seen somewhere, by one of the wanted ways if there are any."""
+    async def _be_seen(self, wanted: frozenset[Way], waiting: trio.CancelScope) -> None:
+        """Have this host seen, and wait no longer if that came to nothing by any wanted way."""
+        if not await be_seen(self._host, wanted) and wanted:
+            waiting.cancel()
+
+    async def _await_candidates(self, wanted: frozenset[Way], *, every: bool) -> None:
+        """Wait until this host is seen: anywhere, or by one or ``every`` one of the wanted ways."""
+
+        def is_seen() -> bool:
+            seen = ways(self.candidates())
+            if not wanted:
+                return bool(seen)
+            return wanted <= seen if every else not wanted.isdisjoint(seen)
+
         with self._host.subscribe(AddressObserved, AddressesChanged) as news:
-            while not (ways(self.candidates()) & wanted if wanted else self.candidates()):
+            while not is_seen():
                 with trio.move_on_after(RECHECK_INTERVAL):
                     try:
                         await anext(news)

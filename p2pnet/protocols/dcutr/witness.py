@@ -38,19 +38,21 @@ def witnesses(host: ServiceHost) -> Iterator[Connection]:
 
 
 def unseen(
-    host: ServiceHost, own: Iterable[Multiaddr], theirs: Iterable[Multiaddr]
+    host: ServiceHost, own: Iterable[Multiaddr], theirs: Iterable[Multiaddr], attempt: int
 ) -> frozenset[Way]:
-    """Return the ways to have this host seen by, as nothing of its own suits the peer's (D8).
+    """Return the ways to have this host seen by, beside those by which it is (D8).
 
-    Relays are met by the best way alone: by QUIC, or IPv6, which the peer may not have.
+    Relays are met by the best way alone: by QUIC, or IPv6. The peer may not have that, which is
+    known at once; or a NAT may let nothing through by it, which the first attempt shows.
     """
-    wanted = ways(theirs)
-    if wanted & ways(own):
-        return frozenset()
+    seen, wanted = ways(own), ways(listened(host))
+    if attempt == 1:
+        common = ways(theirs)
+        wanted = frozenset() if seen & common else wanted & common
     told = list(witnesses(host))
     return frozenset(
         way
-        for way in wanted & ways(listened(host))
+        for way in wanted - seen
         if any(_address_of(host, witness, (way,)) is not None for witness in told)
     )
 
@@ -62,8 +64,8 @@ def listened(host: ServiceHost) -> Iterator[Multiaddr]:
             yield address
 
 
-async def be_seen(host: ServiceHost, wanted: Collection[Way] = ()) -> None:
-    """Dial public peers once more, from the ports that are listened on (D8).
+async def be_seen(host: ServiceHost, wanted: Collection[Way] = ()) -> bool:
+    """Dial public peers once more, from the ports that are listened on; tell if one was met (D8).
 
     The connections that there are may have left from other ports, or by a transport that this
     host does not listen on: then nobody knows at which address the NAT shows those ports.
@@ -72,15 +74,19 @@ async def be_seen(host: ServiceHost, wanted: Collection[Way] = ()) -> None:
     places = [place for place in map(place_of, host.addresses.value) if place is not None]
     groups: list[tuple[Way, ...]] = [(way,) for way in wanted]
     groups = groups or [((each, False), (each, True)) for each in TRANSPORTS]
+    met: list[Connection] = []
     async with trio.open_nursery() as nursery:
         for group in groups:
             transport = group[0][0]
             ports = frozenset(p.endpoint.port for p in places if p.protocol == transport)
             if ports:
-                nursery.start_soon(_be_seen_by, host, group, ports)
+                nursery.start_soon(_be_seen_by, host, group, ports, met)
+    return bool(met)
 
 
-async def _be_seen_by(host: ServiceHost, group: Collection[Way], ports: frozenset[int]) -> None:
+async def _be_seen_by(
+    host: ServiceHost, group: Collection[Way], ports: frozenset[int], met: list[Connection]
+) -> None:
     asked = 0
     for witness in list(witnesses(host)):
         address = _address_of(host, witness, group)
@@ -91,6 +97,7 @@ async def _be_seen_by(host: ServiceHost, group: Collection[Way], ports: frozense
             connection = await host.dial(witness.peer_id, [address])
             place = place_of(connection.local_address)
             if place is not None and place.endpoint.port in ports:
+                met.append(connection)
                 return
             await connection.aclose()  # the port was taken, and another one tells nothing
 
