@@ -428,9 +428,29 @@ async def test_a_look_that_failed_says_nothing_of_the_nat(
 async def test_a_nat_that_leaves_ports_alone_is_not_looked_at(moving: Moving) -> None:
     """D16."""
     moving.world.connect(moving, moving.relay)
-    moving.moving.clear()
+    moving.moving["tcp"] = False
     assert await Sampler(moving, 2.0).look() == ()
     assert moving.next_port == 5001
+
+
+@pytest.mark.parametrize("outside", [4001, 5000])
+async def test_a_nat_that_one_peer_alone_has_seen_is_looked_at_if_it_does_not_keep_the_port(
+    moving: Moving, outside: int
+) -> None:
+    """D16: nobody can tell yet if each destination is given another one."""
+    moving.world.connect(moving, moving.relay)
+    moving.moving.clear()
+    moving.punchable = (parse(f"/ip4/11.0.0.1/tcp/{outside}"),)
+    expected = () if outside == 4001 else (Forecast("tcp", "11.0.0.1", 5003, 1),)
+    assert await Sampler(moving, 2.0).look() == expected
+
+
+async def test_a_nat_that_nobody_has_seen_is_not_looked_at(moving: Moving) -> None:
+    """D16."""
+    moving.world.connect(moving, moving.relay)
+    moving.moving.clear()
+    moving.punchable = ()
+    assert not Sampler(moving, 2.0).is_of_use
 
 
 async def test_who_called_is_not_dialled_for_a_look(moving: Moving) -> None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2pnet.core.addresses import place_of, without_peer
+from p2pnet.core.addresses import Multiaddr, place_of, without_peer
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary
 from p2pnet.interfaces import Apart, Connection, ServiceHost
+from p2pnet.protocols.dcutr.policy import punchable
 from p2pnet.protocols.dcutr.prediction import (
     MAX_SAMPLES,
     SAMPLES,
@@ -22,7 +23,7 @@ from p2pnet.protocols.dcutr.prediction import (
     foresee,
     wants_another,
 )
-from p2pnet.protocols.dcutr.witness import TRANSPORTS, Transport, witnesses
+from p2pnet.protocols.dcutr.witness import TRANSPORTS, Transport, listened, witnesses
 
 logger = logging.getLogger("p2pnet.dcutr")
 
@@ -101,8 +102,17 @@ class Lookout:
             return self._forecasts
 
 
+def ports(transport: Transport, addresses: Iterable[Multiaddr]) -> frozenset[int]:
+    places = map(punchable, addresses)
+    return frozenset(
+        place.endpoint.port
+        for place in places
+        if place is not None and place.protocol == transport and not place.endpoint.is_ipv6
+    )
+
+
 class Sampler:
-    """Looks at the NAT, if it is one that gives each destination another port."""
+    """Looks at the NAT, if it is one that may give each destination another port."""
 
     def __init__(self, host: ServiceHost, timeout: float) -> None:
         self._host = host
@@ -126,7 +136,15 @@ class Sampler:
 
     def _may_foresee(self, transport: Transport) -> bool:
         is_resting = trio.current_time() < self._resting.get(transport, -math.inf)
-        return self._host.ports_move(transport) is True and not is_resting
+        return not is_resting and self._may_move(transport)
+
+    def _may_move(self, transport: Transport) -> bool:
+        """Tell if the ports move; or may, as nobody but one peer has told, and of another port."""
+        known = self._host.ports_move(transport)
+        if known is not None:
+            return known
+        seen = ports(transport, self._host.punch_addresses())
+        return bool(seen) and seen.isdisjoint(ports(transport, listened(self._host)))
 
     def forget(self) -> None:
         """Forget what was seen: this host is in another network."""
