@@ -144,7 +144,8 @@ class Sampler:
         if known is not None:
             return known
         seen = ports(transport, self._host.punch_addresses())
-        return bool(seen) and seen.isdisjoint(ports(transport, listened(self._host)))
+        is_odd = bool(seen) and seen.isdisjoint(ports(transport, listened(self._host)))
+        return is_odd and bool(self._witnesses(transport))
 
     def forget(self) -> None:
         """Forget what was seen: this host is in another network."""
