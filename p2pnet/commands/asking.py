@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import trio
 
 from p2pnet.commands.output import Output
-from p2pnet.commands.telling import telling
+from p2pnet.commands.telling import hint_of, telling
 from p2pnet.host.host import Host
 from p2pnet.interfaces import Connection, Target
 from p2pnet.protocols.identify import Identify
@@ -72,8 +72,15 @@ async def connect_direct(
     words = [f"no direct connection to {peer}: {'; '.join(reasons)}"]
     words += [f"why: {finding.cause.words}" for finding in explanation.findings]
     words += [f"what to do: {explanation.remedy}"] if explanation.remedy else []
+    hint = hint_of(host, explanation)
+    words += [f"what would tell more: {hint}"] if hint else []
     output.event(
-        "not_direct", "\n".join(words), peer=peer, reasons=reasons, remedy=explanation.remedy
+        "not_direct",
+        "\n".join(words),
+        peer=peer,
+        reasons=reasons,
+        remedy=explanation.remedy,
+        hint=hint,
     )
     return connection
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +14,7 @@ from p2pnet.commands.echo import ECHO, serve_echo
 from p2pnet.commands.metrics import PATH as METRICS_PATH
 from p2pnet.commands.metrics import exposition, serve_metrics
 from p2pnet.commands.output import CommandError, Output, remedy_to_listen
+from p2pnet.commands.telling import hint_of
 from p2pnet.connectivity.journal import finding_of_relay
 from p2pnet.core.addresses import Endpoint, Multiaddr, with_peer
 from p2pnet.core.bus import Subscription
@@ -103,16 +105,19 @@ async def serve(
     *,
     beside: Callable[[Host, trio.Nursery], Awaitable[None]] | None = None,
 ) -> int:
-    async with open_host(config) as host, trio.open_nursery() as nursery:
+    heard: list[Subscription[object]] = []
+    with ExitStack() as hearing:
+
+        def hear(host: Host) -> None:
+            heard.append(hearing.enter_context(host.subscribe(*kinds)))
+
         # Before anything is told: who hears it may end this program at once.
-        with (
-            host.subscribe(*kinds) as events,
-            trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
-        ):
+        signals = hearing.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
+        async with open_host(config, before=hear) as host, trio.open_nursery() as nursery:
             prepare(host)
             teller = Teller(host, output)
             teller.listening(host.addresses.value)
-            nursery.start_soon(tell, events, teller)
+            nursery.start_soon(tell, heard[0], teller)
             if beside is not None:
                 await beside(host, nursery)
             await anext(signals)
@@ -216,9 +221,13 @@ class Teller:
         peer = str(event.peer_id)
         if isinstance(event, PunchGivenUp):
             reasons = "; ".join(dict.fromkeys(event.reasons))
-            remedy = self._host.explain(event.peer_id).remedy
+            told = self._host.explain(event.peer_id)
+            remedy, hint = told.remedy, hint_of(self._host, told)
             words = f"no direct connection to {peer}: {reasons}; to do: {remedy}"
-            self.output.event("not_direct", words, peer=peer, reasons=event.reasons, remedy=remedy)
+            words += f"; to know more: {hint}" if hint else ""
+            self.output.event(
+                "not_direct", words, peer=peer, reasons=event.reasons, remedy=remedy, hint=hint
+            )
             return
         address = str(event.address)
         self.output.event(

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import trio
 
 from p2pnet.commands.output import Field, Output
-from p2pnet.connectivity.causes import cause_of, cause_of_attempt
-from p2pnet.connectivity.explain import DCUTR
+from p2pnet.connectivity.causes import Cause, cause_of, cause_of_attempt
+from p2pnet.connectivity.explain import DCUTR, Explanation
 from p2pnet.connectivity.journal import relay_of
+from p2pnet.connectivity.nat import Mapping
 from p2pnet.core.addresses import Multiaddr, parse, peer_id_of, without_peer
 from p2pnet.core.bus import Subscription
 from p2pnet.core.peer_id import PeerId
@@ -49,8 +50,15 @@ KINDS = (
     PunchGivenUp,
     PunchStarted,
 )
+SECOND_RELAY = "another --relay: by what two of them see, the kind of our NAT shows"
 OUTCOME_SECONDS = 1.0
 """How long to wait for the word of a hole punch whose connection is there already."""
+
+
+def hint_of(host: Host, told: Explanation) -> str:
+    """Return what would tell more of why a peer stays relayed, or nothing."""
+    is_known = any(nat.mapping is not Mapping.UNKNOWN for _, nat in host.nat.value.told)
+    return SECOND_RELAY if told.cause is Cause.PUNCH_UNANSWERED and not is_known else ""
 
 
 @asynccontextmanager

@@ -8,15 +8,11 @@ import trio
 
 from p2pnet.commands.checkup import fields_of_findings, fields_of_nat
 from p2pnet.commands.output import Output
-from p2pnet.commands.telling import telling
-from p2pnet.connectivity.causes import Cause
-from p2pnet.connectivity.nat import Mapping
+from p2pnet.commands.telling import hint_of, telling
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED
 from p2pnet.host.host import Host
 from p2pnet.interfaces import Target
-
-SECOND_RELAY = "another --relay: by what two of them see, the kind of our NAT shows"
 
 
 async def trace(
@@ -46,8 +42,7 @@ def conclude(host: Host, peer_id: PeerId, output: Output, *, seconds: float) -> 
         lines += [f"why: {finding.cause.words}", f"  {finding.detail}"]
     if told.remedy:
         lines.append(f"what would change it: {told.remedy}")
-    is_known = any(nat.mapping is not Mapping.UNKNOWN for _, nat in nats)
-    hint = SECOND_RELAY if told.cause is Cause.PUNCH_UNANSWERED and not is_known else ""
+    hint = hint_of(host, told)
     lines += [f"what would tell more: {hint}"] if hint else []
     output.event(
         "trace",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -13,12 +13,16 @@ from p2pnet.host.host import Host
 
 
 @asynccontextmanager
-async def open_host(config: HostConfig) -> AsyncGenerator[Host, None]:
+async def open_host(
+    config: HostConfig, *, before: Callable[[Host], object] | None = None
+) -> AsyncGenerator[Host, None]:
     """Run a host for as long as the block lasts.
 
     Its ports are bound and its services run when the block begins. Leaving the block says
     goodbye to all peers (within ``SwarmConfig.goodbye_timeout``) and ends everything. An
-    exception of the block leaves it as it is, not in a group.
+    exception of the block leaves it as it is, not in a group. When the block begins, a service may
+    have had its first success already: who subscribes in ``before``, which is called with the
+    host before anything runs, misses no event.
 
     Raises:
         OSError: if a listen address is taken.
@@ -27,6 +31,8 @@ async def open_host(config: HostConfig) -> AsyncGenerator[Host, None]:
     with bare_exceptions():
         async with trio.open_nursery() as root:
             host = Host(config)
+            if before is not None:
+                before(host)
             await root.start(_run, host)
             try:
                 yield host

@@ -15,7 +15,8 @@ from p2pnet.commands import asking
 from p2pnet.commands.output import Output
 from p2pnet.commands.parser import spelled_out
 from p2pnet.commands.running import birthday, calling
-from p2pnet.commands.trace import SECOND_RELAY, trace
+from p2pnet.commands.telling import SECOND_RELAY
+from p2pnet.commands.trace import trace
 from p2pnet.connectivity.causes import Cause
 from p2pnet.core.addresses import is_relayed
 from p2pnet.protocols.relay import RelayServer
@@ -207,16 +208,14 @@ async def test_with_birthday_punching_on_both_sides_a_random_port_is_found(
     assert "hole punch 2 worked" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("command", "event"), [("trace", "trace"), ("ping", "not_direct")])
 async def test_with_one_relay_it_says_that_another_would_tell_more(
-    world: World, capsys: pytest.CaptureFixture[str]
+    world: World, capsys: pytest.CaptureFixture[str], command: str, event: str
 ) -> None:
-    """C14."""
+    """C13 C14."""
     scene = await build(world, "symmetric", "symmetric", relays=1)
-    verdict = (await scene.ask(capsys, "trace", scene.peer_id)).one("trace")
-    assert [f["cause"] for f in rows(verdict["findings"]) if isinstance(f, dict)] == [
-        "punch_unanswered"
-    ]
-    assert verdict["hint"] == SECOND_RELAY
+    told = (await scene.ask(capsys, command, scene.peer_id)).one(event)
+    assert (told["hint"], told["remedy"]) == (SECOND_RELAY, Cause.PUNCH_UNANSWERED.remedy)
 
 
 async def test_a_peer_that_is_not_there_is_told_with_every_address_and_the_cause(

@@ -1,0 +1,50 @@
+"""What ``p2pnet node`` tells of what happens before it runs. Rule C1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import trio
+
+from p2pnet import presets
+from p2pnet.commands.output import Output
+from p2pnet.commands.serving import node
+from p2pnet.interfaces import Kit, Service, ServiceHost
+from p2pnet.testing.links import Quality
+from p2pnet.testing.sites import IPV4_ONLY
+from p2pnet.testing.world import World
+
+
+class Slow:
+    """A part, and a service, that takes its time to begin."""
+
+    def build(self, kit: Kit) -> Service:
+        return self
+
+    async def run(self, host: ServiceHost, *, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep(5.0)
+        task_status.started()
+
+
+async def test_a_reservation_is_told_though_other_services_have_not_begun(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a busy machine any service may be that slow, and a relay near by is asked at once."""
+    relay = await world.host(presets.relay(), "relay", families=IPV4_ONLY)
+    home = world.home("port-restricted", "home", link=Quality(latency=0.02))
+    me = world.machine("me", at=home, families=IPV4_ONLY)
+    edge = presets.edge(relays=[relay.address])
+    config = replace(edge, env=me.env, services=[*edge.services, Slow()])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: node(config, Output(), with_echo=False))
+        await trio.sleep(10.0)
+        nursery.cancel_scope.cancel()
+    assert told(capsys.readouterr().out.splitlines()) == [relay.address]
+
+
+def told(lines: Sequence[str]) -> list[str]:
+    """Return the relays at which there are reservations."""
+    found = [line.removeprefix("reserved ") for line in lines if line.startswith("reserved ")]
+    return [line.partition("/p2p-circuit")[0] for line in found]
