@@ -58,24 +58,31 @@ async def running(*arguments: str) -> AsyncGenerator[Running, None]:
         await process.stderr.aclose()
 
 
+HANGS = 120.0
+"""Seconds; nothing here takes so long, however busy the machine is."""
+
+
 class Running:
     def __init__(self, process: trio.Process) -> None:
         self.process = process
         self._buffer = b""
 
     async def wait_event(self, name: str) -> dict[str, object]:
+        """Return the next event of that name. One that never comes is an error, not a standstill."""
+        with trio.fail_after(HANGS):
+            while (event := await self._event(name))["event"] != name:
+                pass
+            return event
+
+    async def _event(self, wanted: str) -> dict[str, object]:
         assert self.process.stdout is not None
-        while True:
-            line, newline, rest = self._buffer.partition(b"\n")
-            if newline:
-                self._buffer = rest
-                event: dict[str, object] = json.loads(line)
-                if event["event"] == name:
-                    return event
-                continue
+        while b"\n" not in self._buffer:
             chunk = await self.process.stdout.receive_some()
-            assert chunk, f"the process ended before it told {name}"
+            assert chunk, f"the process ended before it told {wanted}"
             self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        event: dict[str, object] = json.loads(line)
+        return event
 
     async def stop(self, number: int) -> int:
         self.process.send_signal(number)
