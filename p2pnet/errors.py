@@ -26,6 +26,7 @@ P2PError
 ├── ExtraMissing           a part needs a package that is not installed; also an ImportError
 ├── EventsMissed           a subscriber was too slow; .count are gone
 ├── ConnectionLost         also a trio.BrokenResourceError
+│   ├── PeerLeft           the peer said goodbye, in good order
 │   └── PeerSilent         the peer answers no more
 └── StreamReset            also a trio.BrokenResourceError
 
@@ -239,12 +240,16 @@ class ConnectionLost(P2PError, trio.BrokenResourceError):
     """The connection ended; everything on it is gone."""
 
 
+class PeerLeft(ConnectionLost):
+    """The peer ended the connection in good order."""
+
+
 class PeerSilent(ConnectionLost):
     """The peer answers no more: it was switched off, or the network between is gone."""
 
 
 class StreamReset(P2PError, trio.BrokenResourceError):
-    """The remote, or the loss of the connection, ended the stream at once."""
+    """The remote ended the stream at once."""
 
 
 def describe(error: BaseException) -> str:

@@ -106,7 +106,7 @@ class ConnectionClosed:
     connection: ConnectionRef
     reason: str
     error: BaseException | None = field(default=None, compare=False)
-    """What ended it; None if this host closed it."""
+    """What ended it: ``PeerLeft`` if the peer did; None if this host closed it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,14 @@ from p2pnet.core.foreword import Forewords
 from p2pnet.core.keepalive import Hush
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import boundary, close_at_once, log_stopped
-from p2pnet.errors import ConnectionLost, LimitExceeded, P2PError, StreamReset, describe
+from p2pnet.errors import (
+    ConnectionLost,
+    LimitExceeded,
+    P2PError,
+    PeerLeft,
+    StreamReset,
+    describe,
+)
 from p2pnet.events import ConnectionRef
 from p2pnet.interfaces import (
     CapableConnection,
@@ -132,7 +139,7 @@ class LiveConnection:
                 try:
                     await self._capable.run(partial(self._accept, handlers))
                     in_order = True
-                    self.failure = ConnectionLost(reason)
+                    self.failure = PeerLeft(reason)
                 except P2PError as error:
                     reason, self.failure = describe(error), error
                     log_stopped(logger, f"{self!r}", error, expected=logging.DEBUG)

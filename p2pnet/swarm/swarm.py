@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, is_relayed
+from p2pnet.core.addresses import Multiaddr, circuit_of, is_relayed
 from p2pnet.core.bus import EventBus
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
@@ -102,10 +102,21 @@ class Swarm:
 
     async def say_goodbye(self) -> None:
         """Close all connections in good order, within ``goodbye_timeout``."""
+        relays = relays_of(self._connections)
         with trio.move_on_after(self._config.goodbye_timeout, shield=True):
             async with trio.open_nursery() as closing:
                 for connection in self._connections:
-                    closing.start_soon(connection.aclose, "this host is leaving")
+                    is_carrier = not connection.is_relayed and connection.peer_id in relays
+                    closing.start_soon(self._part, connection, is_carrier)
+
+    async def _part(self, connection: LiveConnection, is_carrier: bool) -> None:
+        if is_carrier:
+            # A goodbye over a circuit has to be through before the circuit is gone (S22).
+            with trio.move_on_after(self._config.goodbye_timeout / 2):
+                await self.changes.wait_for(
+                    lambda _: connection.peer_id not in relays_of(self._connections)
+                )
+        await connection.aclose("this host is leaving")
 
     # ---- transports and listeners --------------------------------------------------------
 
@@ -372,6 +383,11 @@ class Swarm:
         if self._tasks is None:
             raise trio.ClosedResourceError("the host is not running")
         return self._tasks
+
+
+def relays_of(connections: Iterable[LiveConnection]) -> set[PeerId]:
+    """Return who carries those that are circuits."""
+    return {circuit_of(each.remote_address).relay for each in connections if each.is_relayed}
 
 
 def worth(connection: LiveConnection) -> tuple[bool, bool, int, int]:

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pnet.core.addresses import parse
-from p2pnet.errors import ConnectionLost, LimitExceeded, NegotiationFailed, ProtocolError
+from p2pnet.errors import ConnectionLost, LimitExceeded, NegotiationFailed, PeerLeft, ProtocolError
 from p2pnet.events import ConnectionRef
 from p2pnet.interfaces import Stream, StreamHandler
 from p2pnet.negotiation.driver import handle_one, select_one
@@ -254,6 +254,7 @@ async def test_a_connection_that_the_peer_ends_says_so() -> None:
         await served.line.aclose()
         await wait_all_tasks_blocked()
         assert served.reason == "closed by the peer"
+        assert isinstance(served.connection.failure, PeerLeft)
 
 
 async def test_a_connection_of_which_the_end_is_known_is_closed_before_its_tasks_have_ended() -> (

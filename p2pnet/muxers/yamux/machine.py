@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pnet.errors import ConnectionLost, LimitExceeded, ProtocolError
+from p2pnet.errors import ConnectionLost, LimitExceeded, PeerLeft, ProtocolError
 from p2pnet.muxers.yamux.limits import Limits
 from p2pnet.muxers.yamux.messages import (
     ACK,
@@ -37,6 +37,7 @@ from p2pnet.muxers.yamux.messages import (
     FIN,
     GO_AWAY,
     HEADER_BYTES,
+    INTERNAL_ERROR,
     MAX_UINT32,
     PING,
     PROTOCOL_ID,
@@ -129,7 +130,7 @@ class Session:
         self._remaining = 0
         self._recipient = 0
         self._fin_follows = False
-        self._over: str | None = None
+        self._over: ConnectionLost | None = None
         self._is_deaf = False
         self.frames = 0
         """Frames received so far."""
@@ -186,7 +187,9 @@ class Session:
         self.frames += 1
         if header.kind == GO_AWAY:  # Y15
             self._is_deaf = True
-            self.lose(f"the remote went away (code {header.length:#x})")
+            is_loss = header.length in (PROTOCOL_VIOLATION, INTERNAL_ERROR)
+            kind = ConnectionLost if is_loss else PeerLeft
+            self._lose(kind(f"the remote went away (code {header.length:#x})"))
             events.append(GoneAway(header.length))
         elif self._over is not None:
             self._expect_payload(header, 0)
@@ -295,7 +298,7 @@ class Session:
             ConnectionLost: if the session is over.
         """
         if self._over is not None:
-            raise ConnectionLost(self._over)
+            raise type(self._over)(*self._over.args)
         maximum = self._limits.max_outbound_streams
         if len(self._streams) >= maximum:
             raise LimitExceeded("max_outbound_streams", maximum)
@@ -402,8 +405,11 @@ class Session:
 
     def lose(self, reason: str) -> None:
         """End all streams, as the connection is no more. What came can still be read."""
+        self._lose(ConnectionLost(reason))
+
+    def _lose(self, how: ConnectionLost) -> None:
         if self._over is None:
-            self._over = reason
+            self._over = how
             self._recipient = 0
             for stream in self._streams.values():
-                stream.fail(reason)
+                stream.fail(how)

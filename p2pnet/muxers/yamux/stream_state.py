@@ -81,7 +81,7 @@ class StreamState:
         self._inbox: deque[Chunk] = deque()
         self._start = 0
         self._joined: bytearray | None = None
-        self._failure: str | int | None = None
+        self._failure: int | ConnectionLost | None = None
 
     # ---- for the application -------------------------------------------------------------
 
@@ -197,9 +197,10 @@ class StreamState:
         return self._failure is not None or (self.has_ended and self.has_finished)
 
     def _error(self) -> StreamReset | ConnectionLost:
-        if isinstance(self._failure, int):
-            return StreamReset(f"the remote reset the stream (code {self._failure:#x})")
-        return ConnectionLost(self._failure)
+        failure = self._failure
+        if isinstance(failure, ConnectionLost):
+            return type(failure)(*failure.args)  # One that is raised twice grows a traceback.
+        return StreamReset(f"the remote reset the stream (code {failure:#x})")
 
     # ---- for the session -----------------------------------------------------------------
 
@@ -237,8 +238,8 @@ class StreamState:
         """Take FIN."""
         self.has_ended = True
 
-    def fail(self, failure: str | int) -> None:
-        """Take the code of a RST, or the reason why the connection is lost."""
+    def fail(self, failure: int | ConnectionLost) -> None:
+        """Take the code of a RST, or how the connection ended."""
         if self._failure is None:
             self._failure = failure
         if isinstance(failure, int) and not self.has_ended:  # Y18

@@ -7,19 +7,23 @@ receiver slows its sender down, through the windows of the muxers (R21).
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
 
 from p2pnet.core.tasks import EXPECTED
-from p2pnet.errors import describe
+from p2pnet.errors import PeerLeft, StreamReset, describe
 from p2pnet.interfaces import CircuitLimit, Stream
 from p2pnet.protocols.relay.rates import Pace
 from p2pnet.protocols.relay.tally import Tally
 
 ENDED_WELL = "both sides finished"
 FINISHED = "finished"
+RESET = "reset"
 BROKEN = "broken"
+UNWANTED = (StreamReset, PeerLeft)
+"""How a stream says that its remote reads no more."""
 
 
 @dataclass(slots=True)
@@ -31,6 +35,8 @@ class Direction:
     name: str
     pace: Pace
     carried: int = 0
+    has_ended: bool = False
+    """True once its origin has said that this is all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Splice:
         self.reason = ""
         """Why it is over; empty until it is."""
         self.cause = FINISHED
-        """The same for counting: this, ``broken``, or the name of a limit."""
+        """The same for counting: this, ``reset``, ``broken``, or the name of a limit."""
         self._scope = trio.CancelScope()
         rate = means.bytes_per_second
         # R32: in small pieces, if slowly.
@@ -79,7 +85,9 @@ class Splice:
             if time.cancelled_caught:  # R23
                 self._abort(f"time limit of {self._limit.seconds:g} s", "circuit_seconds")
         except BaseException:
-            self._abort("cut off with the connection of its source")
+            # With the connection of its source; one that said its last on it only left early.
+            cause = FINISHED if self.forward.has_ended else BROKEN
+            self._abort("cut off with the connection of its source", cause)
             raise
         self.reason = self.reason or ENDED_WELL
 
@@ -89,17 +97,25 @@ class Splice:
                 if not await self._forward(direction, chunk):
                     return
                 await self._pause(direction, len(chunk))
-            await direction.sink.send_eof()  # R21: the other direction goes on
+            direction.has_ended = True
+            with suppress(*UNWANTED):  # Nothing is lost; who was reset, says so the other way.
+                await direction.sink.send_eof()  # R21: the other direction goes on
         except EXPECTED as error:
-            self._abort(f"{direction.name}: {describe(error)}")
+            self._abort(f"{direction.name}: {describe(error)}", cause_of(error))
 
     async def _forward(self, direction: Direction, chunk: bytes | bytearray) -> bool:
         room = math.inf
         if self._limit.data_bytes:
             room = self._limit.data_bytes - direction.carried
         allowed = chunk if len(chunk) <= room else chunk[: int(room)]
-        if allowed:
-            await self._send(direction, allowed)
+        try:
+            if allowed:
+                await self._send(direction, allowed)
+        except UNWANTED:
+            back = self.backward if direction is self.forward else self.forward
+            if not back.has_ended:
+                raise
+            return False  # R45: who has said its last need hear no more.
         if len(chunk) > room:  # R23
             self._abort(
                 f"{direction.name}: limit of {self._limit.data_bytes} bytes", "circuit_bytes"
@@ -133,3 +149,10 @@ class Splice:
         for stream in self._streams:
             stream.reset()
         self._scope.cancel()
+
+
+def cause_of(error: Exception) -> str:
+    """Tell an end that left, or ended the circuit, from one that was lost (R45)."""
+    if isinstance(error, PeerLeft):
+        return FINISHED
+    return RESET if isinstance(error, StreamReset) else BROKEN

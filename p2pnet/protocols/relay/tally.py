@@ -29,7 +29,7 @@ class Tally:
     refused: Counter[Refused] = field(default_factory=Counter)
     opened: int = 0
     closed: Counter[str] = field(default_factory=Counter)
-    """Circuits, by what ended them: ``finished``, ``broken``, or the name of a limit."""
+    """Circuits, by what ended them: ``finished``, ``reset``, ``broken``, or the name of a limit."""
     bytes_forward: int = 0
     bytes_backward: int = 0
     buffered: int = 0
@@ -61,7 +61,7 @@ class RelayStatistics:
     refused: Mapping[Refused, int]
     circuits_opened: int
     circuits_closed: Mapping[str, int]
-    """By what ended them: ``finished``, ``broken``, or the name of a limit."""
+    """By what ended them: ``finished``, ``reset``, ``broken``, or the name of a limit (R45)."""
     bytes_forward: int
     """From those who asked for the circuits to those who were called."""
     bytes_backward: int

@@ -47,6 +47,7 @@ from p2pnet.transports.quic.endings import (
     QUIC_V1,
     TLS_1,
     Refused,
+    end_of_streams,
     failed_connection,
     failed_handshake,
     identified,
@@ -421,7 +422,7 @@ class QuicConnection:
         self._is_over = True
         self._error = error
         self.on_settled()
-        why = StreamReset("the connection is closed" if error is None else f"{error}")
+        why = end_of_streams(error, is_ours=self._has_refused)
         for stream in list(self._streams.values()):
             stream.lose(why)
         self._streams.clear()

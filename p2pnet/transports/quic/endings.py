@@ -13,6 +13,7 @@ from p2pnet.errors import (
     HandshakeCut,
     NegotiationFailed,
     PeerIdMismatch,
+    PeerLeft,
     PeerSilent,
     ProtocolError,
     SecurityError,
@@ -116,6 +117,15 @@ def failed_connection(ended: Ended) -> Exception | None:
             return ConnectionLost(f"the remote refused our certificate: TLS alert {alert}")
         case _:
             return ConnectionLost(f"the remote closed the connection: {told(ended)}")
+
+
+def end_of_streams(error: Exception | None, *, is_ours: bool) -> ConnectionLost:
+    """Return what its streams say once a connection is over."""
+    if isinstance(error, ConnectionLost):
+        return error
+    if error is None and not is_ours:
+        return PeerLeft("the remote closed the connection")
+    return ConnectionLost(f"{error or 'the connection was closed here'}")
 
 
 def violation(ended: Ended) -> Exception:

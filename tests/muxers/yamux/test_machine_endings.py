@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2pnet.errors import ConnectionLost, ProtocolError, StreamReset
+from p2pnet.errors import ConnectionLost, PeerLeft, ProtocolError, StreamReset
 from p2pnet.muxers.yamux import Yamux
 from p2pnet.muxers.yamux.machine import (
     MAX_LINGERING,
@@ -15,6 +15,7 @@ from p2pnet.muxers.yamux.machine import (
 from p2pnet.muxers.yamux.messages import (
     DATA,
     FIN,
+    GO_AWAY,
     INITIAL_WINDOW,
     RST,
     SYN,
@@ -104,6 +105,22 @@ def test_y18_what_came_before_the_connection_was_lost_can_be_read() -> None:
         stream.read(None)
     with pytest.raises(ConnectionLost, match="the cable broke"):
         end.open()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(0, PeerLeft), (1, ConnectionLost), (2, ConnectionLost)]
+)
+def test_y15_streams_tell_who_left_in_good_order_from_a_loss(
+    code: int, kind: type[ConnectionLost]
+) -> None:
+    end = listener()
+    end.receive(update(1, SYN) + data(1, b"last") + encode(GO_AWAY, 0, 0, code))
+    stream = end.streams[1]
+    assert stream.read(None) == b"last"
+    for use in (lambda: stream.read(None), lambda: stream.write(b"x", 0), end.open):
+        with pytest.raises(ConnectionLost, match=f"code {code:#x}") as caught:
+            use()
+        assert caught.type is kind
 
 
 def test_y7_frames_for_unknown_streams_are_drained() -> None:

@@ -8,7 +8,14 @@ from trio.testing import MockClock
 
 from p2pnet.interfaces import CircuitLimit
 from p2pnet.protocols.relay.rates import Pace
-from p2pnet.protocols.relay.splice import ENDED_WELL, Means, Splice
+from p2pnet.protocols.relay.splice import (
+    BROKEN,
+    ENDED_WELL,
+    FINISHED,
+    RESET,
+    Means,
+    Splice,
+)
 from tests.protocols.memory_streams import MemoryStream, receive_exactly
 from tests.protocols.relay.fakes import FakeNet
 
@@ -156,6 +163,34 @@ async def test_a_reset_of_one_end_reaches_the_other(
         await other.receive_some()
     assert "reset" in await bench.finish()
     assert bench.was_reset
+    assert bench.splice.cause == RESET  # R45
+
+
+async def test_r45_who_has_said_its_last_need_take_no_more(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    bench = Bench(net, UNLIMITED)
+    await bench.target.send_eof()
+    await trio.sleep(1)
+    bench.near[1].outward.reset()
+    await bench.source.send_all(b"too late")
+    assert await bench.finish() == ENDED_WELL
+    assert bench.splice.cause == FINISHED
+    assert not bench.was_reset
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+async def test_r45_a_source_that_leaves_behind_its_last_word_has_finished(
+    net: FakeNet, autojump_clock: MockClock, has_ended: bool
+) -> None:
+    source, near_source = net.connect(net.host(1), net.host(2)).stream_pair()
+    near_target, _ = net.connect(net.host(3), net.host(4)).stream_pair()
+    splice = Splice(near_source, near_target, limit=UNLIMITED, means=Means(100))
+    if has_ended:
+        await source.send_eof()
+    with trio.move_on_after(5):
+        await splice.run()
+    assert splice.cause == (FINISHED if has_ended else BROKEN)
 
 
 async def test_a_receiver_that_is_gone_ends_the_circuit(
