@@ -40,6 +40,19 @@ def test_an_ipv6_network_shares_a_budget() -> None:
     assert budget.take(parse("/ip6/2a00:1:3:5::1/tcp/1"), 0.0)
 
 
+def test_one_target_that_is_used_up_keeps_no_room_taken_for_others() -> None:
+    """D25: else one of 512 dials and 1,023 of one each would leave none for a minute."""
+    budget = TargetBudget(per_ip=60, per_prefix=60)
+    places = [parse(f"/ip4/11.{n // 250}.{n % 250}.1/tcp/1") for n in range(MAX_TARGETS + 1)]
+    assert all(budget.take(places[0], 0.0) for _ in range(60))
+    assert all(budget.take(place, 0.0) for place in places[1:-1])
+    assert not budget.take(places[-1], 0.5)
+    assert budget.take(places[-1], 1.5)
+    assert len(budget) == 4
+    assert budget.take(places[0], 1.5)
+    assert not budget.take(places[0], 1.5)
+
+
 def test_what_is_remembered_is_bounded_and_forgotten_in_time() -> None:
     """D25."""
     budget = TargetBudget(per_ip=60, per_prefix=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -10,6 +11,8 @@ from p2pnet.core.addresses import Multiaddr, ip_of
 
 REFILL_SECONDS = 60.0
 MAX_TARGETS = 1024
+LOOK_SECONDS = 0.1
+"""All targets of a table without room are looked at no more often."""
 PREFIX_BITS = {4: 24, 6: 48}
 
 
@@ -27,6 +30,7 @@ class Buckets:
     def __init__(self, size: int) -> None:
         self._size = size
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._looked_at = -math.inf
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -48,12 +52,16 @@ class Buckets:
         return min(bucket.left + gained, float(self._size))
 
     def _forget(self, now: float) -> None:
-        # In the order of their latest use: behind one that is in use there may be a full one.
-        while self._buckets:
-            oldest = next(iter(self._buckets))
-            if self._left(self._buckets[oldest], now) < self._size:
-                return
-            del self._buckets[oldest]
+        # In the order of their latest use. Behind one that was used up there may be many full ones.
+        while self._buckets and self._is_full(next(iter(self._buckets.values())), now):
+            self._buckets.popitem(last=False)
+        if len(self._buckets) == MAX_TARGETS and now >= self._looked_at + LOOK_SECONDS:
+            self._looked_at = now
+            kept = [each for each in self._buckets.items() if not self._is_full(each[1], now)]
+            self._buckets = OrderedDict(kept)
+
+    def _is_full(self, bucket: Bucket, now: float) -> bool:
+        return self._left(bucket, now) >= self._size
 
 
 class TargetBudget:
