@@ -77,6 +77,10 @@ def of_host(host: Host) -> Iterable[Metric]:
     version = {"version": AGENT, "peer_id": str(host.peer_id)}
     yield Metric("p2pnet_info", "Which program this is, and which peer.", [(version, 1)])
     yield Metric("p2pnet_connections", "Live connections.", alone(len(host.connections())))
+    turned_away = host.turned_away
+    refused = [({"limit": limit}, count) for limit, count in turned_away.refused.items()]
+    yield Metric("p2pnet_connections_refused_total", "Those there was no room for.", refused)
+    yield Metric("p2pnet_connections_trimmed_total", "Idle ones.", alone(turned_away.trimmed))
 
 
 def of_relay(host: Host) -> Iterable[Metric]:

@@ -71,6 +71,8 @@ class Host:
         self._peer_id = PeerId.from_public_key(key.public_key)
         self._bus = EventBus()
         self._swarm = Swarm(config.swarm, env, peer_id=self._peer_id, bus=self._bus)
+        self.turned_away = self._swarm.turned_away
+        """How many connections were refused, by limit, or trimmed."""
         self._env, self._key = env, key
         upgrader = build_upgrader(config, env, key)
         kit = Kit(

@@ -85,7 +85,8 @@ class Waiting:
 class Arrivals:
     """Those in their handshakes, the oldest first; the oldest gives way to the next (S6)."""
 
-    def __init__(self, *, most: int, most_of_prefix: int) -> None:
+    def __init__(self, *, most: int, most_of_prefix: int, refuse: Callable[[str], None]) -> None:
+        self._refuse = refuse
         self._most = most
         self._most_of_prefix = most_of_prefix
         self._waiting: OrderedDict[int, Waiting] = OrderedDict()
@@ -99,12 +100,13 @@ class Arrivals:
         if prefix is not None:
             same = [of for of, waiting in self._waiting.items() if waiting.prefix == prefix]
             if len(same) >= self._most_of_prefix:
-                self._end(same[0])
+                self._end(same[0], "max_pending_per_prefix")
         self._waiting[number] = Waiting(prefix, give_up)
         if len(self._waiting) > self._most:
-            self._end(next(iter(self._waiting)))
+            self._end(next(iter(self._waiting)), "max_pending_inbound")
 
-    def _end(self, number: int) -> None:
+    def _end(self, number: int, limit: str) -> None:
+        self._refuse(limit)
         self._waiting.pop(number).give_up()
 
     def remove(self, number: int) -> None:

@@ -49,6 +49,7 @@ from p2pnet.swarm.peerstore import Peerstore
 from p2pnet.swarm.proving import prove_alive
 from p2pnet.swarm.roster import Roster
 from p2pnet.swarm.trimming import Candidate, choose
+from p2pnet.swarm.turned_away import TRIMMED, TurnedAway
 from p2pnet.swarm.unhurried import UnhurriedDial
 
 logger = logging.getLogger("p2pnet.swarm")
@@ -65,8 +66,11 @@ class Swarm:
         self._transports: list[Transport] = []
         self._listeners: list[Listener] = []
         self._connections = Roster()
+        self.turned_away = TurnedAway()
         self._pending = Arrivals(
-            most=config.max_pending_inbound, most_of_prefix=config.max_pending_per_prefix
+            most=config.max_pending_inbound,
+            most_of_prefix=config.max_pending_per_prefix,
+            refuse=self.turned_away.refuse,
         )
         self._settled = Settled()
         self._protected: dict[PeerId, set[str]] = {}
@@ -185,6 +189,7 @@ class Swarm:
             if capable is not None:
                 await self._admit(capable, is_inbound=True)
             elif trio.current_time() >= scope.deadline:
+                self.turned_away.refuse("upgrade_timeout")
                 raise trio.TooSlowError
 
     # ---- connections ---------------------------------------------------------------------
@@ -218,7 +223,9 @@ class Swarm:
         try:
             tasks = self._nursery
             self._check_room(capable, is_inbound=is_inbound)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, LimitExceeded):
+                self.turned_away.refuse(error.limit)
             await close_at_once(capable)
             raise
         self._numbers += 1
@@ -266,6 +273,7 @@ class Swarm:
         finally:
             self._connections.remove(connection)
             self._settled.remove(connection.ref.number)
+            self.turned_away.trimmed += connection.closing_reason == TRIMMED
             self._bus.publish(ConnectionClosed(connection.ref, reason, connection.failure))
             self._changed(connection.peer_id)
             logger.debug("%r ended: %s", connection, reason)
@@ -311,7 +319,7 @@ class Swarm:
             connection = self._connections.get(number)
             if connection is not None:
                 logger.info("closing %r: more than high_connections", connection)
-                self._nursery.start_soon(connection.aclose, "trimmed")
+                self._nursery.start_soon(connection.aclose, TRIMMED)
 
     # ---- dialling ------------------------------------------------------------------------
 

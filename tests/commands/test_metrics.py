@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from p2pnet.commands.metrics import (
 )
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.env import ByteStream
+from p2pnet.errors import P2PError
 from p2pnet.host.host import Host
+from p2pnet.swarm.config import SwarmConfig
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
 from tests.network.scene import call, put_edge, say
@@ -185,6 +188,20 @@ async def test_r41_a_client_that_never_reads_is_left_after_its_time(world: World
         assert got < 50_000_000
         await stream.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_s25_connections_that_found_no_room_are_told(world: World) -> None:
+    swarm = SwarmConfig(max_connections=1, high_connections=1, low_connections=1)
+    relay = await world.host(replace(presets.relay(), swarm=swarm), "relay")
+    for name in ("alice", "bob"):
+        client = await world.host(presets.minimal(), name)
+        with suppress(P2PError):
+            await client.host.connect(relay.address)
+    await trio.sleep(1)
+    told = read(exposition(relay.host))
+    assert told['p2pnet_connections_refused_total{limit="max_connections"}'] == 1
+    assert told['p2pnet_connections_refused_total{limit="max_inbound_per_prefix"}'] == 0
+    assert told["p2pnet_connections_trimmed_total"] == 0
 
 
 async def test_the_dashboard_shows_what_is_told(world: World) -> None:

@@ -52,6 +52,7 @@ async def test_s7_only_so_many_arrive_from_one_prefix(
             swarm.accept(Arrival(line))
             await wait_all_tasks_blocked()
         assert [line.is_closed for line in lines] == closed
+        assert swarm.turned_away.refused["max_inbound_per_prefix"] == sum(closed)  # S25
 
 
 async def test_s7_dials_to_a_prefix_are_not_counted_and_who_leaves_makes_room() -> None:
@@ -82,6 +83,7 @@ async def test_s6_a_stranger_who_says_nothing_pushes_out_none_but_himself(
             await wait_all_tasks_blocked()
         assert not honest.is_closed
         assert [one.is_closed for one in strangers] == [True] * 7 + [False] * 3
+        assert swarm.turned_away.refused["max_pending_per_prefix"] == 7  # S25
 
 
 class Wanderer(Line):
@@ -149,7 +151,8 @@ def waiting(arrivals: Arrivals, *addresses: Multiaddr) -> list[int]:
 
 
 def test_s6_whose_handshakes_are_over_makes_room() -> None:
-    arrivals = Arrivals(most=9, most_of_prefix=2)
+    refused: list[str] = []
+    arrivals = Arrivals(most=9, most_of_prefix=2, refuse=refused.append)
     assert waiting(arrivals, A, A) == []
     arrivals.remove(0)
     arrivals.remove(0)
@@ -157,12 +160,16 @@ def test_s6_whose_handshakes_are_over_makes_room() -> None:
     ended: list[str] = []
     arrivals.add(7, A, lambda: ended.append("seven"))
     assert ended == []
+    assert refused == []
     arrivals.add(8, A, lambda: ended.append("eight"))
     assert len(arrivals) == 2
+    assert refused == ["max_pending_per_prefix"]  # S25
 
 
 def test_s6_all_together_are_bounded_too() -> None:
     many = [parse(f"/ip4/8.8.8.{n}/tcp/1") for n in range(1, 7)]
-    arrivals = Arrivals(most=4, most_of_prefix=2)
+    refused: list[str] = []
+    arrivals = Arrivals(most=4, most_of_prefix=2, refuse=refused.append)
     assert waiting(arrivals, *many) == [0, 1]
     assert len(arrivals) == 4
+    assert refused == ["max_pending_inbound"] * 2  # S25

@@ -45,6 +45,11 @@ async def test_s7_there_is_no_connection_to_oneself() -> None:
     assert line.is_closed
 
 
+def refusals(swarm: Swarm) -> dict[str, int]:
+    """Return how many connections were refused, by limit (S25)."""
+    return {limit: count for limit, count in swarm.turned_away.refused.items() if count}
+
+
 async def test_s7_one_peer_has_only_so_many_connections() -> None:
     async with running(config=SwarmConfig(max_connections_per_peer=2)) as swarm:
         lines = [Line(PEER, A) for _ in range(3)]
@@ -54,6 +59,7 @@ async def test_s7_one_peer_has_only_so_many_connections() -> None:
         with pytest.raises(LimitExceeded, match="max_connections_per_peer = 2"):
             await dial(swarm, A)
         assert len(swarm.connections(OTHER)) == 1
+        assert refusals(swarm) == {"max_connections_per_peer": 2}
 
 
 async def test_s7_at_the_limit_only_dials_are_let_in() -> None:
@@ -63,6 +69,7 @@ async def test_s7_at_the_limit_only_dials_are_let_in() -> None:
         await arrive(swarm, Line(OTHER, A), Line(OTHER, A), late)
         assert late.is_closed
         assert (await dial(swarm, A)).peer_id == PEER
+        assert refusals(swarm) == {"max_connections": 1}
 
 
 async def test_s6_the_oldest_unfinished_arrival_gives_way(autojump_clock: MockClock) -> None:
@@ -84,6 +91,7 @@ async def test_s6_an_arrival_has_so_long_to_prove_itself(autojump_clock: MockClo
         assert not arrival.is_closed
         await trio.sleep(0.2)
         assert arrival.is_closed
+        assert refusals(swarm) == {"upgrade_timeout": 1}
 
 
 async def test_s20_more_than_the_high_mark_are_closed_down_to_the_low_one(
@@ -99,6 +107,8 @@ async def test_s20_more_than_the_high_mark_are_closed_down_to_the_low_one(
         assert [line.is_closed for line in trimmed] == [True, True]
         assert not kept.is_closed
         assert not young.is_closed
+        assert swarm.turned_away.trimmed == 2
+        assert refusals(swarm) == {}
 
 
 async def test_s20_a_full_swarm_makes_room_once_those_in_it_are_old_enough(
