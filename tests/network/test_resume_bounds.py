@@ -57,8 +57,9 @@ def given_out(machine: Machine) -> int:
 
 async def test_all_streams_together_keep_no_more_than_the_limit(world: World) -> None:
     """RS15: nobody reads, and each side writes as much as it may."""
-    small = Resume(max_bytes=2 * MIB)
-    alice, bob = await put_both(world, small)
+    small = Resume(max_bytes=4 * MIB)
+    alice = await put(world, "alice", small)
+    bob = await put(world, "bob", Resume(max_bytes=8 * MIB))
     bob.host.handle("/pour", pour)
     await say_on(await open_echo(alice, bob))
     streams = []

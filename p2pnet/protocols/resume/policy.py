@@ -89,49 +89,6 @@ def leash(left: float, streams: int) -> int:
     return max(LEAST_LEASH, int(left) // (LEASH_PART * streams))
 
 
-class Budget:
-    """Bytes that all streams together may hold, and the windows that each gets of them.
-
-    A stream holds no more than its two windows, and all windows are ``total`` at most (RS15).
-    """
-
-    def __init__(self, total: int, *, first: int, smallest: int, largest: int) -> None:
-        self._left = total
-        self._for_new = total // 2
-        """What windows that grow leave for new streams."""
-        self._for_small = total // 4
-        """What new streams with the first windows leave for those with the smallest."""
-        self._first = first
-        self._smallest = smallest
-        self._largest = largest
-
-    @property
-    def left(self) -> int:
-        """Bytes that are not given out."""
-        return self._left
-
-    def take(self) -> int | None:
-        """Return how large both windows of a new stream are; None if nothing is left."""
-        window = self._first
-        if self._left - 2 * window < self._for_small:
-            window = self._smallest
-        if self._left < 2 * window:
-            return None
-        self._left -= 2 * window
-        return window
-
-    def grow(self, window: int) -> int:
-        """Return by how much a window may grow."""
-        more = min(window, self._largest - window)
-        if more <= 0 or self._left - more < self._for_new:
-            return 0
-        self._left -= more
-        return more
-
-    def give_back(self, windows: int) -> None:
-        self._left += windows
-
-
 class Sought:
     """Peers that this host dials as they do not come back, and has not found yet (RS13).
 

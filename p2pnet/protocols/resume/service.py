@@ -25,6 +25,7 @@ from p2pnet.events import (
     StreamMoved,
 )
 from p2pnet.interfaces import Connection, Kit, ServiceHost, Stream, StreamHandler
+from p2pnet.protocols.resume.budget import Budget, Place, place_of
 from p2pnet.protocols.resume.keeper import Entry, Keeper, Patience
 from p2pnet.protocols.resume.machine import Machine, StaleMove
 from p2pnet.protocols.resume.messages import (
@@ -32,17 +33,13 @@ from p2pnet.protocols.resume.messages import (
     SMALLEST_WINDOW,
     TOKEN_BYTES,
     Ask,
-    Data,
     Decoder,
-    Frame,
     Move,
     Open,
-    Refuse,
     Why,
-    encode,
 )
-from p2pnet.protocols.resume.policy import Budget, Sought, Tokens, leash, may_move
-from p2pnet.protocols.resume.stream import LASTING, ResumableStream
+from p2pnet.protocols.resume.policy import Sought, Tokens, leash, may_move
+from p2pnet.protocols.resume.stream import LASTING, ResumableStream, read_first, refuse
 
 logger = logging.getLogger("p2pnet.resume")
 
@@ -82,7 +79,8 @@ class Resume:
     """Most bytes that all streams together keep. Once half of them are given out to windows, none
     grows; of the last quarter new ones are small; and then it is as beyond ``max_streams``."""
     max_streams: int = 2048
-    """In all; what is opened beyond is a plain stream, and what comes beyond is refused."""
+    """In all; what is opened beyond is a plain stream, and what comes beyond is refused. A public
+    IPv4 address or IPv6 /56 has half of all at most, and a peer elsewhere an eighth (RS23)."""
     max_streams_per_peer: int = 256
     """Each way."""
     orphan_seconds: float = 120.0
@@ -124,6 +122,7 @@ class ResumeService:
         self._env = env
         self._budget = Budget(
             config.max_bytes,
+            streams=config.max_streams,
             first=min(config.window, FIRST_WINDOW),
             smallest=SMALLEST_WINDOW,
             largest=config.window,
@@ -263,22 +262,22 @@ class ResumeService:
 
     async def _open(self, connection: Connection, protocol_ids: Sequence[str]) -> Stream:
         spoken = await self._spoken(connection, protocol_ids)
-        window = None
+        place, window = place_of(connection.peer_id, connection.remote_address), None
         if spoken is not None and not self._has_too_many(connection.peer_id):
-            window = self._budget.take()
+            window = self._budget.take(place)
         if spoken is None or window is None:
             first, *others = protocol_ids
             return await connection.open_stream(first, *others)
         try:
             muxed = await connection.open_stream(PROTOCOL_ID)
         except BaseException:
-            self._budget.give_back(2 * window)
+            self._budget.give_back(place, 2 * window)
             raise
         secret = self._env.random_bytes(TOKEN_BYTES)
         tokens = Tokens(secret, self._host.peer_id, connection.peer_id)
         machine = Machine(tokens, window, is_opener=True, grow=self._budget.grow)
         carrier = machine.open(spoken)
-        entry = self._enter(machine, spoken, connection)
+        entry = self._enter(machine, spoken, connection, place)
         self._carrying.start_soon(self._keeper.carry, entry, carrier, muxed)
         return entry.stream
 
@@ -314,24 +313,26 @@ class ResumeService:
 
     def _is_full(self, peer_id: PeerId, *, is_opener: bool) -> bool:
         of_peer = sum(key[:2] == (peer_id, is_opener) for key in self._entries)
-        config = self._config  # RS15
-        return of_peer >= config.max_streams_per_peer or len(self._entries) >= config.max_streams
+        return of_peer >= self._config.max_streams_per_peer  # RS15
 
-    def _enter(self, machine: Machine, protocol_id: str, connection: Connection) -> Entry:
+    def _enter(
+        self, machine: Machine, protocol_id: str, connection: Connection, place: Place
+    ) -> Entry:
         stream = ResumableStream(machine, protocol_id, connection, self._moved)
         entry = Entry(stream)
         key = (connection.peer_id, machine.is_opener, machine.tokens.name)
         self._entries[key] = entry
-        self._carrying.start_soon(self._keep, key, entry)
+        self._carrying.start_soon(self._keep, key, entry, place)
         return entry
 
-    async def _keep(self, key: tuple[PeerId, bool, bytes], entry: Entry) -> None:
+    async def _keep(self, key: tuple[PeerId, bool, bytes], entry: Entry, place: Place) -> None:
         try:
             await self._keeper.keep(entry)
         finally:
             del self._entries[key]
             machine = entry.stream.machine
-            self._budget.give_back(machine.sending.window + machine.receiving.window)
+            windows = machine.sending.window + machine.receiving.window
+            self._budget.give_back(place, windows)
             if machine.was_one_too_many:
                 self._avoid(entry.stream.peer_id)
             self._changes.unpark_all()
@@ -371,13 +372,14 @@ class ResumeService:
         if (muxed.peer_id, False, tokens.name) in self._entries:  # RS4
             raise ProtocolError(PROTOCOL_ID, "OPEN of a stream that is open")
         is_full = self._is_full(muxed.peer_id, is_opener=False) or self._leaving
-        window = None if is_full else self._budget.take()
+        place = place_of(muxed.peer_id, muxed.connection.remote_address)
+        window = None if is_full else self._budget.take(place)
         if window is None:
             await refuse(muxed, Why.TOO_MANY)
             return
         machine = Machine(tokens, window, is_opener=False, grow=self._budget.grow)
         carrier = machine.accept(first, decoder)
-        entry = self._enter(machine, first.protocol, muxed.connection)
+        entry = self._enter(machine, first.protocol, muxed.connection, place)
         self._handling.start_soon(self._handle, entry.stream, handler)
         await entry.stream.carry(carrier, muxed)
 
@@ -425,20 +427,3 @@ class ResumeService:
 def runs_over(connection: Connection, event: CircuitNearLimit) -> bool:
     """Tell if a connection is the circuit of which an event tells."""
     return connection.is_limited and connection.limit is event.circuit
-
-
-async def read_first(muxed: Stream, decoder: Decoder) -> Frame:
-    """Read the first frame of a carrier, and not a byte beyond it."""
-    while True:
-        data = await muxed.receive_some(decoder.wanted())
-        if not data:
-            raise ProtocolError(PROTOCOL_ID, "the stream ended within its first frame")
-        for item in decoder.feed(data):
-            if isinstance(item, Data):  # RS5
-                raise ProtocolError(PROTOCOL_ID, "data on a new carrier")
-            return item
-
-
-async def refuse(muxed: Stream, why: Why) -> None:
-    await muxed.send_all(encode(Refuse(why)))
-    await muxed.send_eof()

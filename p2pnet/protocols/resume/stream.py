@@ -14,7 +14,17 @@ from p2pnet.protocols.resume.carrier import Carrier
 from p2pnet.protocols.resume.flow import restrain
 from p2pnet.protocols.resume.halves import SMALL_PIECE
 from p2pnet.protocols.resume.machine import Machine
-from p2pnet.protocols.resume.messages import MAX_CODE, MAX_DATA, PROTOCOL_ID, Data
+from p2pnet.protocols.resume.messages import (
+    MAX_CODE,
+    MAX_DATA,
+    PROTOCOL_ID,
+    Data,
+    Decoder,
+    Frame,
+    Refuse,
+    Why,
+    encode,
+)
 
 LINGER = 5.0
 """Seconds that a carrier which is no longer used has to come to its end."""
@@ -374,3 +384,20 @@ def together(parts: list[Data]) -> list[Data]:
 
 def lost() -> P2PError:
     return ConnectionLost("no connection has come to carry the stream on")
+
+
+async def read_first(muxed: Stream, decoder: Decoder) -> Frame:
+    """Read the first frame of a carrier, and not a byte beyond it."""
+    while True:
+        data = await muxed.receive_some(decoder.wanted())
+        if not data:
+            raise ProtocolError(PROTOCOL_ID, "the stream ended within its first frame")
+        for item in decoder.feed(data):
+            if isinstance(item, Data):  # RS5
+                raise ProtocolError(PROTOCOL_ID, "data on a new carrier")
+            return item
+
+
+async def refuse(muxed: Stream, why: Why) -> None:
+    await muxed.send_all(encode(Refuse(why)))
+    await muxed.send_eof()

@@ -1,4 +1,4 @@
-"""Frames: round trips, any chunking, garbage. RS3, RS5, RS13 and RS15 of specs/resume.md."""
+"""Frames: round trips, any chunking, garbage. RS3, RS5 and RS13 of specs/resume.md."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from p2pnet.protocols.resume.messages import (
     data_header,
     encode,
 )
-from p2pnet.protocols.resume.policy import Budget, Sought, Tokens, may_move, pause
+from p2pnet.protocols.resume.policy import Sought, Tokens, may_move, pause
 from tests.protocols.resume.peers import ALICE, BOB, CAROL
 
 token = st.binary(min_size=16, max_size=16)
@@ -158,55 +158,6 @@ def test_protocols_about_the_connection_do_not_move() -> None:
     assert not may_move("/libp2p/dcutr")
     assert not may_move("/ipfs/ping/1.0.0")
     assert not may_move("/p2pnet/resume/1.0.0")
-
-
-def test_windows_are_small_once_the_budget_is_given_out() -> None:
-    """RS15."""
-    budget = Budget(500, first=100, smallest=20, largest=400)
-    windows = [budget.take() for _ in range(9)]
-    assert windows == [100, 20, 20, 20, 20, 20, 20, 20, None]
-    assert budget.left == 20
-    budget.give_back(2 * 100)
-    assert budget.take() == 20
-    budget.give_back(4 * 2 * 20)
-    assert budget.take() == 100
-
-
-@given(
-    total=st.integers(2, 5000),
-    smallest=st.integers(1, 50),
-    turns=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 20)), max_size=60),
-)
-def test_all_windows_together_never_exceed_the_budget(
-    total: int, smallest: int, turns: list[tuple[int, int]]
-) -> None:
-    """RS15: whatever is opened, grows and ends."""
-    budget = Budget(total, first=2 * smallest, smallest=smallest, largest=16 * smallest)
-    streams: list[list[int]] = []
-    for turn, index in turns:
-        stream = streams[index % len(streams)] if streams else None
-        if turn == 0 or stream is None:
-            window = budget.take()
-            streams += [] if window is None else [[window, window]]
-        elif turn == 1:
-            stream[index % 2] += budget.grow(stream[index % 2])
-        else:
-            budget.give_back(sum(stream))
-            streams.remove(stream)
-        assert sum(map(sum, streams)) == total - budget.left <= total
-
-
-def test_windows_grow_as_long_as_enough_is_left_for_new_streams() -> None:
-    """RS15."""
-    budget = Budget(1000, first=100, smallest=10, largest=300)
-    assert budget.take() == 100
-    assert budget.grow(100) == 100
-    assert budget.grow(200) == 100
-    assert budget.grow(300) == 0
-    assert budget.grow(200) == 100
-    assert budget.grow(100) == 0
-    budget.give_back(100)
-    assert budget.grow(100) == 100
 
 
 def test_few_are_sought_at_a_time_and_fewer_at_one_place() -> None:
