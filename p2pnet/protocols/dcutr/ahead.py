@@ -5,9 +5,11 @@ Rules: specs/dcutr.md (D30, D31).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from p2pnet.errors import ProtocolError
 from p2pnet.interfaces import Connection
-from p2pnet.protocols.dcutr.dialogue import MAX_SWIFT_ROUND_TRIP, Ahead
+from p2pnet.protocols.dcutr.dialogue import MAX_AGE, MAX_SWIFT_ROUND_TRIP, Ahead
 from p2pnet.protocols.dcutr.messages import Connect, decode_untrusted
 
 
@@ -25,6 +27,19 @@ def said_ahead(relayed: Connection) -> Ahead | None:
     if words is None:
         return None
     return read(words.said, min(words.round_trip, MAX_SWIFT_ROUND_TRIP))
+
+
+def is_fresh(relayed: Connection, now: float) -> bool:
+    """Tell if a conversation there may do without SYNC (D26)."""
+    return now - relayed.opened_at <= MAX_AGE
+
+
+def has_just_said_ahead(connections: Iterable[Connection], now: float) -> bool:
+    """Tell if this host has called over one of them, and the peer can answer what it offered."""
+    return any(
+        each.is_relayed and not each.is_inbound and is_fresh(each, now) and said_ahead(each)
+        for each in connections
+    )
 
 
 def read(word: bytes, round_trip: float) -> Ahead | None:

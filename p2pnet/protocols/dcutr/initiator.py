@@ -34,10 +34,10 @@ from p2pnet.errors import (
 )
 from p2pnet.events import ConnectionRef, HolePunched, PunchAttemptFailed, PunchGivenUp
 from p2pnet.interfaces import Connection, ServiceHost, Stream
-from p2pnet.protocols.dcutr.ahead import heard_ahead
-from p2pnet.protocols.dcutr.dialogue import MAX_AGE, Punch, answer_ahead, initiate
+from p2pnet.protocols.dcutr.ahead import has_just_said_ahead, heard_ahead, is_fresh
+from p2pnet.protocols.dcutr.dialogue import Punch, answer_ahead, initiate
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
-from p2pnet.protocols.dcutr.policy import CoolDown, dials_in, gives_way, ways
+from p2pnet.protocols.dcutr.policy import ASSUMED_ROUND_TRIP, CoolDown, dials_in, gives_way, ways
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
 from p2pnet.protocols.dcutr.sampling import Lookout
 
@@ -89,11 +89,6 @@ class Upgrade:
     """True from the first attempt on: the peer knows, or will in a moment."""
     theirs: tuple[Multiaddr, ...] = ()
     """What the peer offered ahead, or in the attempt before."""
-
-
-def is_fresh(relayed: Connection, now: float) -> bool:
-    """Tell if a conversation there may do without SYNC (D26)."""
-    return now - relayed.opened_at <= MAX_AGE
 
 
 class NotSpoken(P2PError):
@@ -153,9 +148,15 @@ class Initiator:
         for scope in self._resting.values():
             scope.cancel()
 
-    def called_anew(self, peer_id: PeerId) -> None:
-        """Let a peer rest for the first pause at most: it may call from elsewhere (D12)."""
-        self._cool_down.shorten(peer_id, trio.current_time())
+    def called_anew(self, peer_id: PeerId, *, is_answered: bool) -> None:
+        """Let a peer rest for the first pause at most: it may call from elsewhere (D12).
+
+        One that this host answers already goes on, as it has begun (D13).
+        """
+        now = trio.current_time()
+        self._cool_down.shorten(peer_id, now)
+        if is_answered:
+            self._cool_down.yielded(peer_id, now)
         if peer_id in self._resting:
             self._resting[peer_id].cancel()
 
@@ -194,6 +195,17 @@ class Initiator:
         if upgrade is not None:
             upgrade.scope.cancel()
         return True
+
+    async def _let_begin(self, peer_id: PeerId, relayed: Connection | None) -> None:
+        """Wait for a peer that is to begin and has all it needs: our CONNECT ahead (D13, D31).
+
+        Each called the other, and neither would hear that the other began before it dials.
+        """
+        if relayed is None or heard_ahead(relayed) is None:
+            return
+        has_said = has_just_said_ahead(self._host.connections(peer_id), trio.current_time())
+        if has_said and gives_way(self._host.peer_id, peer_id):
+            await trio.sleep(ASSUMED_ROUND_TRIP)
 
     async def _keep_upgrading(self, peer_id: PeerId, nursery: trio.Nursery) -> None:
         try:
@@ -257,6 +269,7 @@ class Initiator:
             ahead = None if relayed is None else heard_ahead(relayed)
             upgrade.theirs = () if ahead is None else ahead.addresses  # D19
             try:
+                await self._let_begin(peer_id, relayed)
                 attempt, direct = await self._try_all(peer_id, upgrade)
             except PunchFailed as error:
                 self._host.publish(PunchGivenUp(peer_id, tuple(map(describe, error.causes))))

@@ -30,7 +30,7 @@ from p2pnet.protocols.dcutr.sampling import Lookout
 logger = logging.getLogger("p2pnet.dcutr")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """One conversation with a peer: which it is, and since when."""
 
@@ -63,6 +63,11 @@ class Responder:
         self._heard: dict[int, Conversations] = {}
         self._lookouts: dict[int, Lookout] = {}
         self._punching: dict[PeerId, trio.CancelScope] = {}
+        self._answering: set[Answer] = set()
+
+    def is_answering(self, peer_id: PeerId) -> bool:
+        """Tell if a conversation with a peer is under way, or the punch that follows."""
+        return any(answer.peer_id == peer_id for answer in self._answering)
 
     def prepare(self, number: int, nursery: trio.Nursery) -> None:
         """Look ahead on a relayed connection that this host opened (D16).
@@ -98,6 +103,7 @@ class Responder:
         that as soon as *its* end of the direct one is ready.
         """
         answer = self._admit(stream)
+        self._answering.add(answer)
         # D13: the initiator has given the attempt before up, for the patience of both differs.
         # Its dials would only be in the way of the new ones.
         self._supersede(answer.peer_id)
@@ -105,11 +111,14 @@ class Responder:
             with trio.fail_after(self._exchange_timeout):
                 punch = await self._converse(answer, stream)
         except NoPunchAddress as error:  # D8: said in order, which a reset could overtake
+            self._answering.discard(answer)
             self._failed(answer, describe(error), error)
             await stream.aclose()
             return
-        except EXPECTED as error:
-            self._failed(answer, describe(error), error)
+        except BaseException as error:
+            self._answering.discard(answer)
+            if isinstance(error, EXPECTED):
+                self._failed(answer, describe(error), error)
             raise
         nursery.start_soon(self._punch, answer, punch)
 
@@ -164,6 +173,12 @@ class Responder:
             self._punching[peer_id].cancel()
 
     async def _punch(self, answer: Answer, punch: Punch) -> None:
+        try:
+            await self._punch_once(answer, punch)
+        finally:
+            self._answering.discard(answer)
+
+    async def _punch_once(self, answer: Answer, punch: Punch) -> None:
         peer_id = answer.peer_id
         there = has_direct(self._host, peer_id)
         if there is not None:  # D11: the initiator's plain dial worked

@@ -198,7 +198,7 @@ def react(event: Heard, initiator: Initiator, responder: Responder, nursery: tri
             if ref.is_relayed and not ref.is_inbound:
                 responder.prepare(ref.number, nursery)
             elif is_ours_to_upgrade(ref):
-                initiator.called_anew(ref.peer_id)
+                initiator.called_anew(ref.peer_id, is_answered=responder.is_answering(ref.peer_id))
                 initiator.begin(ref.peer_id, nursery, identified=False)
         case ConnectionClosed(ref):
             responder.connection_closed(ref.number)
