@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Network
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ from tests.network.scene import ECHO, NEAR, call, direct, echo, put_relay, reser
 
 LAN = Quality(latency=0.0005)
 FIXED = 4001
+SETTLED = 15.0
 
 
 def host_of(connection: Connection) -> str:
@@ -203,4 +205,28 @@ async def test_a_router_that_hairpins_brings_peers_together_that_the_lan_keeps_a
     with trio.fail_after(10.0):
         await call(alice, bob)
         await direct(alice, bob, within=5.0)
+    await say(alice, bob)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "quic"])
+@pytest.mark.parametrize("is_inner_called", [False, True])
+async def test_whoever_is_behind_a_router_in_the_home_of_the_other_is_direct_at_once(
+    world: World, transport: Punched, is_inner_called: bool
+) -> None:
+    """D31, D20: Only the inner one can dial; so it is told where, even if it was called."""
+    relay = await world.host(
+        speaking(transport, presets.relay()), "relay", link=NEAR, families=IPV4_ONLY
+    )
+    relays = [str(address) for address in relay.host.addresses.value]
+    home = world.router("home", PORT_RESTRICTED, setup=RouterSetup(link=NEAR))
+    lan = IPv4Network("192.168.2.0/24")
+    room = world.router("room", PORT_RESTRICTED, behind=home, setup=RouterSetup(link=LAN, lan=lan))
+    inner = await put(world, "inner", room, *relays, transport=transport)
+    outer = await put(world, "outer", home, *relays, transport=transport)
+    await reserved(inner)
+    await reserved(outer)
+    await trio.sleep(SETTLED)
+    alice, bob = (outer, inner) if is_inner_called else (inner, outer)
+    await call(alice, bob)
+    await direct(alice, bob, within=0.5)
     await say(alice, bob)

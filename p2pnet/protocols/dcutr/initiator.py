@@ -37,7 +37,13 @@ from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.dcutr.ahead import has_just_said_ahead, heard_ahead, is_fresh
 from p2pnet.protocols.dcutr.dialogue import Punch, answer_ahead, initiate
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
-from p2pnet.protocols.dcutr.policy import ASSUMED_ROUND_TRIP, CoolDown, dials_in, gives_way, ways
+from p2pnet.protocols.dcutr.policy import (
+    ASSUMED_ROUND_TRIP,
+    CoolDown,
+    dials_in,
+    gives_way,
+    says_it_all,
+)
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
 from p2pnet.protocols.dcutr.sampling import Lookout
 
@@ -387,8 +393,7 @@ class Initiator:
                 is_first = number not in self._conversed
                 self._conversed.add(number)
                 ahead = heard_ahead(relayed) if swiftly and is_first else None
-                # D31: If nothing suits, the peer may have something that does, once it is asked.
-                if ahead is not None and ways(ahead.addresses) & ways(ours.addresses):
+                if ahead is not None and says_it_all(ahead.addresses, ours.addresses):
                     punch = await answer_ahead(channel_on(stream), ours, ahead, trio.current_time)
                     self._alternating.add(number)
                     plain.is_needless = True

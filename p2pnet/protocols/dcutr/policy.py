@@ -89,6 +89,15 @@ def share_outside(offered: Iterable[Multiaddr], own: Iterable[Multiaddr]) -> boo
     return not outside_hosts(offered).isdisjoint(outside_hosts(own))
 
 
+def says_it_all(ahead: Sequence[Multiaddr], own: Sequence[Multiaddr]) -> bool:
+    """Tell if what a peer offered ahead is all that it has for us (D31).
+
+    If nothing suits, it may have something that does, once it is asked; and so it may where both
+    are perhaps behind one NAT, as ahead it has offered no private address.
+    """
+    return bool(ways(ahead) & ways(own)) and not share_outside(ahead, own)
+
+
 def outside_hosts(addresses: Iterable[Multiaddr]) -> set[str]:
     places = (place_of(each) for each in addresses if scope(each) is Scope.PUBLIC)
     return {p.endpoint.host for p in places if p is not None and not p.endpoint.is_ipv6}
