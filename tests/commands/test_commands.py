@@ -68,7 +68,7 @@ class Running:
         self._buffer = b""
 
     async def wait_event(self, name: str) -> dict[str, object]:
-        """Return the next event of that name. One that never comes is an error, not a standstill."""
+        """Return the next event of that name; one that never comes is an error."""
         with trio.fail_after(HANGS):
             while (event := await self._event(name))["event"] != name:
                 pass
