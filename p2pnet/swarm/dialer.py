@@ -16,6 +16,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import trio
 
@@ -72,7 +73,7 @@ class Race:
     """Told of each failure as it happens."""
     watch: Callable[[], None] = lambda: None
     """Told of each change."""
-    running: int = 0
+    running: set[Multiaddr] = field(default_factory=set)
     changed: trio.Event = field(default_factory=trio.Event)
 
     def fail(self, failure: FailedAttempt) -> None:
@@ -95,12 +96,24 @@ class Race:
             run.answered is not None and not run.is_over for run in self.runs.values()
         )
 
-    def held_until(self) -> float:
-        """Return until when later turns have to wait for handshakes under way (DI10)."""
+    def turn_of(self, attempt: Attempt, started_at: float) -> float:
+        """Return when an attempt is due, as things stand (DI9, DI10)."""
+        at = started_at + attempt.delay
+        if not is_relayed(attempt.address):
+            return max(at, self.held_until(relayed=False))
+        if any(map(is_relayed, self.runs)) and not any(map(is_relayed, self.running)):
+            at = started_at  # Those before it have failed: there is nothing to be spared any more.
+        return max(at, self.held_until(relayed=False), self.held_until(relayed=True))
+
+    def held_until(self, *, relayed: bool) -> float:
+        """Return until when handshakes under way hold others back: direct ones, or circuits (DI10).
+
+        Those of circuits hold back circuits alone.
+        """
         answers = [
             (address, run.began, run.answered, run.is_over)
             for address, run in self.runs.items()
-            if run.answered is not None and not is_relayed(address)
+            if run.answered is not None and is_relayed(address) is relayed
         ]
         ends = [
             at + max(step_of(address), HOLD_ROUND_TRIPS * (at - began))
@@ -126,7 +139,8 @@ async def race(
     try:
         if len(attempts) == 1:
             with trio.move_on_at(bounds.deadline):
-                result.running += 1  # Nobody to race with: a task for it would cost a turn.
+                # Nobody to race with: a task for it would cost a turn.
+                result.running.add(attempts[0].address)
                 await run_one(result, attempts[0].address, dial, bounds.slots)
         else:
             await run_race(result, attempts, dial, bounds)
@@ -143,27 +157,37 @@ async def run_race(
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = bounds.deadline
         started_at = trio.current_time()
-        for attempt in attempts:
-            await wait_for_turn(result, started_at + attempt.delay, bounds.max_parallel)
+        pending = list(attempts)
+        while pending:
+            attempt = await next_in_turn(result, pending, started_at, bounds.max_parallel)
             if result.winner is not None:
                 break
-            result.running += 1
+            pending.remove(attempt)
+            result.running.add(attempt.address)
             nursery.start_soon(run_one, result, attempt.address, dial, bounds.slots)
         while result.running and result.winner is None:
             await result.changed.wait()
         nursery.cancel_scope.cancel()
 
 
-async def wait_for_turn(result: Race, at: float, max_parallel: int) -> None:
-    """Wait until the time has come, or nobody is running any more."""
+async def next_in_turn(
+    result: Race, pending: Sequence[Attempt], started_at: float, max_parallel: int
+) -> Attempt:
+    """Wait until the time of one has come, or nobody is running any more; return it."""
+    # Circuits may be due before direct addresses that stand before them, and the other way round.
+    heads: dict[bool, Attempt] = {}
+    for attempt in pending:
+        heads.setdefault(is_relayed(attempt.address), attempt)
     while result.winner is None and result.running:
-        is_full = result.running >= max_parallel
-        until = math.inf if is_full else max(at, result.held_until())
+        turns = [(result.turn_of(attempt, started_at), attempt) for attempt in heads.values()]
+        at, attempt = min(turns, key=itemgetter(0))
+        is_full = len(result.running) >= max_parallel
         changed = result.changed
-        with trio.move_on_at(until) as waiting:
+        with trio.move_on_at(math.inf if is_full else at) as waiting:
             await changed.wait()
         if waiting.cancelled_caught:
-            return
+            return attempt
+    return pending[0]
 
 
 async def run_one(result: Race, address: Multiaddr, dial: DialOne, slots: Slots | None) -> None:
@@ -188,7 +212,7 @@ async def run_one(result: Race, address: Multiaddr, dial: DialOne, slots: Slots 
     finally:
         if address in result.runs:
             result.runs[address].is_over = True
-        result.running -= 1
+        result.running.discard(address)
         result.change()
 
 

@@ -8,20 +8,23 @@ Rules: specs/dialing.md (DI1, DI4 to DI8), after Happy Eyeballs (RFC 8305).
     near     q t w  (30 ms apart)
     public   QUIC6  QUIC4   others  TCP6    TCP4    others  WebSocket alike, then the rest
     far              private addresses of networks that this machine is not in, alike
-    relayed                 alike
+    relayed                 one a second
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import chain
 
 from p2pnet.core.addresses import (
     PRIVATE,
     IpAddress,
     Multiaddr,
     Scope,
+    circuit_of,
     components,
     ip_from_text,
     ip_of,
@@ -30,11 +33,15 @@ from p2pnet.core.addresses import (
     scope,
     unwrapped,
 )
+from p2pnet.core.peer_id import PeerId
 
 PUBLIC_STEP = 0.25
 PRIVATE_STEP = 0.03
 FAR_DELAY = 0.25
 RELAY_DELAY = 0.5
+CIRCUIT_STEP = 1.0
+"""Longer than others: that a circuit is not needed is known only once another is open, and by
+then it has cost its relay, and the peer, as much as any."""
 OTHER_STEPS = 4
 """How many steps behind all others the kinds come that are like none of them."""
 
@@ -74,7 +81,7 @@ def rank(addresses: Sequence[Multiaddr], interfaces: Sequence[str] | None = None
         *stagger(near, start=0.0, step=PRIVATE_STEP),  # DI4, DI6
         *stagger(public, start=0.0, step=PUBLIC_STEP),
         *stagger(far, start=FAR_DELAY if near or public else 0.0, step=PUBLIC_STEP),
-        *stagger(relayed, start=RELAY_DELAY if direct else 0.0, step=PUBLIC_STEP),  # DI7
+        *line_up(relayed, start=RELAY_DELAY if direct else 0.0),  # DI7
     ]
     return sorted(attempts, key=lambda attempt: attempt.delay)
 
@@ -121,6 +128,20 @@ def stagger(addresses: Sequence[Multiaddr], *, start: float, step: float) -> Ite
             for address in together:
                 yield Attempt(turn, address)
             turn += step
+
+
+def line_up(relayed: Sequence[Multiaddr], *, start: float) -> Iterator[Attempt]:
+    """Put circuits one behind the other; no relay's second address before another's first (DI7)."""
+    rounds: list[list[Multiaddr]] = []
+    of_relay = Counter[PeerId]()
+    for attempt in stagger(relayed, start=0.0, step=PUBLIC_STEP):
+        relay = circuit_of(attempt.address).relay
+        if of_relay[relay] == len(rounds):
+            rounds.append([])
+        rounds[of_relay[relay]].append(attempt.address)
+        of_relay[relay] += 1
+    for place, address in enumerate(chain.from_iterable(rounds)):
+        yield Attempt(start + place * CIRCUIT_STEP, address)
 
 
 def eyeballs(addresses: Sequence[Multiaddr]) -> Iterator[list[Multiaddr]]:

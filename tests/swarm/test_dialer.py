@@ -219,7 +219,8 @@ async def test_a_bug_fails_its_address_alone_and_is_logged(
 # ---- handshakes under way ----------------------------------------------------------------
 
 PRIVATE = parse("/ip4/192.168.0.2/tcp/1")
-CIRCUIT = parse(f"/ip4/9.9.9.9/tcp/1/p2p/{PEER}/p2p-circuit")
+CIRCUIT, SECOND, THIRD = (parse(f"/ip4/9.9.9.{n}/tcp/1/p2p/{PEER}/p2p-circuit") for n in (9, 8, 7))
+CIRCUITS = [Attempt(0.0, CIRCUIT), Attempt(1.0, SECOND), Attempt(2.0, THIRD)]
 
 
 async def test_di10_who_has_answered_holds_back_the_others_for_three_times_as_long(
@@ -311,3 +312,72 @@ async def test_di11_a_circuit_takes_no_slot(autojump_clock: MockClock) -> None:
 
 def test_an_answer_where_nobody_listens_is_no_harm() -> None:
     answered()
+
+
+# ---- circuits ----------------------------------------------------------------------------
+
+
+async def test_di10_a_circuit_that_is_open_holds_back_the_next(autojump_clock: MockClock) -> None:
+    lines = Lines({CIRCUIT: (1.8, None), SECOND: (9.0, None)}, heard={CIRCUIT: 0.9})
+    result = await race(CIRCUITS[:2], lines.dial, Bounds(max_parallel=8))
+    assert result.winning_address == CIRCUIT
+    assert lines.began == {CIRCUIT: 0.0}
+
+
+async def test_di10_a_circuit_that_opens_and_stalls_costs_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines(dict.fromkeys((CIRCUIT, SECOND, THIRD), (9.0, REFUSED)), heard={CIRCUIT: 0.9})
+    await race(CIRCUITS, lines.dial, Bounds(max_parallel=8))
+    assert lines.began == {CIRCUIT: 0.0, SECOND: 1.9, THIRD: 2.0}
+
+
+async def test_di10_a_circuit_held_back_lets_a_direct_address_pass(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines(
+        {A: (9.0, REFUSED), CIRCUIT: (9.0, REFUSED), SECOND: (9.0, REFUSED), B: (9.0, REFUSED)},
+        heard={CIRCUIT: 0.9},
+    )
+    attempts = [Attempt(0.0, A), Attempt(0.5, CIRCUIT), Attempt(1.5, SECOND), Attempt(1.75, B)]
+    await race(attempts, lines.dial, Bounds(max_parallel=8))
+    assert lines.began == {A: 0.0, CIRCUIT: 0.5, B: 1.75, SECOND: 2.4}
+
+
+async def test_di9_a_circuit_that_fails_hurries_the_next_past_direct_addresses_under_way(
+    autojump_clock: MockClock,
+) -> None:
+    lines = Lines(
+        {
+            A: (9.0, REFUSED),
+            B: (9.0, REFUSED),
+            CIRCUIT: (0.1, REFUSED),
+            SECOND: (0.1, REFUSED),
+            THIRD: (0.1, None),
+        }
+    )
+    attempts = [
+        Attempt(0.0, A),
+        Attempt(0.5, CIRCUIT),
+        Attempt(1.0, B),
+        Attempt(1.5, SECOND),
+        Attempt(2.5, THIRD),
+    ]
+    result = await race(attempts, lines.dial, Bounds(max_parallel=8))
+    assert result.winning_address == THIRD
+    assert lines.began == {A: 0.0, CIRCUIT: 0.5, SECOND: 0.6, THIRD: pytest.approx(0.7)}
+
+
+async def test_di9_a_circuit_under_way_is_not_hurried_past(autojump_clock: MockClock) -> None:
+    lines = Lines({CIRCUIT: (1.2, REFUSED), SECOND: (0.5, REFUSED), THIRD: (0.1, None)})
+    await race(CIRCUITS, lines.dial, Bounds(max_parallel=8))
+    assert lines.began == {CIRCUIT: 0.0, SECOND: 1.0, THIRD: 1.5}
+
+
+async def test_di11_a_circuit_that_is_due_waits_for_its_place(autojump_clock: MockClock) -> None:
+    lines = Lines(
+        {A: (2.0, REFUSED), CIRCUIT: (0.1, REFUSED), B: (2.0, REFUSED), SECOND: (0, None)}
+    )
+    attempts = [Attempt(0.0, A), Attempt(0.0, CIRCUIT), Attempt(0.0, B), Attempt(9.0, SECOND)]
+    await race(attempts, lines.dial, Bounds(max_parallel=2))
+    assert lines.began == {A: 0.0, CIRCUIT: 0.0, B: 0.1, SECOND: 2.0}

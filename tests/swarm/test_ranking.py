@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pnet.core.addresses import Multiaddr, Scope, is_relayed, parse, scope
+from p2pnet.core.addresses import Multiaddr, Scope, circuit_of, is_relayed, parse, scope
 from p2pnet.swarm.ranking import (
+    CIRCUIT_STEP,
     OTHER_STEPS,
     PRIVATE_STEP,
     PUBLIC_STEP,
@@ -23,6 +24,7 @@ from p2pnet.swarm.ranking import (
 )
 
 RELAY = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+ANOTHER = "12D3KooWJWoaqZhDaoEFshF7Rh1bpY9ohihFhzcW6d69Lr2NASuq"
 
 hosts = st.one_of(
     st.ip_addresses(v=4).map(lambda ip: f"/ip4/{ip}"),
@@ -38,7 +40,7 @@ transports = st.builds(
     st.builds("udp/{}".format, st.integers(1, 65535)),
     st.sampled_from(["/quic-v1", "/quic-v1/webtransport", "/webrtc-direct"]),
 )
-relays = st.sampled_from(["", f"/p2p/{RELAY}/p2p-circuit"])
+relays = st.sampled_from(["", *(f"/p2p/{relay}/p2p-circuit" for relay in (RELAY, ANOTHER))])
 addresses = st.builds(lambda *parts: parse("".join(parts)), hosts, transports, relays)
 many = st.lists(addresses, max_size=12)
 places = st.none() | st.lists(st.ip_addresses().map(str), max_size=4)
@@ -91,6 +93,18 @@ def test_di7_relayed_addresses_wait_for_direct_ones(given_addresses: list[Multia
         assert all(delay >= RELAY_DELAY for delay in relayed)
     elif relayed:
         assert relayed[0] == 0.0
+
+
+@given(many)
+def test_di7_circuits_are_begun_one_a_second_each_relay_once_before_any_twice(
+    given_addresses: list[Multiaddr],
+) -> None:
+    relayed = [a for a in rank(given_addresses) if is_relayed(a.address)]
+    first = relayed[0].delay if relayed else 0.0
+    assert delays(relayed) == [first + n * CIRCUIT_STEP for n in range(len(relayed))]
+    relays = [circuit_of(a.address).relay for a in relayed]
+    rounds = [relays[:n].count(relay) for n, relay in enumerate(relays)]
+    assert rounds == sorted(rounds)
 
 
 @given(many)
