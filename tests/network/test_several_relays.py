@@ -1,19 +1,28 @@
-"""A peer with several relays is called over one of them at a time: specs/dialing.md DI7, DI9."""
+"""A peer with several relays is called over one of them at a time.
+
+Rules: specs/dialing.md DI7, DI9; specs/relay.md R25.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import trio
 
 from p2pnet import presets
-from p2pnet.core.addresses import is_relayed
+from p2pnet.core.addresses import circuit_of, is_relayed
+from p2pnet.interfaces import Part, Transport
 from p2pnet.protocols.relay import RelayClient, RelayServer
+from p2pnet.swarm.ranking import PUBLIC_STEP
+from p2pnet.testing.kinds import ALL_KINDS
 from p2pnet.testing.links import Quality
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.sites import IPV4_ONLY
 from p2pnet.testing.world import World
+from p2pnet.transports.quic import QUIC
+from p2pnet.transports.tcp import TCP
 from tests.network.scene import put_edge, put_relay
 
 ON_THE_WAY = Quality(latency=0.0)
@@ -29,19 +38,30 @@ async def put_relays(world: World, limits: RelayServer | None = None) -> list[Ma
 
 async def put_called(world: World, relays: list[Machine], link: Quality) -> Machine:
     """Put a peer that can be called at all relays, and cannot be dialled."""
-    places = [relay.address for relay in relays]
-    bob = await put_edge(world, "bob", *places, at="symmetric", link=link, families=IPV4_ONLY)
-    await bob.host.addresses.wait_for(lambda found: sum(map(is_relayed, found)) == RELAYS)
+    places = [str(each) for relay in relays for each in relay.host.addresses.value]
+    by_tcp = [place for place in places if "/tcp/" in place]
+    bob = await put_edge(world, "bob", *by_tcp, at="symmetric", link=link, families=IPV4_ONLY)
+    await bob.host.addresses.wait_for(
+        lambda found: (
+            len({circuit_of(each).relay for each in found if is_relayed(each)}) == len(relays)
+        )
+    )
     return bob
 
 
-async def put_caller(world: World, *relays: Machine, link: Quality) -> Machine:
+async def put_caller(
+    world: World,
+    *relays: Machine,
+    link: Quality,
+    at: str = "symmetric",
+    transports: Sequence[Part[Transport]] = presets.TRANSPORTS,
+) -> Machine:
     """Put a caller: who knows the relays is connected with them."""
-    minimal = presets.minimal()
+    minimal = presets.minimal(transports=transports)
     places = [relay.address for relay in relays]
     own = RelayClient(relays=places, reserve=False)
     config = replace(minimal, services=[*minimal.services, own])
-    home = world.home("symmetric", link=link)
+    home = world.home(ALL_KINDS[at], link=link)
     return await world.host(config, at=home, link=ON_THE_WAY, families=IPV4_ONLY)
 
 
@@ -107,3 +127,17 @@ async def test_di9_a_relay_that_refuses_costs_a_round_trip_to_it_and_a_dead_one_
     assert await call(third, bob) == pytest.approx(2 * round_trip + 2.0)
     assert opened(relays) == 3
     world.heal()
+
+
+async def test_r25_where_udp_is_blocked_the_relay_is_met_by_tcp(world: World) -> None:
+    """A caller does not wait for a handshake over QUIC to time out, as it knows the other place."""
+    link = Quality(latency=0.05)
+    spoken: list[Part[Transport]] = [QUIC(), TCP()]
+    relay = await world.host(
+        presets.relay(transports=spoken), "relay", link=ON_THE_WAY, families=IPV4_ONLY
+    )
+    bob = await put_called(world, [relay], link)
+    caller = await put_caller(world, link=link, at="udp-blocked", transports=spoken)
+    await trio.sleep(30)
+    assert await call(caller, bob) == pytest.approx(PUBLIC_STEP + 3.5 * 0.2)
+    assert opened([relay]) == 1

@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, circuit_address, circuit_of, with_peer
+from p2pnet.core.addresses import Multiaddr, circuit_address, circuit_of, with_peer, without_peer
 from p2pnet.core.foreword import Foreword
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import AddressUnsupported, NegotiationFailed, NotARelay
@@ -67,9 +67,9 @@ class CircuitTransport:
     ) -> CapableConnection:
         if not self.can_dial(address):
             raise AddressUnsupported(address)
-        circuit = circuit_of(address)
-        places = () if circuit.relay_address is None else (circuit.relay_address,)
-        connection = await reach_relay(self._host, circuit.relay, places)
+        relay = circuit_of(address).relay
+        told = [address, *map(without_peer, self._host.peers.addresses(peer_id))]
+        connection = await reach_relay(self._host, relay, self._places(relay, told))
         try:
             stream, limit = await open_circuit(connection, peer_id)
         except NegotiationFailed:
@@ -77,6 +77,12 @@ class CircuitTransport:
         ends = replace(ends_of(connection, limit), foreword=partial(self._foreword.to, peer_id))
         metered = self._meter.watch(stream, peer_id, limit)
         return await self._upgrader.upgrade(metered, role, ends=ends, expected=peer_id)
+
+    def _places(self, relay: PeerId, told: Sequence[Multiaddr]) -> tuple[Multiaddr, ...]:
+        """Return where a relay is, by the addresses of who is behind it (R25)."""
+        circuits = [circuit_of(address) for address in told if self.can_dial(address)]
+        at = [each.relay_address for each in circuits if each.relay == relay]
+        return tuple(dict.fromkeys(place for place in at if place is not None))[:MAX_PLACES]
 
 
 async def reach_relay(
@@ -107,6 +113,8 @@ async def reach_relay(
     return connection
 
 
+MAX_PLACES = 8
+"""Of one relay, as the addresses of one peer behind it name them."""
 PLACE_SECONDS = 30.0
 """How long the addresses of a relay are remembered that nobody has proved yet: for the dial.
 The one that worked is remembered with the connection."""

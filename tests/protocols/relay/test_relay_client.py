@@ -39,7 +39,7 @@ from p2pnet.protocols.relay.messages import (
     StopStatus,
 )
 from p2pnet.protocols.relay.server import RelayServer
-from p2pnet.protocols.relay.transport import CircuitTransport
+from p2pnet.protocols.relay.transport import MAX_PLACES, CircuitTransport
 from tests.protocols.memory_streams import MemoryStream, receive_exactly
 from tests.protocols.memory_world import MemoryConnection
 from tests.protocols.relay.fakes import CIRCUIT, FakeCapable, FakeHost, FakeNet
@@ -210,6 +210,20 @@ async def test_r25_a_relay_known_by_name_only_is_looked_up(
     three.dialer.peers.add_addresses(three.relay.peer_id, [three.relay.place], seconds=1)
     short = parse(f"/p2p/{three.relay.peer_id}/p2p-circuit")
     await three.dialer.transports[0].dial(short, peer_id=three.listener.peer_id)
+
+
+async def test_r25_a_relay_is_looked_for_where_its_peer_says_at_so_many_places(
+    net: FakeNet, autojump_clock: MockClock
+) -> None:
+    three = await relayed(net)
+    relay, known = three.relay.peer_id, three.dialer.peers
+    told = [parse(f"/ip4/11.9.9.{n}/tcp/1") for n in range(1, MAX_PLACES + 3)]
+    others = [f"/ip4/11.8.8.8/tcp/1/p2p/{three.listener.peer_id}/p2p-circuit", "/p2p-circuit"]
+    circuits = [f"{place}/p2p/{relay}/p2p-circuit" for place in told]
+    addresses = [parse(text) for text in (*others, *circuits, "/ip4/11.7.7.7/tcp/1")]
+    known.add_addresses(three.listener.peer_id, addresses, seconds=9)
+    await three.dial()
+    assert known.addresses(relay) == (three.relay.place, *told[: MAX_PLACES - 1])
 
 
 async def test_r25_no_circuit_runs_over_another_circuit(
