@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from p2pnet.events import HolePunched
+from p2pnet.interfaces import Connection
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.world import World
@@ -49,3 +50,19 @@ async def test_who_call_each_other_are_direct_as_soon_as_ever(
         await direct(first, second, within=SECONDS)
         assert (await anext(punched)).attempt == 1
     await say(first, second)
+
+
+async def test_who_have_called_each_other_end_both_circuits(world: World) -> None:
+    """D14: though one of them gave way, and has no success of its own."""
+    first, second = await put_callers(world, "port-restricted")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call_later, first, second, 0.0)
+        nursery.start_soon(call_later, second, first, 0.03)
+    await direct(first, second, within=SECONDS)
+    assert len(circuits(first, second)) == 2
+    await trio.sleep(6.0)
+    assert circuits(first, second) == []
+
+
+def circuits(one: Machine, other: Machine) -> list[Connection]:
+    return [each for each in one.host.connections(other.host.peer_id) if each.is_relayed]

@@ -44,7 +44,7 @@ from p2pnet.protocols.dcutr.policy import (
     gives_way,
     says_it_all,
 )
-from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct
+from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct, retire
 from p2pnet.protocols.dcutr.sampling import Lookout
 
 logger = logging.getLogger("p2pnet.dcutr")
@@ -285,8 +285,10 @@ class Initiator:
             self._cool_down.worked(peer_id)
             seconds = trio.current_time() - began
             self._host.publish(HolePunched(peer_id, direct.remote_address, attempt, seconds))
-            if relayed is not None and self._persistence.close_relayed_after is not None:
-                nursery.start_soon(self._retire, relayed, self._persistence.close_relayed_after)
+            if self._persistence.close_relayed_after is not None:
+                nursery.start_soon(
+                    retire, self._host, peer_id, self._persistence.close_relayed_after
+                )
             return True
         return False
 
@@ -438,12 +440,3 @@ class Initiator:
         with trio.move_on_after(self._persistence.head_start):
             await plain.identified.wait()
         return self._speaks(peer_id) is not None
-
-    async def _retire(self, relayed: Connection, seconds: float) -> None:
-        """Close a relayed connection that is not needed any more, once nothing uses it (D14)."""
-        await trio.sleep(seconds)
-        # Nothing tells when the last stream of a connection ends, and there is no hurry.
-        while relayed.streams and not relayed.is_closed:  # noqa: ASYNC110
-            await trio.sleep(seconds)
-        if has_direct(self._host, relayed.peer_id) is not None:
-            await relayed.aclose()

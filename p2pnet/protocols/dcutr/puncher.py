@@ -396,6 +396,20 @@ def has_direct(host: ServiceHost, peer_id: PeerId) -> Connection | None:
     return None
 
 
+async def retire(host: ServiceHost, peer_id: PeerId, seconds: float) -> None:
+    """Close the relayed connections with a peer that is direct, once nothing uses them (D14)."""
+    circuits = [each for each in host.connections(peer_id) if each.is_relayed]
+    while circuits:
+        # Nothing tells when the last stream of a connection ends, and there is no hurry.
+        await trio.sleep(seconds)
+        if has_direct(host, peer_id) is None:
+            return
+        for circuit in circuits:
+            if not circuit.streams:
+                await circuit.aclose()
+        circuits = [each for each in circuits if not each.is_closed]
+
+
 def ends_at_relays(host: ServiceHost, peer_id: PeerId) -> list[tuple[Multiaddr, Multiaddr]]:
     """Return both ends, ours first, of the connections to the relays over which a peer is met."""
     relayed = (each for each in host.connections(peer_id) if each.is_relayed)
