@@ -8,6 +8,14 @@ import signal
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a busy machine an example may take long, and that says nothing of the code. In CI it is so
+# anyway.
+settings.register_profile(
+    "p2pnet", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("p2pnet")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background so, and the programs that tests start and
