@@ -23,6 +23,8 @@ LONGEST_SILENCE = 15.0
 """Seconds: a quarter less than the shortest lifetime that is held unlearned (KA1)."""
 SPREAD = 0.15
 """The part by which a connection may be earlier than that (KA2)."""
+DRAWN_BY_DIALER, DRAWN_BY_LISTENER = (0.6, 1.0), (0.0, 0.4)
+"""Between which numbers each end draws one: the end that dialled is the first to ping (KA2)."""
 SETTLING = 60.0
 """Seconds in which a connection is not silent for longer than that, whatever was learned (KA5)."""
 RELAXED = 5.0
@@ -30,7 +32,7 @@ RELAXED = 5.0
 
 
 def silence(longest: float, idle_timeout: float, drawn: float) -> float:
-    """Return after how many seconds without a word to ping; ``drawn`` is from 0 to 1.
+    """Return after how many seconds without a word to ping; ``drawn`` is from 0 to 1 (KA2).
 
     Never longer than ``longest`` (KA1), nor than half of ``idle_timeout`` (KA3).
     """

@@ -6,7 +6,14 @@ import math
 
 import pytest
 
-from p2pnet.core.keepalive import Habits, Pace, Pulse
+from p2pnet.core.keepalive import (
+    DRAWN_BY_DIALER,
+    DRAWN_BY_LISTENER,
+    Habits,
+    Pace,
+    Pulse,
+    silence,
+)
 
 IDLE = 150.0
 
@@ -41,6 +48,15 @@ def test_what_was_learned_counts_on_an_old_connection_that_nobody_uses() -> None
     one.heard(60.0)
     assert one.ping_at(IDLE, is_in_use=False) == 120.0
     assert one.ping_at(IDLE, is_in_use=True) == 75.0
+
+
+@pytest.mark.parametrize("longest", [5.0, 7.5, 15.0, 30.0, 60.0])
+def test_both_ends_do_not_ping_at_about_one_time(longest: float) -> None:
+    """KA2: the dialer's ping is there, 0.1 s later, before the other end would ping."""
+    latest = silence(longest, IDLE, min(DRAWN_BY_DIALER))
+    earliest = silence(longest, IDLE, max(DRAWN_BY_LISTENER))
+    assert latest + 0.1 < earliest
+    assert silence(longest, IDLE, min(DRAWN_BY_LISTENER)) <= longest
 
 
 def test_a_peer_that_is_relied_on_is_asked_sooner_and_missed_sooner() -> None:

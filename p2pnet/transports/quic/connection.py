@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, quic_address
-from p2pnet.core.keepalive import Hush, Pulse
+from p2pnet.core.keepalive import DRAWN_BY_DIALER, DRAWN_BY_LISTENER, Hush, Pulse
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.progress import answered
 from p2pnet.core.tasks import bare_exceptions
@@ -92,7 +92,7 @@ class QuicConnection:
         self._error: Exception | None = None
         self._kicked = trio.lowlevel.ParkingLot()
         self._changed = trio.lowlevel.ParkingLot()
-        drawn = terms.env.jitter(0.0, 1.0)
+        drawn = terms.env.jitter(*(DRAWN_BY_DIALER if way.is_dialed else DRAWN_BY_LISTENER))
         self._pulse = Pulse(terms.habits, is_ipv6=way.remote.is_ipv6, drawn=drawn)
         self.on_settled: Callable[[], None] = lambda: None  # The handshake is over, either way.
         self._haste = trio.CancelScope()
