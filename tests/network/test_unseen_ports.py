@@ -151,3 +151,31 @@ async def test_what_leads_nowhere_by_one_transport_is_tried_by_all_in_the_second
     first, second = [(await anext(punches)).addresses for _ in range(2)]
     assert ways(first) == {("tcp", False)}
     assert ways(second) == {("tcp", False), ("udp", False)}
+
+
+async def test_a_crowd_of_callers_has_a_host_seen_by_each_way_but_once(world: World) -> None:
+    """D8: all first attempts fail together, and each procedure wants to have the host seen."""
+    addresses = [each for each in await put_relays_of_all_kinds(world) if "/tcp/" in each]
+    config = presets.edge(relays=addresses[:1], transports=ALL)
+    kind = ALL_KINDS["no-simultaneous-open"]
+    bob, *callers = [
+        await world.host(
+            config,
+            name,
+            at=world.home(kind, f"home of {name}", link=NEAR),
+            link=Quality(latency=0.0),
+            families=IPV4_ONLY,
+        )
+        for name in ("bob", "one", "two", "three", "four", "five", "six")
+    ]
+    for peer in (bob, *callers):
+        await reserved(peer)
+    await trio.sleep(30.0)
+    async with trio.open_nursery() as nursery:
+        for caller in callers:
+            nursery.start_soon(call, caller, bob)
+    for caller in callers:
+        await direct(caller, bob, within=15.0)
+    relays = [each for each in bob.host.connections() if not each.is_inbound]
+    witnesses = [each for each in relays if str(each.remote_address).startswith("/ip4/11.1.")]
+    assert sorted(each.muxer for each in witnesses) == ["/quic-v1", "/yamux/1.0.0"]

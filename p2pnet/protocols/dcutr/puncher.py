@@ -17,7 +17,6 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import (
     AddressUnsupported,
     DialError,
-    EventsMissed,
     FailedAttempt,
     LimitExceeded,
     NoPunchAddress,
@@ -25,7 +24,7 @@ from p2pnet.errors import (
     PunchFailed,
     describe,
 )
-from p2pnet.events import AddressesChanged, AddressObserved, PunchStarted
+from p2pnet.events import PunchStarted
 from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
 from p2pnet.protocols.dcutr.birthday import Birthday, Birthdays
 from p2pnet.protocols.dcutr.budget import TargetBudget
@@ -44,7 +43,6 @@ from p2pnet.protocols.dcutr.messages import (
 from p2pnet.protocols.dcutr.policy import (
     BIRTHDAY_ATTEMPT,
     MAX_NEIGHBOURS,
-    Way,
     longest_pause,
     neighbours,
     offered,
@@ -59,12 +57,10 @@ from p2pnet.protocols.dcutr.policy import (
 )
 from p2pnet.protocols.dcutr.prediction import Forecast, Offering, with_predicted
 from p2pnet.protocols.dcutr.sampling import Lookout, Sampler
-from p2pnet.protocols.dcutr.witness import TRANSPORTS, be_seen, unseen
+from p2pnet.protocols.dcutr.witness import TRANSPORTS, Showing, unseen
 
 STAGGER = 0.001
 """Seconds between two dials: each may move the port of the next one."""
-RECHECK_INTERVAL = 0.25
-"""Seconds; what a peer observed counts a moment after the event that tells of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +121,7 @@ class Puncher:
         self._bounds = bounds
         self._jitter = jitter
         self._sampler = Sampler(host, bounds.sample_timeout)
+        self._showing = Showing(host, self.candidates)
         self._birthdays = Birthdays(host, bounds.birthday)
         self._budget = TargetBudget(per_ip=bounds.dials_per_ip, per_prefix=bounds.dials_per_prefix)
 
@@ -135,8 +132,9 @@ class Puncher:
         return Lookout(self._sampler, trio.current_time())
 
     def forget_nat(self) -> None:
-        """Forget which ports the NAT gives: it is another one now (D29)."""
+        """Forget what the NAT does: it is another one now (D8, D29)."""
         self._sampler.forget()
+        self._showing.forget()
 
     @property
     def looks_ahead(self) -> bool:
@@ -189,40 +187,18 @@ class Puncher:
         """Return where this host is seen; have it seen so as to suit the peer, if need be (D8)."""
         await trio.lowlevel.checkpoint()
         found = self.candidates()
+        is_suited = bool(ways(found) & ways(theirs))
         wanted = unseen(self._host, found, theirs, attempt) if found else frozenset()
+        if is_suited:
+            wanted -= self._showing.in_vain()
         if found and not wanted:
             return found
         # It may be the peer that can do so, and here UDP, say, leads nowhere.
-        is_short = bool(wanted) and (attempt == 1 or bool(ways(found) & ways(theirs)))
+        is_short = bool(wanted) and (attempt == 1 or is_suited)
         bounds = self._bounds
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._be_seen, wanted, nursery.cancel_scope)
-            with trio.move_on_after(bounds.sample_timeout if is_short else bounds.address_timeout):
-                await self._await_candidates(wanted, every=attempt > 1)
-            nursery.cancel_scope.cancel()
+        seconds = bounds.sample_timeout if is_short else bounds.address_timeout
+        await self._showing.show(wanted, every=attempt > 1, seconds=seconds)
         return self.candidates()
-
-    async def _be_seen(self, wanted: frozenset[Way], waiting: trio.CancelScope) -> None:
-        """Have this host seen, and wait no longer if that came to nothing by any wanted way."""
-        if not await be_seen(self._host, wanted) and wanted:
-            waiting.cancel()
-
-    async def _await_candidates(self, wanted: frozenset[Way], *, every: bool) -> None:
-        """Wait until this host is seen: anywhere, or by one or ``every`` one of the wanted ways."""
-
-        def is_seen() -> bool:
-            seen = ways(self.candidates())
-            if not wanted:
-                return bool(seen)
-            return wanted <= seen if every else not wanted.isdisjoint(seen)
-
-        with self._host.subscribe(AddressObserved, AddressesChanged) as news:
-            while not is_seen():
-                with trio.move_on_after(RECHECK_INTERVAL):
-                    try:
-                        await anext(news)
-                    except EventsMissed:
-                        continue
 
     def candidates(self) -> tuple[Multiaddr, ...]:
         addresses = self._host.punch_addresses()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, Literal, get_args
 
 import trio
@@ -17,6 +17,8 @@ from p2pnet.core.addresses import (
     without_peer,
 )
 from p2pnet.core.tasks import boundary
+from p2pnet.errors import EventsMissed
+from p2pnet.events import AddressesChanged, AddressObserved
 from p2pnet.interfaces import Connection, ServiceHost
 from p2pnet.protocols.dcutr.policy import Way, ways
 
@@ -25,6 +27,10 @@ Transport = Literal["tcp", "udp"]
 TRANSPORTS: Final[tuple[Transport, ...]] = get_args(Transport)
 MAX_ASKED = 2
 """Peers that are dialled for each transport: one may be gone, or not identify this host."""
+VAIN_SECONDS = 60.0
+"""How long a way is left alone by which nobody saw this host, if there is another one."""
+RECHECK_INTERVAL = 0.25
+"""Seconds; what a peer observed counts a moment after the event that tells of it."""
 logger = logging.getLogger("p2pnet.dcutr")
 
 
@@ -62,6 +68,59 @@ def listened(host: ServiceHost) -> Iterator[Multiaddr]:
     for address in host.addresses.value:
         if not is_relayed(address) and scope(address) is not Scope.LOOPBACK:
             yield address
+
+
+class Showing:
+    """Has this host seen, for one procedure at a time: what is seen then holds for all (D8)."""
+
+    def __init__(self, host: ServiceHost, candidates: Callable[[], tuple[Multiaddr, ...]]) -> None:
+        self._host = host
+        self._candidates = candidates
+        self._turn = trio.Lock()
+        self._vain: dict[Way, float] = {}
+
+    def forget(self) -> None:
+        """Forget what was in vain: this host is in another network."""
+        self._vain.clear()
+
+    def in_vain(self) -> frozenset[Way]:
+        """Return the ways by which nobody saw this host a moment ago."""
+        now = trio.current_time()
+        return frozenset(way for way, until in self._vain.items() if now < until)
+
+    async def show(self, wanted: frozenset[Way], *, every: bool, seconds: float) -> None:
+        """Wait until this host is seen: anywhere, or by one or ``every`` one of those ways."""
+        with trio.move_on_after(seconds):
+            async with self._turn:
+                if not self._is_seen(wanted, every=every):
+                    await self._show(wanted, every=every)
+        unseen_yet = wanted - ways(self._candidates())
+        if every or unseen_yet == wanted:
+            self._vain |= dict.fromkeys(unseen_yet, trio.current_time() + VAIN_SECONDS)
+
+    async def _show(self, wanted: frozenset[Way], *, every: bool) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._dial, wanted, nursery.cancel_scope)
+            with self._host.subscribe(AddressObserved, AddressesChanged) as news:
+                while not self._is_seen(wanted, every=every):
+                    with trio.move_on_after(RECHECK_INTERVAL):
+                        try:
+                            await anext(news)
+                        except EventsMissed:
+                            continue
+            nursery.cancel_scope.cancel()
+
+    async def _dial(self, wanted: frozenset[Way], waiting: trio.CancelScope) -> None:
+        """Wait no longer if that came to nothing by any wanted way."""
+        left = wanted - ways(self._candidates())
+        if not await be_seen(self._host, left) and wanted:
+            waiting.cancel()
+
+    def _is_seen(self, wanted: frozenset[Way], *, every: bool) -> bool:
+        seen = ways(self._candidates())
+        if not wanted:
+            return bool(seen)
+        return wanted <= seen if every else not wanted.isdisjoint(seen)
 
 
 async def be_seen(host: ServiceHost, wanted: Collection[Way] = ()) -> bool:
