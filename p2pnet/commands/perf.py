@@ -9,7 +9,7 @@ import trio
 from p2pnet.commands.asking import connect_direct
 from p2pnet.commands.output import CommandError, Output
 from p2pnet.core.tasks import bare_exceptions
-from p2pnet.errors import LimitedConnection, StreamReset
+from p2pnet.errors import LimitedConnection, PeerLeft, StreamReset
 from p2pnet.host.host import Host
 from p2pnet.interfaces import Target
 from p2pnet.protocols.perf import Figures, Perf, Progress
@@ -65,7 +65,7 @@ async def perf(
     except LimitedConnection:
         remedy = "wait for a direct connection first, with --direct SECONDS"
         raise PerfRefused("over a relay with limits nothing is measured", remedy) from None
-    except StreamReset as reset:
+    except (StreamReset, PeerLeft) as reset:
         remedy = "ask who runs it for its limits, and to put you on its list, if it has one"
         raise PerfRefused(f"the peer broke it off: {reset}", remedy) from None
     finally:

@@ -111,9 +111,10 @@ async def serve(
         def hear(host: Host) -> None:
             heard.append(hearing.enter_context(host.subscribe(*kinds)))
 
-        # Before anything is told: who hears it may end this program at once.
-        signals = hearing.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
         async with open_host(config, before=hear) as host, trio.open_nursery() as nursery:
+            # Before anything is told: who hears it may end this program at once.
+            stopping = trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
+            signals = hearing.enter_context(stopping)
             prepare(host)
             teller = Teller(host, output)
             teller.listening(host.addresses.value)

@@ -8,7 +8,7 @@ import trio
 
 from p2pnet.core.channel import MessageChannel
 from p2pnet.core.tasks import bare_exceptions
-from p2pnet.errors import StreamReset
+from p2pnet.errors import PeerLeft, StreamReset
 from p2pnet.interfaces import Stream
 from p2pnet.protocols.autonat.messages import (
     DIAL_BACK,
@@ -102,7 +102,7 @@ class Telling:
         """Wait for the answer. Raises ProtocolError."""
         try:
             return await self._channel.receive()
-        except StreamReset:
+        except (StreamReset, PeerLeft):
             # rust-libp2p lets go of the stream once it has answered, which yamux makes a reset,
-            # and that takes back the answer (AN15).
+            # and that takes back the answer (AN15); so does QUIC with one that lets go of all.
             return DialBackResponse()

@@ -12,7 +12,7 @@ import trio
 from p2pnet.core.addresses import Multiaddr, parse, peer_id_of
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
-from p2pnet.errors import LimitExceeded, ProtocolError, StreamReset
+from p2pnet.errors import LimitExceeded, PeerLeft, ProtocolError, StreamReset
 from p2pnet.interfaces import Connection, Kit, LimitedUse, ServiceHost, Stream, Target
 from p2pnet.protocols.ping.dialogue import PING_BYTES, PROTOCOL_ID, echo, measure
 
@@ -182,7 +182,7 @@ class Session:
     async def ping(self, payload: bytes) -> float:
         try:
             return await self._ping_once(payload)
-        except (EOFError, StreamReset):  # PI5
+        except (EOFError, StreamReset, PeerLeft):  # PI5
             self.abandon()
         try:
             return await self._ping_once(payload)

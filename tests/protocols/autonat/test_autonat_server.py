@@ -58,14 +58,20 @@ async def test_a_stranger_from_the_same_ip_says_the_nonce(world: World) -> None:
     assert connection.is_closed
 
 
-async def test_an_answer_of_rust_counts_though_a_reset_takes_it_back(world: World) -> None:
+@pytest.mark.parametrize("lets_go_of", ["the stream", "the connection"])
+async def test_an_answer_of_rust_counts_though_a_reset_takes_it_back(
+    world: World, lets_go_of: str
+) -> None:
     """AN15 AN16: it lets go of the stream once it has answered, which yamux makes a reset."""
     server, client = await pair(world)
     heard: list[bytes] = []
 
     async def answer(stream: Stream) -> None:
         heard.append(await read_frame(stream, max_bytes=10, protocol_id=DIAL_BACK))
-        stream.reset()
+        if lets_go_of == "the stream":
+            stream.reset()
+        else:
+            await stream.connection.aclose()
 
     client.machine.host.unhandle(DIAL_BACK)
     client.machine.host.handle(DIAL_BACK, answer)
