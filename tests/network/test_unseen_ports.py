@@ -124,26 +124,28 @@ async def test_where_udp_is_blocked_at_one_end_a_punch_is_by_tcp_though_both_hav
     assert "/tcp/" in str(connection.remote_address)
 
 
+async def put_homes(world: World, *names: str) -> list[Machine]:
+    """Put hosts that know a relay by TCP alone, by which their NATs let nobody punch."""
+    addresses = [each for each in await put_relays_of_all_kinds(world) if "/tcp/" in each]
+    config = presets.edge(relays=addresses[:1], transports=ALL)
+    kind = ALL_KINDS["no-simultaneous-open"]
+    homes = [world.home(kind, f"home of {name}", link=NEAR) for name in names]
+    none = Quality(latency=0.0)
+    machines = [
+        await world.host(config, name, at=home, link=none, families=IPV4_ONLY)
+        for name, home in zip(names, homes, strict=True)
+    ]
+    for machine in machines:
+        await reserved(machine)
+    await trio.sleep(30.0)
+    return machines
+
+
 async def test_what_leads_nowhere_by_one_transport_is_tried_by_all_in_the_second_attempt(
     world: World,
 ) -> None:
-    """D8: both know relays by TCP alone, by which their NATs let nobody punch."""
-    addresses = [each for each in await put_relays_of_all_kinds(world) if "/tcp/" in each]
-    config = presets.edge(relays=addresses, transports=ALL)
-    kind = ALL_KINDS["no-simultaneous-open"]
-    alice, bob = [
-        await world.host(
-            config,
-            name,
-            at=world.home(kind, f"home of {name}", link=NEAR),
-            link=Quality(latency=0.0),
-            families=IPV4_ONLY,
-        )
-        for name in ("alice", "bob")
-    ]
-    for peer in (alice, bob):
-        await reserved(peer)
-    await trio.sleep(30.0)
+    """D8."""
+    alice, bob = await put_homes(world, "alice", "bob")
     with alice.host.subscribe(PunchStarted) as punches:
         await call(alice, bob)
         connection = await direct(alice, bob, within=12.5)
@@ -155,22 +157,7 @@ async def test_what_leads_nowhere_by_one_transport_is_tried_by_all_in_the_second
 
 async def test_a_crowd_of_callers_has_a_host_seen_by_each_way_but_once(world: World) -> None:
     """D8: all first attempts fail together, and each procedure wants to have the host seen."""
-    addresses = [each for each in await put_relays_of_all_kinds(world) if "/tcp/" in each]
-    config = presets.edge(relays=addresses[:1], transports=ALL)
-    kind = ALL_KINDS["no-simultaneous-open"]
-    bob, *callers = [
-        await world.host(
-            config,
-            name,
-            at=world.home(kind, f"home of {name}", link=NEAR),
-            link=Quality(latency=0.0),
-            families=IPV4_ONLY,
-        )
-        for name in ("bob", "one", "two", "three", "four", "five", "six")
-    ]
-    for peer in (bob, *callers):
-        await reserved(peer)
-    await trio.sleep(30.0)
+    bob, *callers = await put_homes(world, "bob", "one", "two", "three", "four", "five", "six")
     async with trio.open_nursery() as nursery:
         for caller in callers:
             nursery.start_soon(call, caller, bob)
