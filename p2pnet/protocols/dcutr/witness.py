@@ -81,7 +81,7 @@ class Showing:
 
     def forget(self) -> None:
         """Forget what was in vain: this host is in another network."""
-        self._vain.clear()
+        self._vain = {}
 
     def in_vain(self) -> frozenset[Way]:
         """Return the ways by which nobody saw this host a moment ago."""
@@ -90,13 +90,16 @@ class Showing:
 
     async def show(self, wanted: frozenset[Way], *, every: bool, seconds: float) -> None:
         """Wait until this host is seen: anywhere, or by one or ``every`` one of those ways."""
+        vain = (
+            self._vain
+        )  # If this host moves meanwhile, what is found out is of a network that was.
         with trio.move_on_after(seconds):
             async with self._turn:
                 if not self._is_seen(wanted, every=every):
                     await self._show(wanted, every=every)
         unseen_yet = wanted - ways(self._candidates())
         if every or unseen_yet == wanted:
-            self._vain |= dict.fromkeys(unseen_yet, trio.current_time() + VAIN_SECONDS)
+            vain |= dict.fromkeys(unseen_yet, trio.current_time() + VAIN_SECONDS)
 
     async def _show(self, wanted: frozenset[Way], *, every: bool) -> None:
         async with trio.open_nursery() as nursery:
