@@ -113,16 +113,15 @@ async def serve(
 
         async with open_host(config, before=hear) as host, trio.open_nursery() as nursery:
             # Before anything is told: who hears it may end this program at once.
-            stopping = trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
-            signals = hearing.enter_context(stopping)
-            prepare(host)
-            teller = Teller(host, output)
-            teller.listening(host.addresses.value)
-            nursery.start_soon(tell, heard[0], teller)
-            if beside is not None:
-                await beside(host, nursery)
-            await anext(signals)
-            nursery.cancel_scope.cancel()
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                prepare(host)
+                teller = Teller(host, output)
+                teller.listening(host.addresses.value)
+                nursery.start_soon(tell, heard[0], teller)
+                if beside is not None:
+                    await beside(host, nursery)
+                await anext(signals)
+                nursery.cancel_scope.cancel()
     return 0
 
 
