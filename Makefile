@@ -67,7 +67,7 @@ bench-matrix: $(VENV)/installed
 	$(BIN)/python -m benchmarks.matrix --page
 
 bench-natlab: $(VENV)/installed
-	$(BIN)/python -m benchmarks.natlab --page
+	$(BIN)/python -m benchmarks.natlab --rounds 34 --round-trips 20,80,200 --page
 	$(BIN)/python -m benchmarks.natlab --of py-libp2p --page
 
 bench-nat: bench-matrix bench-natlab

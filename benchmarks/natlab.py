@@ -3,10 +3,10 @@
 What ``python -m interop.natlab matrix`` does once, over and over: every meeting is a line of a file
 below the state of the code, and what is there is not done again, so that this can be stopped and
 continued at any time. It goes through all pairs before it comes back to the first; every other time
-the other one calls. docs/nat-lab.csv and the part of docs/nat-matrix.md about the laboratory are
-made of it::
+the other one calls. A process uses one core; two may run at once, each for a transport.
+docs/nat-lab.csv and the part of docs/nat-matrix.md about the laboratory are made of it::
 
-    python -m benchmarks.natlab --page
+    python -m benchmarks.natlab --rounds 34 --round-trips 20,80,200 --page
     python -m benchmarks.natlab --of py-libp2p --page
 """
 
@@ -18,7 +18,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import combinations_with_replacement, product
 from pathlib import Path
@@ -27,7 +28,7 @@ import trio
 
 from benchmarks.implementations import PY_LIBP2P, prepare_py_libp2p
 from benchmarks.matrix import RESULTS as SIMULATED
-from benchmarks.matrix import kinds, redraw, transports
+from benchmarks.matrix import kinds, numbers, redraw, transports
 from benchmarks.matrix_code import LABORATORY, code_hash
 from benchmarks.natlab_cells import (
     DATA,
@@ -39,14 +40,15 @@ from benchmarks.natlab_cells import (
     summarized,
 )
 from benchmarks.natlab_py_libp2p import meet_py_libp2p
-from interop.natlab.matrix import AT_ONCE, Meet, Place, Row, measure_all, meet_p2pnet, settled
+from interop.natlab.matrix import AT_ONCE, ROUND_TRIP, Meet, measure_all, settled
+from interop.natlab.meeting import Place, Row
+from interop.natlab.tenants import Tenants
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.demo.namespaces import LaboratoryError, check_support, reexec_command
 from p2pnet.testing.kinds import ALL_KINDS, MATRIX
-from p2pnet.testing.matrix import TRANSPORTS
+from p2pnet.testing.matrix import TRANSPORTS, can_meet
 
 RESULTS = SIMULATED.parent / "natlab"
-MEET: dict[str, Meet] = {OURS: meet_p2pnet, THEIRS: meet_py_libp2p}
 MAIN_KINDS = (
     "open",
     "firewall",
@@ -72,12 +74,13 @@ def rows_of(file: Path) -> list[Row]:
 
 
 def wanted(chosen: argparse.Namespace) -> Iterator[Place]:
-    """Give what is to be done, all pairs before the first comes again."""
+    """Give what is to be done, all pairs over one transport before the first comes again."""
     names = chosen.kinds or (MATRIX if chosen.of == OURS else MAIN_KINDS)
     pairs = list(combinations_with_replacement([ALL_KINDS[name] for name in names], 2))
     for number in range(chosen.rounds):
-        for (a, b), transport in product(pairs, chosen.transports):
-            yield (b, a) if number % 2 else (a, b), transport
+        for transport, (a, b) in product(chosen.transports, pairs):
+            if number < chosen.rounds_relayed or can_meet(a, b, transport):
+                yield (b, a) if number % 2 else (a, b), transport
 
 
 def missing(chosen: argparse.Namespace, rows: Sequence[Row]) -> list[Place]:
@@ -106,11 +109,12 @@ def otherwise(chosen: argparse.Namespace, rows: Sequence[Row]) -> list[Place]:
     ]
 
 
-def work_off(chosen: argparse.Namespace) -> None:
-    """Let those meet that have not, until all is done or time is up."""
+def work_off(chosen: argparse.Namespace, round_trip: float) -> None:
+    """Let those meet, so far apart, that have not, until all is done or time is up."""
     file = file_of(chosen.of)
     file.parent.mkdir(parents=True, exist_ok=True)
-    todo = (otherwise if chosen.again else missing)(chosen, rows_of(file))
+    rows = [row for row in rows_of(file) if row.round_trip == round_trip]
+    todo = (otherwise if chosen.again else missing)(chosen, rows)
     if not todo or chosen.minutes <= 0:
         return
     homes = {kind.name: kind for (a, b), _ in todo for kind in (a, b)}
@@ -120,13 +124,18 @@ def work_off(chosen: argparse.Namespace) -> None:
         nonlocal count
         count += 1
         with file.open("a") as lines:
+            row = replace(row, round_trip=round_trip)
             lines.write(json.dumps(asdict(row)) + "\n")
         mark = "" if row.agrees else f"  NOT AS EXPECTED: {row.expected}"
         print(f"{count}/{len(todo)} {row.transport} {row.a} {row.b}: {row.outcome}{mark}")
         sys.stdout.flush()
 
-    with settled(list(homes.values())) as laboratory, bare_exceptions():
-        work = partial(measure_all, laboratory, todo, report=report, meet=MEET[chosen.of])
+    with ExitStack() as ending:
+        laboratory = ending.enter_context(settled(list(homes.values()), round_trip=round_trip))
+        tenants = ending.enter_context(Tenants.housed())
+        ending.enter_context(bare_exceptions())
+        meet: Meet = tenants if chosen.of == OURS else meet_py_libp2p
+        work = partial(measure_all, laboratory, todo, report=report, meet=meet)
         trio.run(partial(work, seconds=chosen.minutes * 60, at_once=chosen.at_once))
 
 
@@ -137,7 +146,10 @@ def cells(results: Path) -> list[LabCell]:
         files = (results / implementation).glob("*.jsonl")
         for file in sorted(files, key=lambda file: file.stat().st_mtime):
             found += summarized(implementation, rows_of(file), code=file.stem)
-    last = {(cell.implementation, cell.transport, cell.a, cell.b): cell for cell in found}
+    last = {
+        (cell.implementation, cell.transport, cell.a, cell.b, cell.round_trip): cell
+        for cell in found
+    }
     return [cell for _, cell in sorted(last.items())]
 
 
@@ -154,13 +166,22 @@ def in_words(found: Sequence[LabCell]) -> Iterator[str]:
 
 def parser_of() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.natlab", description=__doc__)
-    parser.add_argument("--of", choices=MEET, default=OURS)
+    parser.add_argument("--of", choices=(OURS, THEIRS), default=OURS)
     parser.add_argument("--rounds", type=int, default=2, help="meetings of each pair")
+    parser.add_argument(
+        "--rounds-relayed", type=int, default=2, help="of a pair that theory sees no way for"
+    )
     parser.add_argument("--kinds", type=kinds, help="A,B,...: only these")
+    parser.add_argument(
+        "--round-trips",
+        type=numbers,
+        default=(round(ROUND_TRIP * 1000),),
+        help="milliseconds, 20,80",
+    )
     parser.add_argument("--transports", type=transports, default=TRANSPORTS, help="tcp,quic")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="meetings at the same time")
     parser.add_argument(
-        "--minutes", type=float, default=1e6, help="then stop; continue later; 0: only count"
+        "--minutes", type=float, default=1e6, help="at each distance, then stop; 0: only count"
     )
     parser.add_argument("--again", action="store_true", help="once more what was not as expected")
     parser.add_argument("--page", action="store_true", help="write docs/nat-lab.csv and its table")
@@ -186,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen.inside:
         go_inside(arguments)
     os.nice(10)
-    work_off(chosen)
+    for milliseconds in chosen.round_trips:
+        work_off(chosen, milliseconds / 1000)
     found = cells(RESULTS)
     if chosen.page:
         DATA.write_text(as_csv(found))

@@ -7,12 +7,12 @@ import io
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from interop.natlab.matrix import Row
+    from interop.natlab.meeting import Row
 
 DATA = Path(__file__).parent.parent / "docs" / "nat-lab.csv"
 OURS, THEIRS = "p2pnet", "py-libp2p"
@@ -20,13 +20,15 @@ OURS, THEIRS = "p2pnet", "py-libp2p"
 
 @dataclass(frozen=True, slots=True)
 class LabCell:
-    """All meetings of one implementation in one pair of homes."""
+    """All meetings of one implementation in one pair of homes, so far apart."""
 
     implementation: str
     a: str
     """Who called."""
     b: str
     transport: str
+    round_trip: float
+    """Seconds."""
     expected: str
     """"direct" or "relayed": what theory says."""
     runs: int
@@ -51,9 +53,9 @@ class LabCell:
 
 def summarized(implementation: str, rows: Iterable[Row], *, code: str) -> list[LabCell]:
     """Put the meetings of each cell together."""
-    cells: dict[tuple[str, str, str], list[Row]] = {}
+    cells: dict[tuple[str, str, str, float], list[Row]] = {}
     for row in rows:
-        cells.setdefault((row.a, row.b, row.transport), []).append(row)
+        cells.setdefault((row.a, row.b, row.transport, row.round_trip), []).append(row)
     return [summary_of(implementation, found, code) for _, found in sorted(cells.items())]
 
 
@@ -68,6 +70,7 @@ def summary_of(implementation: str, rows: Sequence[Row], code: str) -> LabCell:
         one.a,
         one.b,
         one.transport,
+        one.round_trip,
         one.expected,
         runs=len(rows),
         direct=len(direct),
@@ -77,6 +80,19 @@ def summary_of(implementation: str, rows: Sequence[Row], code: str) -> LabCell:
         median=round(statistics.median(seconds), 3) if seconds else None,
         reason=min(reasons, key=lambda reason: (-reasons[reason], reason), default=""),
         code=code,
+    )
+
+
+def pooled(cells: Sequence[LabCell]) -> LabCell:
+    """Put the cells of one pair together, however far apart; it has no median."""
+    return replace(
+        cells[0],
+        runs=sum(cell.runs for cell in cells),
+        direct=sum(cell.direct for cell in cells),
+        first=sum(cell.first for cell in cells),
+        relayed=sum(cell.relayed for cell in cells),
+        named=sum(cell.named for cell in cells),
+        median=None,
     )
 
 
@@ -97,6 +113,7 @@ def from_csv(text: str) -> list[LabCell]:
             row["a"],
             row["b"],
             row["transport"],
+            float(row["round_trip"]),
             row["expected"],
             runs=int(row["runs"]),
             direct=int(row["direct"]),

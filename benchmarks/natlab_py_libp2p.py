@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from interop.natlab.matrix import Place, Row, hosts_of
+from interop.natlab.meeting import Place, Row, hosts_of
 from interop.processes import Line, PeerFailed, dialled, serving
 from p2pnet.demo.namespaces import Laboratory
 from p2pnet.testing.matrix import can_meet

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from interop.natlab.matrix import TRANSPORTS, pairs_of
+from interop.natlab.matrix import pairs_of
 from interop.worlds import need_namespaces
 from p2pnet.testing.kinds import MATRIX
+from p2pnet.testing.matrix import TRANSPORTS
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 1200

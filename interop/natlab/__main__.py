@@ -24,6 +24,7 @@ from interop.natlab import calibrating, inhabited, matrix
 from interop.natlab.building import Engine
 from p2pnet.demo.namespaces import LaboratoryError, check_support, reexec_command
 from p2pnet.testing.kinds import ALL_KINDS, Kind
+from p2pnet.testing.matrix import TRANSPORTS as PUNCHED
 from p2pnet.testing.packet import TransportName
 
 INTERRUPTED: Final = 130
@@ -79,7 +80,7 @@ def act(options: argparse.Namespace, own: list[str], command: list[str]) -> int:
         case "matrix" if options.inside:
             return matrix.run_matrix(
                 matrix.pairs_of(options.kinds, sample=options.sample),
-                (options.transport,) if options.transport else matrix.TRANSPORTS,
+                (options.transport,) if options.transport else PUNCHED,
                 as_json=options.json,
             )
         case _:
@@ -135,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     meet = actions.add_parser("matrix", help="let p2pnet meet in homes of each pair of kinds")
     meet.add_argument("--kinds", type=kinds, metavar="A,B", help="those of the matrix")
     meet.add_argument("--sample", action="store_true", help="only two pairs of each kind")
-    meet.add_argument("--transport", choices=matrix.TRANSPORTS, help="both, if not given")
+    meet.add_argument("--transport", choices=PUNCHED, help="both, if not given")
     meet.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
 
     for action in (up, calibrate):

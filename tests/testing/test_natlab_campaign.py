@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from dataclasses import asdict, replace
 from itertools import combinations_with_replacement, product
 from pathlib import Path
@@ -14,7 +15,7 @@ from benchmarks.natlab import cells, missing, otherwise, parser_of, wanted
 from benchmarks.natlab_cells import LabCell, as_csv, from_csv, read_cells, summarized
 from benchmarks.natlab_page import section
 from benchmarks.natlab_py_libp2p import row_of
-from interop.natlab.matrix import Row
+from interop.natlab.meeting import Row
 from p2pnet.testing.kinds import ALL_KINDS, MATRIX
 from p2pnet.testing.matrix import TRANSPORTS, can_meet
 
@@ -38,6 +39,23 @@ def test_each_pair_meets_over_both_transports_and_the_second_time_the_other_one_
         combinations_with_replacement(MATRIX, 2)
     )
     assert [((b, a), transport) for (a, b), transport in first] == second
+
+
+def test_pairs_without_a_way_are_told_how_often_by_a_number_of_their_own() -> None:
+    options = ("--kinds", "open,symmetric", "--transports", "tcp", "--rounds", "3")
+    places = list(wanted(chosen(*options, "--rounds-relayed", "1")))
+    names = Counter(tuple(sorted((a.name, b.name))) for (a, b), _ in places)
+    assert names == {("open", "open"): 3, ("open", "symmetric"): 3, ("symmetric", "symmetric"): 1}
+
+
+def test_a_pair_is_judged_both_ways_together_and_each_distance_by_itself() -> None:
+    back = replace(DIRECT, a="carrier", b="open")
+    slow, far = replace(back, seconds=0.3), replace(DIRECT, round_trip=0.2, seconds=0.7)
+    second = replace(DIRECT, attempts=2)
+    text = section([cell(DIRECT, *[DIRECT] * 30, second, second), cell(slow), cell(far)])
+    assert "| p2pnet | TCP | 40 ms | 1 | 1 | 0 | 34 of 34 | 32 | 0 | 0 | 0 | 0 |" in text
+    assert "| p2pnet | TCP | 200 ms | 1 | 1 | 1 | 1 of 1 | 1 | 1 | 0 | 0 | 0 |" in text
+    assert "| **open** |  | + |" in text
 
 
 def test_what_is_done_is_not_done_again() -> None:
@@ -84,8 +102,10 @@ def test_the_table_has_a_mark_for_each_pair_and_names_what_is_otherwise() -> Non
     text = section([cell(DIRECT), cell(quic, relayed), cell(RELAYED)])
     assert "| **open** |  |  | + / **1 of 2** |" in text
     assert "| **symmetric** |  | - |  |" in text
-    assert "- open calls carrier, QUIC: direct in 1 of 2: no direct connection: no answer" in text
-    assert "| p2pnet | TCP | 1 | 1 | 1 of 1 | 1 | 1 | 1 | 1 |" in text
+    said = "- open calls carrier, QUIC, 40 ms: direct in 1 of 2: no direct connection: no answer"
+    assert said in text
+    assert "| p2pnet | TCP | 40 ms | 1 | 1 | 1 | 1 of 1 | 1 | 1 | 1 | 1 | 1 |" in text
+    assert "| p2pnet | QUIC | 40 ms | 1 | 0 | 0 | 1 of 2 | 1 | 1 | 0 | 0 | 0 |" in text
     assert "py-libp2p" not in text.partition("| p2pnet |")[2]
 
 
@@ -113,11 +133,15 @@ def test_the_line_of_a_caller_is_read(
 
 def test_what_is_not_measured_here_stays_as_it_stands_in_the_docs(tmp_path: Path) -> None:
     written = read_cells()
-    (old,) = [c for c in written if (c.implementation, c.a, c.b, c.transport) == PLACE]
+    row = replace(DIRECT, round_trip=written[0].round_trip)
+    place = (*PLACE, row.round_trip)
+    (old,) = [
+        c for c in written if (c.implementation, c.a, c.b, c.transport, c.round_trip) == place
+    ]
     (tmp_path / "p2pnet").mkdir()
-    (tmp_path / "p2pnet" / "now.jsonl").write_text(json.dumps(asdict(DIRECT)))
+    (tmp_path / "p2pnet" / "now.jsonl").write_text(json.dumps(asdict(row)))
     found = cells(tmp_path)
-    assert [each for each in found if each not in written] == [cell(DIRECT, code="now")]
+    assert [each for each in found if each not in written] == [cell(row, code="now")]
     assert [each for each in written if each not in found] == [old]
     assert {each.implementation for each in found} == {"p2pnet", "py-libp2p"}
 
