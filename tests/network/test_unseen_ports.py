@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 
@@ -124,10 +126,12 @@ async def test_where_udp_is_blocked_at_one_end_a_punch_is_by_tcp_though_both_hav
     assert "/tcp/" in str(connection.remote_address)
 
 
-async def put_homes(world: World, *names: str) -> list[Machine]:
+async def put_homes(
+    world: World, *names: str, transports: Sequence[Part[Transport]] = ALL
+) -> list[Machine]:
     """Put hosts that know a relay by TCP alone, by which their NATs let nobody punch."""
     addresses = [each for each in await put_relays_of_all_kinds(world) if "/tcp/" in each]
-    config = presets.edge(relays=addresses[:1], transports=ALL)
+    config = presets.edge(relays=addresses[:1], transports=list(transports))
     kind = ALL_KINDS["no-simultaneous-open"]
     homes = [world.home(kind, f"home of {name}", link=NEAR) for name in names]
     none = Quality(latency=0.0)
@@ -148,11 +152,22 @@ async def test_what_leads_nowhere_by_one_transport_is_tried_by_all_in_the_second
     alice, bob = await put_homes(world, "alice", "bob")
     with alice.host.subscribe(PunchStarted) as punches:
         await call(alice, bob)
-        connection = await direct(alice, bob, within=12.5)
+        connection = await direct(alice, bob, within=6.0)
     assert "/quic-v1" in str(connection.remote_address)
     first, second = [(await anext(punches)).addresses for _ in range(2)]
     assert ways(first) == {("tcp", False)}
     assert ways(second) == {("tcp", False), ("udp", False)}
+
+
+async def test_with_one_way_in_all_the_first_attempt_takes_its_time(world: World) -> None:
+    """D10: nothing will be there in the second that was not in the first."""
+    alice, bob = await put_homes(world, "alice", "bob", transports=[TCP()])
+    with alice.host.subscribe(PunchStarted) as punches:
+        await call(alice, bob)
+        await anext(punches)
+        began = trio.current_time()
+        await anext(punches)
+    assert trio.current_time() - began > 10.0
 
 
 async def test_a_crowd_of_callers_has_a_host_seen_by_each_way_but_once(world: World) -> None:

@@ -15,6 +15,7 @@ from p2pnet.protocols.dcutr.policy import (
     Conversations,
     CoolDown,
     dials_in,
+    first_attempt,
     gives_way,
     longest_pause,
     offered,
@@ -115,6 +116,12 @@ def test_between_two_of_us_the_initiator_dials_every_other_time() -> None:
         dials = dials_in(attempt)
         assert role_of(attempt, initiator=True, dials=dials) is role
         assert role_of(attempt, initiator=False, dials=dials) is not role
+
+
+def test_a_first_attempt_with_more_to_come_waits_for_a_third_syn_but_no_longer_than_any() -> None:
+    """D10."""
+    assert first_attempt(0.25, 10.0) == 4.25
+    assert first_attempt(5.0, 10.0) == 10.0
 
 
 def test_pauses_last_a_round_trip_at_most_within_bounds() -> None:

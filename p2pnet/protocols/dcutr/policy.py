@@ -38,6 +38,8 @@ SHORTEST_PATIENCE = 0.05
 LONGEST_PATIENCE = 1.0
 ASSUMED_ROUND_TRIP = 2.0
 """Seconds; what the responder takes it for until SYNC tells: as long as it can well be."""
+THIRD_SYN = 3.5
+"""Seconds, with some to spare: SYNs leave after 0, 1 and 3 s, and no more before 7."""
 CONVERSATION_GAP = 45.0
 """Seconds: a conversation that begins so long after the one before is a first attempt again."""
 
@@ -173,6 +175,11 @@ def role_of(
 def dials_in(attempt: int) -> bool:
     """Tell if the initiator plays the dialer, where the roles change with each attempt (D9)."""
     return attempt % 2 == 0
+
+
+def first_attempt(round_trip: float, whole: float) -> float:
+    """Return how long to punch, in seconds, if the next attempt can go by more ways (D10)."""
+    return min(THIRD_SYN + 3 * round_trip, whole)
 
 
 def longest_pause(round_trip: float, shortest: float) -> float:

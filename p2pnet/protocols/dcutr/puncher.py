@@ -43,6 +43,7 @@ from p2pnet.protocols.dcutr.messages import (
 from p2pnet.protocols.dcutr.policy import (
     BIRTHDAY_ATTEMPT,
     MAX_NEIGHBOURS,
+    first_attempt,
     longest_pause,
     neighbours,
     offered,
@@ -258,7 +259,7 @@ class Puncher:
         spoken_to = [place for place in places if effort.role_at(place) is Role.DIALER]
         direct = None
         side = punch.side if attempt == BIRTHDAY_ATTEMPT else None
-        seconds = max(self._bounds.punch_timeout, self._birthdays.seconds if side else 0.0)
+        seconds = max(self._patience(punch, attempt), self._birthdays.seconds if side else 0.0)
         with (
             self.expecting(spoken_to, punch.round_trip),
             trio.move_on_at(punch.at + seconds) as limit,
@@ -279,6 +280,17 @@ class Puncher:
             return direct
         causes = [cause_of(place, effort) for place in every]
         raise PunchFailed(peer_id, [*causes, *effort.others])
+
+    def _patience(self, punch: Punch, attempt: int) -> float:
+        """Return how long to punch: not for long while there are ways yet to be seen by (D10)."""
+        whole = self._bounds.punch_timeout
+        if punch.unsynced is None:
+            return whole
+        own = self.candidates()
+        more = unseen(self._host, own, punch.addresses, attempt + 1) - self._showing.in_vain()
+        if ways(own) | more <= ways(own) & ways(punch.addresses):
+            return whole
+        return first_attempt(punch.round_trip, whole)
 
     def expecting(
         self, places: Sequence[Multiaddr], round_trip: float
