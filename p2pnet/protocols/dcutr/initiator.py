@@ -16,7 +16,7 @@ Rules: specs/dcutr.md (D2, D3, D12 to D14).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import trio
@@ -37,6 +37,7 @@ from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.dcutr.ahead import has_just_said_ahead, heard_ahead, is_fresh
 from p2pnet.protocols.dcutr.dialogue import Punch, answer_ahead, initiate
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
+from p2pnet.protocols.dcutr.plain import ANSWER_PATIENCE, PlainDial
 from p2pnet.protocols.dcutr.policy import (
     ASSUMED_ROUND_TRIP,
     CoolDown,
@@ -49,9 +50,6 @@ from p2pnet.protocols.dcutr.sampling import Lookout
 
 logger = logging.getLogger("p2pnet.dcutr")
 
-ANSWER_PATIENCE = 0.05
-"""Seconds: CONNECT is asked for in one flight with identify, and so the answers are."""
-
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
@@ -63,23 +61,6 @@ class Persistence:
     exchange_timeout: float
     max_parallel: int
     close_relayed_after: float | None
-
-
-@dataclass(slots=True)
-class PlainDial:
-    """A dial that needs no hole, if it works."""
-
-    identified: trio.Event
-    """It waits until the peer has said where it can be dialled, or will not."""
-    patience: float
-    """Seconds that it waits for the peer's CONNECT then: that may make it needless."""
-    answered: trio.Event = field(default_factory=trio.Event)
-    is_needless: bool = False
-    """The same addresses are punched at, at once."""
-    began: trio.Event = field(default_factory=trio.Event)
-    began_at: float = 0.0
-    ended: trio.Event = field(default_factory=trio.Event)
-    connection: Connection | None = None
 
 
 @dataclass(slots=True)
@@ -267,7 +248,8 @@ class Initiator:
         relayed = self._relayed(peer_id)
         identified = self._identified(peer_id)
         is_asked = not identified.is_set() and relayed is not None and is_fresh(relayed, began)
-        plain = PlainDial(identified, ANSWER_PATIENCE if is_asked else 0.0)
+        patience = ANSWER_PATIENCE if is_asked else 0.0
+        plain = PlainDial(identified, self._persistence.head_start, patience)
         with trio.CancelScope() as scope:
             upgrade = self._under_way[peer_id] = Upgrade(
                 scope, self._puncher.lookout(), plain, nursery
@@ -301,41 +283,16 @@ class Initiator:
         plain = upgrade.plain
         with bare_exceptions():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._dial_plainly, peer_id, plain)
+                nursery.start_soon(plain.run, partial(self._puncher.dial_directly, peer_id))
                 try:
                     found = await self._punch_repeatedly(peer_id, upgrade)
                 except PunchFailed:
-                    if plain.began.is_set():
-                        await plain.ended.wait()
-                    if plain.connection is None:
+                    connection = await plain.found()
+                    if connection is None:
                         raise
-                    found = 0, plain.connection
+                    found = 0, connection
                 nursery.cancel_scope.cancel()
         return found
-
-    async def _dial_plainly(self, peer_id: PeerId, plain: PlainDial) -> None:
-        """Dial the peer where it says that it can be dialled, beside the punches (D3)."""
-        await plain.identified.wait()
-        with trio.move_on_after(plain.patience):
-            await plain.answered.wait()
-        if plain.is_needless:
-            await trio.sleep(self._persistence.head_start)
-        plain.began_at = trio.current_time()
-        plain.began.set()
-        try:
-            plain.connection = await self._puncher.dial_directly(peer_id)
-        finally:
-            plain.ended.set()
-
-    async def _give_head_start(self, plain: PlainDial) -> None:
-        """Wait for the plain dial, or the word that there is none, but not for long (D3)."""
-        plain.answered.set()
-        seconds = self._persistence.head_start
-        with trio.move_on_after(seconds):
-            await plain.began.wait()
-        if plain.began.is_set():
-            with trio.move_on_at(plain.began_at + seconds):
-                await plain.ended.wait()
 
     async def _punch_repeatedly(self, peer_id: PeerId, upgrade: Upgrade) -> tuple[int, Connection]:
         causes: list[BaseException] = []
@@ -407,7 +364,7 @@ class Initiator:
                     channel_on(stream),
                     ours,
                     trio.current_time,
-                    ready=partial(self._give_head_start, plain),
+                    ready=plain.give_head_start,
                     opened=relayed.opened_at if swiftly else None,  # D26
                 )
                 plain.is_needless = punch.unsynced is not None
