@@ -8,10 +8,12 @@ from p2pnet.core.addresses import parse
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.interfaces import Role
+from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.policy import (
     CONVERSATION_GAP,
     MAX_TARGET_IPS,
     MAX_TARGETS,
+    REST_SPREAD,
     Conversations,
     CoolDown,
     dials_in,
@@ -160,7 +162,7 @@ def test_rests_double_up_to_a_bound_and_end_with_a_success() -> None:
     assert cool.remaining(PEER, 0.0) == 0.0
     rests = []
     for _ in range(4):
-        cool.failed(PEER, 1000.0)
+        cool.failed(PEER, 1000.0, 1.0)
         rests.append(cool.remaining(PEER, 1000.0))
     assert rests == [60.0, 120.0, 200.0, 200.0]
     assert cool.remaining(PEER, 1150.0) == 50.0
@@ -168,14 +170,32 @@ def test_rests_double_up_to_a_bound_and_end_with_a_success() -> None:
     assert cool.remaining(OTHER, 1000.0) == 0.0
     cool.worked(PEER)
     assert cool.remaining(PEER, 1000.0) == 0.0
-    cool.failed(PEER, 1000.0)
+    cool.failed(PEER, 1000.0, 1.0)
     assert cool.remaining(PEER, 1000.0) == 60.0
+
+
+def test_a_rest_is_as_much_longer_as_was_drawn() -> None:
+    """D12."""
+    cool = CoolDown(first=60.0, longest=3600.0, max_peers=10)
+    cool.failed(PEER, 0.0, 1.5)
+    cool.failed(OTHER, 0.0, 1.0)
+    assert cool.remaining(PEER, 0.0) == 90.0
+    assert cool.remaining(OTHER, 0.0) == 60.0
+    cool.failed(PEER, 100.0, 1.25)
+    assert cool.remaining(PEER, 100.0) == 150.0
+
+
+def test_what_follows_a_rest_is_no_fourth_attempt_to_the_peer() -> None:
+    """D9 D12."""
+    shortest, longest = REST_SPREAD
+    assert DCUtR().cool_down * shortest > CONVERSATION_GAP
+    assert longest > shortest
 
 
 def test_a_peer_that_always_fails_rests_for_a_finite_time() -> None:
     cool = CoolDown(first=60.0, longest=3600.0, max_peers=10)
     for _ in range(2000):
-        cool.failed(PEER, 0.0)
+        cool.failed(PEER, 0.0, 1.0)
     assert cool.remaining(PEER, 0.0) == 3600.0
 
 
@@ -184,9 +204,9 @@ def test_giving_way_is_no_failure() -> None:
     cool = CoolDown(first=60.0, longest=200.0, max_peers=10)
     cool.yielded(PEER, 0.0)
     assert cool.remaining(PEER, 0.0) == 60.0
-    cool.failed(PEER, 100.0)
+    cool.failed(PEER, 100.0, 1.0)
     assert cool.remaining(PEER, 100.0) == 60.0
-    cool.failed(PEER, 200.0)
+    cool.failed(PEER, 200.0, 1.0)
     cool.yielded(PEER, 200.0)
     assert cool.remaining(PEER, 200.0) == 120.0
 
@@ -194,9 +214,9 @@ def test_giving_way_is_no_failure() -> None:
 def test_the_peers_that_rest_are_bounded() -> None:
     """D12."""
     cool = CoolDown(first=60.0, longest=200.0, max_peers=2)
-    cool.failed(PEER, 0.0)
+    cool.failed(PEER, 0.0, 1.0)
     cool.yielded(OTHER, 0.0)
-    cool.failed(THIRD, 0.0)
+    cool.failed(THIRD, 0.0, 1.0)
     assert len(cool) == 2
     assert cool.remaining(PEER, 0.0) == 0.0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from dataclasses import replace
 
 import pytest
 import trio
@@ -14,7 +16,7 @@ from p2pnet.events import HolePunched, NetworkChanged, PunchStarted
 from p2pnet.interfaces import Connection, Role
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
-from tests.protocols.dcutr_pair import ALICE, BOB, LATENCY, Pair
+from tests.protocols.dcutr_pair import ALICE, BOB, LATENCY, RELAY, Pair
 from tests.protocols.memory_world import MemoryConnection, MemoryWorld, drop, refuse
 
 
@@ -433,6 +435,25 @@ async def test_after_a_rest_it_is_tried_again_while_the_peer_is_relayed(
     assert pair.dialled_at(pair.bob, began) == pytest.approx(expected, abs=0.01)
     # Each round is one of its own to Alice, too.
     assert [attempt for attempt, _ in pair.failures(pair.alice)] == [1, 1, 1]
+
+
+async def test_peers_that_failed_at_the_same_moment_are_not_tried_again_at_the_same_moment(
+    autojump_clock: MockClock, world: MemoryWorld
+) -> None:
+    """D12: Of ports in sequence a few are foreseen, and all of a crowd took each other's."""
+    draws = itertools.cycle((0.0, 1.0))
+    world.env = replace(world.env, jitter=lambda low, high: low + (high - low) * next(draws))
+    pair = Pair(world)
+    await pair.start(DCUtR(attempts=1, cool_down=60.0))
+    carol = world.host(3, "/ip4/11.0.0.3/tcp/3")
+    carol.punchable, carol.on_dial = (carol.place,), drop
+    await carol.start(DCUtR().build(carol.kit))
+    began = trio.current_time()
+    pair.identify(world.connect(carol, pair.bob, relay=RELAY).other_end)
+    pair.call()
+    await trio.sleep(100)
+    dialled = pair.dialled_at(pair.bob, began)
+    assert dialled == pytest.approx([0, 0, 10 + 48, 10 + 72], abs=1)
 
 
 async def test_the_rest_ends_with_the_relayed_connection_but_is_remembered(

@@ -16,6 +16,7 @@ Rules: specs/dcutr.md (D2, D3, D12 to D14).
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -40,6 +41,7 @@ from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
 from p2pnet.protocols.dcutr.plain import ANSWER_PATIENCE, PlainDial
 from p2pnet.protocols.dcutr.policy import (
     ASSUMED_ROUND_TRIP,
+    REST_SPREAD,
     CoolDown,
     dials_in,
     gives_way,
@@ -61,6 +63,7 @@ class Persistence:
     exchange_timeout: float
     max_parallel: int
     close_relayed_after: float | None
+    jitter: Callable[[float, float], float]
 
 
 @dataclass(slots=True)
@@ -213,7 +216,8 @@ class Initiator:
                 # Unless it made way: then the peer has its time.
                 now = trio.current_time()
                 if not self._cool_down.remaining(peer_id, now):
-                    self._cool_down.failed(peer_id, now)
+                    drawn = self._persistence.jitter(*REST_SPREAD)
+                    self._cool_down.failed(peer_id, now, drawn)
         finally:
             self._busy.discard(peer_id)
             self._resting.pop(peer_id, None)

@@ -42,6 +42,8 @@ THIRD_SYN = 3.5
 """Seconds, with some to spare: SYNs leave after 0, 1 and 3 s, and no more before 7."""
 CONVERSATION_GAP = 45.0
 """Seconds: a conversation that begins so long after the one before is a first attempt again."""
+REST_SPREAD = 0.8, 1.2
+"""How much of a rest there is; the first is longer than that gap all the same."""
 
 
 def targets(
@@ -250,11 +252,12 @@ class CoolDown:
     def __len__(self) -> int:
         return len(self._resting)
 
-    def failed(self, peer_id: PeerId, now: float) -> None:
+    def failed(self, peer_id: PeerId, now: float, drawn: float) -> None:
+        """Let the peer rest for ``drawn`` times its due: those who failed together part."""
         failures = self._of(peer_id).failures
         # 2**32 seconds are longer than any bound, and the power stays a sane number.
         seconds = min(self._first * 2 ** min(failures, 32), self._longest)
-        self._put(peer_id, Rest(failures + 1, now + seconds))
+        self._put(peer_id, Rest(failures + 1, now + seconds * drawn))
 
     def yielded(self, peer_id: PeerId, now: float) -> None:
         """Let the peer try first; that is no failure."""

@@ -77,7 +77,7 @@ class DCUtR:
     cool_down: float = 60.0
     """Seconds to leave a peer alone after all attempts failed; doubles each time ..."""
     longest_cool_down: float = 3600.0
-    """... up to this."""
+    """... up to this, a fifth more or less, at random."""
     max_cooling: int = 1024
     """Peers of which that is remembered."""
     max_parallel: int = 16
@@ -153,6 +153,7 @@ class DCUtRService:
             exchange_timeout=config.exchange_timeout,
             max_parallel=config.max_parallel,
             close_relayed_after=config.close_relayed_after,
+            jitter=self._kit.env.jitter,
         )
         cool_down = CoolDown(
             first=config.cool_down, longest=config.longest_cool_down, max_peers=config.max_cooling
