@@ -1,11 +1,11 @@
-"""Two peers that call each other at about the same time: one of the two procedures gives way."""
+"""Two calls at about the same time, by both peers or by one: one of the two procedures ends."""
 
 from __future__ import annotations
 
 import pytest
 import trio
 
-from p2pnet.events import HolePunched
+from p2pnet.events import HolePunched, PunchStarted
 from p2pnet.interfaces import Connection
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.testing.machines import Machine
@@ -66,3 +66,16 @@ async def test_who_have_called_each_other_end_both_circuits(world: World) -> Non
 
 def circuits(one: Machine, other: Machine) -> list[Connection]:
     return [each for each in one.host.connections(other.host.peer_id) if each.is_relayed]
+
+
+async def test_who_drops_its_call_is_punched_at_once_when_it_calls_again(world: World) -> None:
+    """D13: Not when the dials of the call before are over, after ten seconds."""
+    alice, bob = await put_callers(world, "symmetric")
+    with bob.host.subscribe(PunchStarted) as begun:
+        for _ in range(2):
+            circuit = await alice.host.connect(bob.host.peer_id)
+            with trio.fail_after(SECONDS):
+                assert (await anext(begun)).attempt == 1
+            await trio.sleep(1.0)
+            await circuit.aclose()
+            await trio.sleep(0.5)

@@ -11,6 +11,7 @@ from p2pnet.interfaces import Role
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.policy import (
     CONVERSATION_GAP,
+    MAX_DESERTED,
     MAX_TARGET_IPS,
     MAX_TARGETS,
     REST_SPREAD,
@@ -209,6 +210,19 @@ def test_giving_way_is_no_failure() -> None:
     cool.failed(PEER, 200.0, 1.0)
     cool.yielded(PEER, 200.0)
     assert cool.remaining(PEER, 200.0) == 120.0
+
+
+def test_procedures_that_ended_with_the_circuit_are_a_failure_together() -> None:
+    """D12."""
+    cool = CoolDown(first=60.0, longest=200.0, max_peers=10)
+    rests = []
+    for _ in range(2 * MAX_DESERTED):
+        cool.failed(PEER, 1000.0, 1.0, is_deserted=True)
+        rests.append(cool.remaining(PEER, 1000.0))
+    assert rests == [0.0, 0.0, 60.0, 60.0, 60.0, 120.0]
+    cool.failed(OTHER, 0.0, 1.0, is_deserted=True)
+    cool.failed(OTHER, 0.0, 1.0)
+    assert cool.remaining(OTHER, 0.0) == 60.0
 
 
 def test_the_peers_that_rest_are_bounded() -> None:

@@ -77,12 +77,23 @@ class Upgrade:
     """Of what goes on after it."""
     is_conversing: bool = False
     """True from the first attempt on: the peer knows, or will in a moment."""
+    relayed: Connection | None = None
+    """Where the last conversation is, or was; None if there was nothing left to have it on."""
     theirs: tuple[Multiaddr, ...] = ()
     """What the peer offered ahead, or in the attempt before."""
+
+    @property
+    def is_deserted(self) -> bool:
+        """Tell if the relayed connection ended on which the peer hears of it."""
+        return self.is_conversing and (self.relayed is None or self.relayed.is_closed)
 
 
 class NotSpoken(P2PError):
     """The peer refused the protocol before it had said what it speaks; now it has."""
+
+
+class Deserted(P2PError):
+    """The relayed connection ended before all attempts were made."""
 
 
 class Initiator:
@@ -118,6 +129,17 @@ class Initiator:
             if not identified:
                 self._strangers[peer_id] = trio.Event()
             nursery.start_soon(self._keep_upgrading, peer_id, nursery)
+        else:
+            self._take_over(peer_id)
+
+    def _take_over(self, peer_id: PeerId) -> None:
+        """End a procedure whose relayed connection ended, as there is another one (D13).
+
+        Without one it goes on, for it may succeed all the same (D11).
+        """
+        upgrade = self._under_way.get(peer_id)
+        if upgrade is not None and upgrade.is_deserted and self._is_wanted(peer_id):
+            upgrade.scope.cancel()
 
     def prepare(self, nursery: trio.Nursery) -> None:
         """Look ahead when a relay says that somebody calls this host (D16).
@@ -206,6 +228,7 @@ class Initiator:
                         await trio.sleep_forever()
                     del self._resting[peer_id]
                     continue
+                is_deserted = False
                 async with self._slots:
                     with boundary(logger, f"hole punch with {peer_id}"):
                         try:
@@ -213,11 +236,14 @@ class Initiator:
                                 return
                         except NotSpoken:  # D2: at that time; it may be wanted now
                             continue
+                        except Deserted:
+                            is_deserted = True
+                            raise
                 # Unless it made way: then the peer has its time.
                 now = trio.current_time()
                 if not self._cool_down.remaining(peer_id, now):
                     drawn = self._persistence.jitter(*REST_SPREAD)
-                    self._cool_down.failed(peer_id, now, drawn)
+                    self._cool_down.failed(peer_id, now, drawn, is_deserted=is_deserted)
         finally:
             self._busy.discard(peer_id)
             self._resting.pop(peer_id, None)
@@ -247,6 +273,7 @@ class Initiator:
         Raises:
             PunchFailed: if all attempts failed.
             NotSpoken: see there.
+            Deserted: see there.
         """
         began = trio.current_time()
         relayed = self._relayed(peer_id)
@@ -265,6 +292,8 @@ class Initiator:
                 attempt, direct = await self._try_all(peer_id, upgrade)
             except PunchFailed as error:
                 self._host.publish(PunchGivenUp(peer_id, tuple(map(describe, error.causes))))
+                if upgrade.is_deserted and len(error.causes) < self._persistence.attempts:
+                    raise Deserted(describe(error)) from error
                 raise
             finally:
                 del self._under_way[peer_id]
@@ -276,6 +305,8 @@ class Initiator:
                     retire, self._host, peer_id, self._persistence.close_relayed_after
                 )
             return True
+        if upgrade.is_deserted:
+            raise Deserted("the peer is on another relayed connection")
         return False
 
     async def _try_all(self, peer_id: PeerId, upgrade: Upgrade) -> tuple[int, Connection]:
@@ -325,7 +356,7 @@ class Initiator:
     ) -> tuple[int, Connection]:
         ours = await self._puncher.offer(upgrade.lookout, attempt, upgrade.theirs)
         upgrade.is_conversing = True
-        relayed = self._relayed(peer_id)
+        relayed = upgrade.relayed = self._relayed(peer_id)
         if relayed is None:
             raise ConnectionLost("the relayed connection ended")
         plain, is_told = upgrade.plain, self._speaks(peer_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from p2pnet.core.addresses import (
@@ -42,6 +42,8 @@ THIRD_SYN = 3.5
 """Seconds, with some to spare: SYNs leave after 0, 1 and 3 s, and no more before 7."""
 CONVERSATION_GAP = 45.0
 """Seconds: a conversation that begins so long after the one before is a first attempt again."""
+MAX_DESERTED = 3
+"""As many as there are attempts: who calls, hangs up and calls again has had as many dials."""
 REST_SPREAD = 0.8, 1.2
 """How much of a rest there is; the first is longer than that gap all the same."""
 
@@ -238,6 +240,8 @@ class Conversations:
 class Rest:
     failures: int
     until: float
+    deserted: int = 0
+    """Procedures since the last failure that ended with the relayed connection."""
 
 
 class CoolDown:
@@ -252,9 +256,19 @@ class CoolDown:
     def __len__(self) -> int:
         return len(self._resting)
 
-    def failed(self, peer_id: PeerId, now: float, drawn: float) -> None:
-        """Let the peer rest for ``drawn`` times its due: those who failed together part."""
-        failures = self._of(peer_id).failures
+    def failed(
+        self, peer_id: PeerId, now: float, drawn: float, *, is_deserted: bool = False
+    ) -> None:
+        """Let the peer rest for ``drawn`` times its due: those who failed together part.
+
+        Only the last of ``MAX_DESERTED`` procedures that ended with the relayed connection is a
+        failure.
+        """
+        rest = self._of(peer_id)
+        if is_deserted and rest.deserted + 1 < MAX_DESERTED:
+            self._put(peer_id, replace(rest, deserted=rest.deserted + 1))
+            return
+        failures = rest.failures
         # 2**32 seconds are longer than any bound, and the power stays a sane number.
         seconds = min(self._first * 2 ** min(failures, 32), self._longest)
         self._put(peer_id, Rest(failures + 1, now + seconds * drawn))
@@ -262,7 +276,7 @@ class CoolDown:
     def yielded(self, peer_id: PeerId, now: float) -> None:
         """Let the peer try first; that is no failure."""
         rest = self._of(peer_id)
-        self._put(peer_id, Rest(rest.failures, max(rest.until, now + self._first)))
+        self._put(peer_id, replace(rest, until=max(rest.until, now + self._first)))
 
     def _of(self, peer_id: PeerId) -> Rest:
         return self._resting.get(peer_id, Rest(0, 0.0))
@@ -280,7 +294,7 @@ class CoolDown:
         """Let a rest last no longer than a first one would from now on."""
         rest = self._of(peer_id)
         if rest.until > now + self._first:
-            self._put(peer_id, Rest(rest.failures, now + self._first))
+            self._put(peer_id, replace(rest, until=now + self._first))
 
     def forget(self) -> None:
         """Begin anew with everybody: what failed, failed from another network."""
