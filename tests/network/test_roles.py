@@ -18,6 +18,7 @@ HOMES = [
     ("symmetric", "address-restricted"),
     ("address-restricted", "symmetric"),
     ("symmetric-sequential", "port-restricted"),
+    ("symmetric-sequential", "symmetric-sequential"),
 ]
 
 
@@ -26,7 +27,7 @@ HOMES = [
 async def test_the_second_attempt_works_with_the_roles_changed(
     world: World, a: str, b: str, transport: str
 ) -> None:
-    """D9."""
+    """D9 D17."""
     alice, bob = await put_two(world, a, b, transport, DCUtR(punch_timeout=2.0))
     bob.host.handle(ECHO, echo)
     await trio.sleep(SETTLED)

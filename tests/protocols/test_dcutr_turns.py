@@ -54,7 +54,10 @@ async def test_dials_that_are_late_are_begun_in_the_order_of_the_offer(
         puncher = Puncher(host, BOUNDS, host.kit.env.jitter)
         punch = Punch(PLACES, trio.current_time() + 0.001, 0.04)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(puncher.punch, peer.peer_id, punch, 1, initiator=True))
+            punching = partial(
+                puncher.punch, peer.peer_id, punch, 1, puncher.lookout(), initiator=True
+            )
+            nursery.start_soon(punching)
             while len(host.noted) < len(PLACES):
                 await wait_all_tasks_blocked()
                 mock_clock.jump(LATE)

@@ -373,7 +373,8 @@ class Initiator:
         direct = has_direct(self._host, peer_id)
         if direct is not None:  # D11
             return attempt - 1, direct
-        return attempt, await self._puncher.punch(peer_id, punch, attempt, initiator=True)
+        punching = self._puncher.punch(peer_id, punch, attempt, upgrade.lookout, initiator=True)
+        return attempt, await punching
 
     async def _converse(
         self, relayed: Connection, ours: Connect, upgrade: Upgrade, attempt: int

@@ -14,11 +14,11 @@ one is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from p2pnet.core.addresses import Endpoint, Multiaddr, at_endpoint
+from p2pnet.core.addresses import Endpoint, Multiaddr, at_endpoint, place_of
 from p2pnet.protocols.dcutr.policy import punchable
 
 SAMPLES = 3
@@ -49,9 +49,13 @@ class Forecast:
     last: int
     step: int
 
-    def ports(self, attempt: int, count: int) -> tuple[int, ...]:
-        """Return the ports to offer in an attempt: in the second those after the first's (D17)."""
-        first = self.last + (1 + (attempt - 1) * count) * self.step
+    def ports(self, attempt: int, count: int, dialled: int = 0) -> tuple[int, ...]:
+        """Return the ports to offer in an attempt: in the second those after the first's (D17).
+
+        ``dialled`` is at how many places of the peer this host has dialled: each took a port.
+        """
+        taken = max((attempt - 1) * count, dialled) if attempt > 1 else 0
+        first = self.last + (1 + taken) * self.step
         return tuple(range(first, HIGHEST_PORT + 1, self.step))[:count]
 
 
@@ -139,6 +143,15 @@ class Offering:
     count: int
     """Predicted ports, of all transports together."""
     maximum: int
+    dialled: Collection[Multiaddr] = ()
+    """Where the attempts before have dialled the peer."""
+
+    def taken(self, transport: str) -> int:
+        """Return how many ports of a transport that took, where each destination has its own."""
+        places = (place_of(address) for address in self.dialled)
+        return sum(
+            p is not None and p.protocol == transport and not p.endpoint.is_ipv6 for p in places
+        )
 
 
 def with_predicted(
@@ -155,7 +168,7 @@ def with_predicted(
         at_endpoint(address, Endpoint(forecast.host, port))
         for forecast in forecasts
         for address in shapes(moving, forecast)
-        for port in forecast.ports(offering.attempt, each)
+        for port in forecast.ports(offering.attempt, each, offering.taken(forecast.transport))
     ]
     return tuple(dict.fromkeys([*staying, *predicted, *moving]))[: offering.maximum]
 

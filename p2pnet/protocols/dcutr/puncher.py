@@ -89,6 +89,7 @@ class Effort:
     attempt: int
     initiator: bool
     pause: float
+    lookout: Lookout
     own: tuple[Multiaddr, ...]
     failed: dict[Multiaddr, BaseException] = field(default_factory=dict)
     others: list[BaseException] = field(default_factory=list)
@@ -156,7 +157,7 @@ class Puncher:
         if share_outside(theirs, found):
             near = private(self._host.addresses.value)[:MAX_NEIGHBOURS]
         maximum = MAX_OFFERED - len(near)
-        offering = Offering(attempt, self._bounds.predicted_ports, maximum)
+        offering = Offering(attempt, self._bounds.predicted_ports, maximum, lookout.dialled)
         others = with_predicted(offered(found), forecasts, offering)
         side = self._birthdays.side(forecasts)
         return Connect(tuple(dict.fromkeys([*others, *near])), side, self._swift(forecasts))
@@ -237,7 +238,7 @@ class Puncher:
         return None
 
     async def punch(
-        self, peer_id: PeerId, punch: Punch, attempt: int, *, initiator: bool
+        self, peer_id: PeerId, punch: Punch, attempt: int, lookout: Lookout, *, initiator: bool
     ) -> Connection:
         """Dial until there is a direct connection, whichever side opened it (D9, D10, D11, D15).
 
@@ -255,7 +256,7 @@ class Puncher:
             PunchStarted(peer_id, attempt, initiator, every, punch.round_trip, punch.steady or ())
         )
         pause = longest_pause(punch.round_trip, self._bounds.shortest_pause)
-        effort = Effort(punch, attempt, initiator, pause, self._own())
+        effort = Effort(punch, attempt, initiator, pause, lookout, self._own())
         spoken_to = [place for place in places if effort.role_at(place) is Role.DIALER]
         direct = None
         side = punch.side if attempt == BIRTHDAY_ATTEMPT else None
@@ -344,6 +345,7 @@ class Puncher:
             began = trio.current_time()
             if effort.is_over or not self._may_dial(place, effort):
                 return
+            effort.lookout.dialled.add(place)
             try:
                 await self._host.dial(peer_id, [place], role=effort.role_at(place))
                 return

@@ -188,7 +188,9 @@ class Responder:
         with boundary(logger, f"hole punch with {peer_id}"), trio.CancelScope() as scope:
             self._punching[peer_id] = scope
             try:
-                direct = await self._puncher.punch(peer_id, punch, answer.attempt, initiator=False)
+                direct = await self._puncher.punch(
+                    peer_id, punch, answer.attempt, answer.lookout, initiator=False
+                )
             except EXPECTED as error:
                 self._failed(answer, describe(error), error)
                 raise

@@ -89,6 +89,8 @@ class Lookout:
         self._began = began
         self._turn = trio.Lock()
         self._forecasts: tuple[Forecast, ...] | None = None
+        self.dialled: set[Multiaddr] = set()
+        """Places of the peer: a NAT that gives ports in sequence gave each the next one."""
 
     def is_stale(self, now: float) -> bool:
         """Tell if others will have taken the ports that were foreseen."""

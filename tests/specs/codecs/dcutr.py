@@ -137,7 +137,7 @@ FORMS = {
         with_predicted(
             [parse(text) for text in given["offer"]],
             [forecast(text) for text in given["forecasts"]],
-            Offering(attempt, count=6, maximum=16),
+            Offering(attempt, 6, 16, [parse(text) for text in given.get("dialled", ())]),
         )
         for attempt in given["attempts"]
     ],
