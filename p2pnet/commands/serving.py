@@ -122,6 +122,9 @@ async def serve(
                     await beside(host, nursery)
                 await anext(signals)
                 nursery.cancel_scope.cancel()
+            # By Python's own handler a second one would have to wait until goodbye is said.
+            hearing.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     return 0
 
 

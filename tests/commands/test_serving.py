@@ -1,7 +1,10 @@
-"""What ``p2pnet node`` tells of what happens before it runs. Rule C1."""
+"""What ``p2pnet node`` tells of what happens before it runs, and how it ends. Rules C1 and C3."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -48,3 +51,52 @@ def told(lines: Sequence[str]) -> list[str]:
     """Return the relays at which there are reservations."""
     found = [line.removeprefix("reserved ") for line in lines if line.startswith("reserved ")]
     return [line.partition("/p2p-circuit")[0] for line in found]
+
+
+LINGERING = """
+from dataclasses import replace
+import trio
+from p2pnet import presets
+from p2pnet.commands.output import Output
+from p2pnet.commands.serving import node
+
+class Lingering:
+    def build(self, kit):
+        return self
+
+    async def run(self, host, *, task_status):
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            print("goodbye", flush=True)
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.wait_readable(0)
+            print("gone", flush=True)
+
+config = presets.minimal(listen=["/ip4/127.0.0.1/tcp/0"])
+config = replace(config, services=[Lingering()])
+trio.run(lambda: node(config, Output(), with_echo=False))
+"""
+"""Says goodbye until its input ends."""
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_goodbye(number: signal.Signals) -> None:
+    """C3: At once: the input ends behind it, and who heeds the signal only later comes to that."""
+    pipe = subprocess.PIPE
+    argv = [sys.executable, "-c", LINGERING]
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        try:
+            assert program.stdout.readline().startswith(b"listening")
+            program.send_signal(signal.SIGINT)
+            assert b"goodbye\n" in program.stdout
+            program.send_signal(number)
+            program.stdin.close()
+            assert program.stdout.read() == b""
+            assert program.wait() == -number
+        finally:
+            program.kill()
