@@ -16,20 +16,17 @@ Rules: specs/dcutr.md (D2, D3, D12 to D14, D32).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.tasks import EXPECTED, bare_exceptions, boundary
 from p2pnet.errors import (
     ConnectionLost,
     NegotiationFailed,
     NoPunchAddress,
-    P2PError,
     PunchFailed,
     describe,
 )
@@ -49,53 +46,9 @@ from p2pnet.protocols.dcutr.policy import (
     says_it_all,
 )
 from p2pnet.protocols.dcutr.puncher import Puncher, channel_on, has_direct, retire
-from p2pnet.protocols.dcutr.sampling import Lookout
+from p2pnet.protocols.dcutr.upgrade import Deserted, NotSpoken, Persistence, Upgrade
 
 logger = logging.getLogger("p2pnet.dcutr")
-
-
-@dataclass(frozen=True, slots=True)
-class Persistence:
-    """How often to try, and what to do afterwards; see ``DCUtR``."""
-
-    attempts: int
-    head_start: float
-    retry_pause: float
-    exchange_timeout: float
-    max_parallel: int
-    close_relayed_after: float | None
-    jitter: Callable[[float, float], float]
-
-
-@dataclass(slots=True)
-class Upgrade:
-    """A procedure under way with one peer."""
-
-    scope: trio.CancelScope
-    place: Place
-    lookout: Lookout
-    plain: PlainDial
-    nursery: trio.Nursery
-    """Of what goes on after it."""
-    is_conversing: bool = False
-    """True from the first attempt on: the peer knows, or will in a moment."""
-    relayed: Connection | None = None
-    """Where the last conversation is, or was; None if there was nothing left to have it on."""
-    theirs: tuple[Multiaddr, ...] = ()
-    """What the peer offered ahead, or in the attempt before."""
-
-    @property
-    def is_deserted(self) -> bool:
-        """Tell if the relayed connection ended on which the peer hears of it."""
-        return self.is_conversing and (self.relayed is None or self.relayed.is_closed)
-
-
-class NotSpoken(P2PError):
-    """The peer refused the protocol before it had said what it speaks; now it has."""
-
-
-class Deserted(P2PError):
-    """The relayed connection ended before all attempts were made."""
 
 
 class Initiator:

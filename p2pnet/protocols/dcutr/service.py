@@ -21,11 +21,12 @@ from p2pnet.events import (
 )
 from p2pnet.interfaces import Kit, ServiceHost
 from p2pnet.protocols.dcutr.birthday import Birthday
-from p2pnet.protocols.dcutr.initiator import Initiator, Persistence
+from p2pnet.protocols.dcutr.initiator import Initiator
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
 from p2pnet.protocols.dcutr.policy import CoolDown
 from p2pnet.protocols.dcutr.puncher import Bounds, Puncher
 from p2pnet.protocols.dcutr.responder import Responder
+from p2pnet.protocols.dcutr.upgrade import Persistence
 
 Heard = (
     DialPlanned
