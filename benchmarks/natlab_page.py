@@ -184,12 +184,21 @@ def beside(found: Found) -> Iterator[str]:
     theirs = [cell for cell in found.values() if cell.implementation == THEIRS]
     yield BESIDE.format(name=theirs[0].code.replace("libp2p==", "py-libp2p "))
     for transport in TRANSPORTS:
-        names = names_in([cell for cell in theirs if cell.transport == transport])
-        if names:
-            yield f"{transport.upper()}:"
+        here = [cell for cell in theirs if cell.transport == transport]
+        names = names_in(here)
+        if here:
+            yield f"{transport.upper()}, {told_of(here)}:"
             yield ""
             yield from grid(names, partial(shares, found, transport))
             yield ""
+
+
+def told_of(cells: Sequence[LabCell]) -> str:
+    """Say how all meetings of an implementation ended."""
+    every = pooled(cells)
+    errors = every.runs - every.direct - every.relayed
+    ends = f"{every.direct} direct, {every.relayed} relayed, {errors} in an error"
+    return f"where {every.runs} meetings of py-libp2p ended {ends}"
 
 
 def shares(found: Found, transport: str, a: str, b: str) -> str:

@@ -113,6 +113,7 @@ def test_py_libp2p_stands_beside_it() -> None:
     failed = replace(DIRECT, outcome="relayed", seconds=None)
     text = section([cell(DIRECT, DIRECT), cell(DIRECT, failed, failed, of="py-libp2p")])
     assert "| **open** |  | 2 of 2 / 1 of 3 |" in text
+    assert "TCP, where 3 meetings of py-libp2p ended 1 direct, 2 relayed, 0 in an error:" in text
 
 
 @pytest.mark.parametrize(
