@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,7 +16,7 @@ from p2pnet.pb import dcutr_pb2
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
 from p2pnet.protocols.dcutr.policy import MAX_NEIGHBOURS, MAX_TARGETS
-from p2pnet.protocols.relay import RelayClient, RelayServer
+from p2pnet.protocols.relay import RelayClient
 from p2pnet.swarm.config import SwarmConfig
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.sites import IPV4_ONLY
@@ -43,30 +42,17 @@ def silence(number: int) -> StreamHandler:
     return answer
 
 
-async def never(stream: Stream) -> None:
-    """Answer nothing."""
-    async for _ in stream:
-        pass
-
-
 async def put_busy(world: World, relay: Machine) -> Machine:
     """Start a peer that is called by some, and is about to punch at what they named."""
     busy = await put_edge(world, "busy", relay.address, swarm=FEW, families=IPV4_ONLY)
     await reserved(busy)
-    await put_callers(world, relay, busy, [silence(number) for number in range(CALLERS)])
-    return busy
-
-
-async def put_callers(
-    world: World, relay: Machine, busy: Machine, answers: Sequence[StreamHandler]
-) -> None:
-    """Have a peer called by one that answers CONNECT like this, for each."""
     minimal = presets.minimal()
     config = replace(minimal, services=[*minimal.services, RelayClient(find_relays=False)])
-    for number, answer in enumerate(answers):
+    for number in range(CALLERS):
         caller = await world.host(config, f"caller {number}", link=NEAR, families=IPV4_ONLY)
-        caller.host.handle(PROTOCOL_ID, answer)
+        caller.host.handle(PROTOCOL_ID, silence(number))
         await caller.host.connect(f"{relay.address}/p2p-circuit/p2p/{busy.host.peer_id}")
+    return busy
 
 
 async def test_they_hold_up_no_other_dial(world: World) -> None:
@@ -100,22 +86,6 @@ async def test_they_hold_up_no_punch_with_another(world: World, calls: bool) -> 
         event = await anext(punched)
     assert (event.peer_id, event.attempt) == (other.host.peer_id, 1)
     assert trio.current_time() - began < 1.5
-
-
-async def test_so_many_as_are_upgraded_at_a_time_hold_up_another_caller_for_seconds(
-    world: World,
-) -> None:
-    """D32: They were the first, and never say a word."""
-    most = DCUtR().max_parallel
-    relay = await put_relay(world, limits=RelayServer(max_circuits_per_peer=most + 1))
-    other = await put_edge(world, "other", relay.address, families=IPV4_ONLY)
-    busy = await put_edge(world, "busy", relay.address, families=IPV4_ONLY)
-    await reserved(busy)
-    await put_callers(world, relay, busy, [never] * most)
-    began = trio.current_time()
-    await call(other, busy)
-    await direct(busy, other)
-    assert trio.current_time() - began < 5.5
 
 
 def test_callers_alone_cannot_use_up_what_there_is_for_punches() -> None:

@@ -1,6 +1,6 @@
 """The side that was called over a relay: dials, else punches, else rests and tries again.
 
-Rules: specs/dcutr.md (D2, D3, D12 to D14, D32).
+Rules: specs/dcutr.md (D2, D3, D12 to D14).
 
 ::
 
@@ -35,7 +35,6 @@ from p2pnet.interfaces import Connection, ServiceHost, Stream
 from p2pnet.protocols.dcutr.ahead import has_just_said_ahead, heard_ahead, is_fresh
 from p2pnet.protocols.dcutr.dialogue import Punch, answer_ahead, initiate
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID, Connect
-from p2pnet.protocols.dcutr.places import Place, Places
 from p2pnet.protocols.dcutr.plain import ANSWER_PATIENCE, PlainDial
 from p2pnet.protocols.dcutr.policy import (
     ASSUMED_ROUND_TRIP,
@@ -61,7 +60,7 @@ class Initiator:
         self._puncher = puncher
         self._persistence = persistence
         self._cool_down = cool_down
-        self._places = Places(persistence.max_parallel)
+        self._slots = trio.CapacityLimiter(persistence.max_parallel)
         self._busy: set[PeerId] = set()
         self._strangers: dict[PeerId, trio.Event] = {}
         """Of those: who has not identified itself yet."""
@@ -184,12 +183,10 @@ class Initiator:
                     del self._resting[peer_id]
                     continue
                 is_deserted = False
-                async with self._places.one() as place:
-                    if not self._is_wanted(peer_id):
-                        return  # Who waited may have left.
+                async with self._slots:
                     with boundary(logger, f"hole punch with {peer_id}"):
                         try:
-                            if await self._upgrade(peer_id, place, nursery):
+                            if await self._upgrade(peer_id, nursery):
                                 return
                         except NotSpoken:  # D2: at that time; it may be wanted now
                             continue
@@ -224,7 +221,7 @@ class Initiator:
                 return connection
         return None
 
-    async def _upgrade(self, peer_id: PeerId, place: Place, nursery: trio.Nursery) -> bool:
+    async def _upgrade(self, peer_id: PeerId, nursery: trio.Nursery) -> bool:
         """Go through the whole procedure once; False if it made way for the peer's.
 
         Raises:
@@ -240,7 +237,7 @@ class Initiator:
         plain = PlainDial(identified, self._persistence.head_start, patience)
         with trio.CancelScope() as scope:
             upgrade = self._under_way[peer_id] = Upgrade(
-                scope, place, self._puncher.lookout(), plain, nursery
+                scope, self._puncher.lookout(), plain, nursery
             )
             ahead = None if relayed is None else heard_ahead(relayed)
             upgrade.theirs = () if ahead is None else ahead.addresses  # D19
@@ -290,7 +287,7 @@ class Initiator:
         causes: list[BaseException] = []
         for attempt in range(1, self._persistence.attempts + 1):
             if causes:
-                await self._pause(upgrade)
+                await trio.sleep(self._persistence.retry_pause)
             direct = has_direct(self._host, peer_id)
             if direct is not None:
                 return attempt - 1, direct
@@ -308,17 +305,6 @@ class Initiator:
                 break
         raise PunchFailed(peer_id, causes)
 
-    async def _pause(self, upgrade: Upgrade) -> None:
-        """Pause between two attempts, and let all go first who wait for a place (D12, D32)."""
-        if self._places.may_keep(upgrade.place):
-            await trio.sleep(self._persistence.retry_pause)
-        else:
-            upgrade.is_conversing = False
-            upgrade.plain.scope.cancel()
-            self._places.leave(upgrade.place)
-            await trio.sleep(self._persistence.retry_pause)
-            await self._places.take(upgrade.place)
-
     async def _attempt(
         self, peer_id: PeerId, attempt: int, upgrade: Upgrade
     ) -> tuple[int, Connection]:
@@ -328,16 +314,15 @@ class Initiator:
         if relayed is None:
             raise ConnectionLost("the relayed connection ended")
         plain, is_told = upgrade.plain, self._speaks(peer_id)
-        with self._places.conversation(upgrade.place):
-            try:
-                punch = await self._converse(relayed, ours, upgrade, attempt)
-            except EXPECTED as error:
-                told_since = is_told is None and await self._will_tell(peer_id, plain)
-                # A refusal may arrive as a reset: CONNECT behind the proposal made no sense there.
-                refused = isinstance(error, NegotiationFailed) or not self._speaks(peer_id)
-                if told_since and refused:
-                    raise NotSpoken(describe(error)) from None
-                raise
+        try:
+            punch = await self._converse(relayed, ours, upgrade, attempt)
+        except EXPECTED as error:
+            told_since = is_told is None and await self._will_tell(peer_id, plain)
+            # A refusal may arrive as a reset: CONNECT behind the proposal made no sense there.
+            refused = isinstance(error, NegotiationFailed) or not self._speaks(peer_id)
+            if told_since and refused:
+                raise NotSpoken(describe(error)) from None
+            raise
         upgrade.theirs = punch.addresses
         direct = has_direct(self._host, peer_id)
         if direct is not None:  # D11

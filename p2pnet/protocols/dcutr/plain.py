@@ -30,19 +30,9 @@ class PlainDial:
     began_at: float = 0.0
     ended: trio.Event = field(default_factory=trio.Event)
     connection: Connection | None = None
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     async def run(self, dial: Callable[[], Awaitable[Connection | None]]) -> None:
         """Dial the peer where it says that it can be dialled, beside the punches (D3)."""
-        try:
-            with self.scope:
-                await self._wait()
-                self.connection = await dial()
-        finally:
-            self.began.set()  # Or it never will.
-            self.ended.set()
-
-    async def _wait(self) -> None:
         await self.identified.wait()
         with trio.move_on_after(self.patience):
             await self.answered.wait()
@@ -50,6 +40,10 @@ class PlainDial:
             await trio.sleep(self.head_start)
         self.began_at = trio.current_time()
         self.began.set()
+        try:
+            self.connection = await dial()
+        finally:
+            self.ended.set()
 
     async def give_head_start(self) -> None:
         """Wait for it, or the word that there is none, but not for long (D3)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -214,18 +213,6 @@ def patience(round_trip: float) -> float:
 def gives_way(own_id: PeerId, peer_id: PeerId) -> bool:
     """Tell if this host stops initiating when the peer initiates, too (D13)."""
     return own_id.to_bytes() > peer_id.to_bytes()
-
-
-LEAST_PATIENCE = 5.0
-"""Seconds for a conversation while others wait: five round trips over the slowest relay (D32)."""
-
-
-def latest_ends(began: Iterable[float], waiting: int) -> list[float]:
-    """Return when to end each conversation, the longest first, while so many wait (D32)."""
-    return [
-        since + LEAST_PATIENCE if number < waiting else math.inf
-        for number, since in enumerate(began)
-    ]
 
 
 @dataclass(slots=True)

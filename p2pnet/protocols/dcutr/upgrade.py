@@ -10,7 +10,6 @@ import trio
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.errors import P2PError
 from p2pnet.interfaces import Connection
-from p2pnet.protocols.dcutr.places import Place
 from p2pnet.protocols.dcutr.plain import PlainDial
 from p2pnet.protocols.dcutr.sampling import Lookout
 
@@ -33,7 +32,6 @@ class Upgrade:
     """A procedure under way with one peer."""
 
     scope: trio.CancelScope
-    place: Place
     lookout: Lookout
     plain: PlainDial
     nursery: trio.Nursery

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, parse
@@ -18,14 +17,7 @@ from p2pnet.protocols.dcutr.messages import (
     decode_untrusted,
     encode_message,
 )
-from p2pnet.protocols.dcutr.policy import (
-    dials_in,
-    gives_way,
-    latest_ends,
-    neighbours,
-    role_of,
-    targets,
-)
+from p2pnet.protocols.dcutr.policy import dials_in, gives_way, neighbours, role_of, targets
 from p2pnet.protocols.dcutr.prediction import (
     Forecast,
     Offering,
@@ -177,8 +169,4 @@ FORMS = {
     "gives_way": lambda given: gives_way(
         PeerId.parse(given["gives_way"]), PeerId.parse(given["peer"])
     ),
-    "conversing_since": lambda given: [
-        "open" if end == math.inf else end
-        for end in latest_ends(given["conversing_since"], given["waiting"])
-    ],
 }
