@@ -109,10 +109,8 @@ def otherwise(chosen: argparse.Namespace, rows: Sequence[Row]) -> list[Place]:
     ]
 
 
-def work_off(chosen: argparse.Namespace, round_trip: float) -> None:
+def work_off(chosen: argparse.Namespace, round_trip: float, file: Path) -> None:
     """Let those meet, so far apart, that have not, until all is done or time is up."""
-    file = file_of(chosen.of)
-    file.parent.mkdir(parents=True, exist_ok=True)
     rows = [row for row in rows_of(file) if row.round_trip == round_trip]
     todo = (otherwise if chosen.again else missing)(chosen, rows)
     if not todo or chosen.minutes <= 0:
@@ -207,8 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen.inside:
         go_inside(arguments)
     os.nice(10)
+    file = file_of(chosen.of)  # Of the code that runs, should another one come meanwhile.
+    file.parent.mkdir(parents=True, exist_ok=True)
     for milliseconds in chosen.round_trips:
-        work_off(chosen, milliseconds / 1000)
+        work_off(chosen, milliseconds / 1000, file)
     found = cells(RESULTS)
     if chosen.page:
         DATA.write_text(as_csv(found))

@@ -19,16 +19,16 @@ HEAD = """\
 ## In network namespaces
 
 The same pairs with real packets, real time and the NATs of the kernel; the round trip is the one
-from home to home, and as long over the relay. Made by `python -m benchmarks.natlab --page`, with
-py-libp2p by `--of py-libp2p`; both continue where they were stopped. The figures of each cell are
-in [nat-lab.csv](nat-lab.csv).
+from home to home, and as long over the relay. Made by `make bench-natlab`
+(`python -m benchmarks.natlab --page`, with py-libp2p by `--of py-libp2p`), which continues where it
+was stopped. The figures of each cell are in [nat-lab.csv](nat-lab.csv).
 `python -m interop.natlab matrix` does it once; `make interop` runs two pairs of each kind.
 
 **Run so far:** {runs}.
 
 Time is real, so a machine that is busy with other work shows: a look at the NAT's ports (D16) is
 given up after 2 s, and a meeting after 90 s. All hosts and both relays share one core, so what one
-waits for another is in the time, too. A host of p2pnet stays in its home for up to 18 meetings,
+waits for another is in the time, too. A host of p2pnet stays in its home for up to 17 meetings,
 each with somebody else; then another moves in. Each run counts; with `--again` those that came out
 otherwise than theory says meet once more.
 """
