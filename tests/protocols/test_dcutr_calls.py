@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from p2pnet.events import PunchStarted
 from p2pnet.protocols.dcutr import DCUtR
 from p2pnet.protocols.dcutr.messages import PROTOCOL_ID
-from tests.protocols.dcutr_pair import LATENCY, Pair
+from tests.protocols.dcutr_pair import LATENCY, RELAY, Pair
 from tests.protocols.memory_world import MemoryConnection, MemoryWorld
 
 DIALLING = 3 * LATENCY + 0.5
@@ -138,6 +138,48 @@ async def test_who_does_so_again_and_again_is_left_alone_for_a_while(
     assert begun(pair) == [1, 1, 1]
     await trio.sleep(35)
     assert begun(pair)[:4] == [1, 1, 1, 1]
+
+
+async def test_then_it_rests_no_longer_than_a_first_time(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """D12: However often it failed before; for it has called anew."""
+    await pair.start(DCUtR(attempts=3, cool_down=60.0))
+    relayed = pair.call()
+    await trio.sleep(35 + 72 + 35)
+    assert len(pair.given_up(pair.bob)) == 2
+    await hang_up(pair, relayed)
+    relayed = pair.call()
+    await trio.sleep(60 + DIALLING)
+    for _ in range(2):
+        await hang_up(pair, relayed)
+        relayed = pair.call()
+        await trio.sleep(DIALLING)
+    await hang_up(pair, relayed)
+    pair.let_through()
+    pair.call()
+    await trio.sleep(59)
+    assert pair.punched(pair.bob) == []
+    await trio.sleep(3)
+    assert pair.punched(pair.bob) == [1]
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+async def test_so_is_the_other_one_if_it_calls_then(
+    autojump_clock: MockClock, pair: Pair, is_turned: bool
+) -> None:
+    """D13: Whichever has the greater peer ID; nobody goes on where it is not heard."""
+    await pair.start()
+    one, other = (pair.bob, pair.alice) if is_turned else (pair.alice, pair.bob)
+    relayed = pair.world.connect(one, other, relay=RELAY, latency=LATENCY)
+    pair.identify(relayed.other_end)
+    await trio.sleep(DIALLING)
+    await hang_up(pair, relayed)
+    pair.let_through()
+    back = pair.world.connect(other, one, relay=RELAY, latency=LATENCY)
+    pair.identify(back.other_end)
+    await trio.sleep(2)
+    assert 1 in pair.punched(one)
 
 
 async def test_another_call_does_not_prolong_the_wait_for_addresses(

@@ -86,6 +86,24 @@ async def test_the_second_attempt_has_a_sync(autojump_clock: MockClock, pair: Pa
     assert pair.dialled_at(pair.alice, began)[1] == pytest.approx(second)
 
 
+@pytest.mark.parametrize(
+    ("by_quic_too", "attempts", "begun"), [("bob", 3, [1, 2]), ("bob", 1, [1]), ("alice", 3, [1])]
+)
+async def test_the_first_attempt_is_short_if_the_initiator_has_more_for_the_second(
+    autojump_clock: MockClock, pair: Pair, by_quic_too: str, attempts: int, begun: list[int]
+) -> None:
+    """D10: What the responder has in store the initiator does not know."""
+    pair.listen_over_quic()
+    other = pair.alice if by_quic_too == "bob" else pair.bob
+    other.punchable = (other.place,)
+    await pair.start(DCUtR(attempts=attempts))
+    pair.let_through(after=6.0)
+    pair.call()
+    await trio.sleep(7)
+    assert [event.attempt for event in pair.bob.of_kind(PunchStarted)] == begun
+    assert pair.punched(pair.bob) == ([1] if begun == [1] else [])
+
+
 async def test_the_roles_change_with_each_attempt(autojump_clock: MockClock, pair: Pair) -> None:
     """D9: And so they do in what is begun later on the same relayed connection, with a SYNC."""
     await pair.start()

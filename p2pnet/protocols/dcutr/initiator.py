@@ -153,8 +153,8 @@ class Initiator:
         That is a question only if each called the other over a relay.
         """
         upgrade = self._under_way.get(peer_id)
-        is_conversing = upgrade is not None and upgrade.is_conversing
-        if is_conversing and not gives_way(self._host.peer_id, peer_id):
+        is_heard = upgrade is not None and upgrade.is_conversing and not upgrade.is_deserted
+        if is_heard and not gives_way(self._host.peer_id, peer_id):
             return False
         if self._relayed(peer_id) is not None:
             self._cool_down.yielded(peer_id, trio.current_time())
@@ -198,6 +198,8 @@ class Initiator:
                 if not self._cool_down.remaining(peer_id, now):
                     drawn = self._persistence.jitter(*REST_SPREAD)
                     self._cool_down.failed(peer_id, now, drawn, is_deserted=is_deserted)
+                    if is_deserted:  # It has called anew, or will have to (D12).
+                        self._cool_down.shorten(peer_id, now)
         finally:
             self._busy.discard(peer_id)
             self._resting.pop(peer_id, None)

@@ -68,6 +68,7 @@ STAGGER = 0.001
 class Bounds:
     """How long, how often, and at whom to punch; see ``DCUtR``."""
 
+    attempts: int
     address_timeout: float
     direct_timeout: float
     punch_timeout: float
@@ -260,7 +261,8 @@ class Puncher:
         spoken_to = [place for place in places if effort.role_at(place) is Role.DIALER]
         direct = None
         side = punch.side if attempt == BIRTHDAY_ATTEMPT else None
-        seconds = max(self._patience(punch, attempt), self._birthdays.seconds if side else 0.0)
+        whole = self._patience(punch, attempt) if initiator else self._bounds.punch_timeout
+        seconds = max(whole, self._birthdays.seconds if side else 0.0)
         with (
             self.expecting(spoken_to, punch.round_trip),
             trio.move_on_at(punch.at + seconds) as limit,
@@ -285,7 +287,7 @@ class Puncher:
     def _patience(self, punch: Punch, attempt: int) -> float:
         """Return how long to punch: not for long while there are ways yet to be seen by (D10)."""
         whole = self._bounds.punch_timeout
-        if punch.unsynced is None:
+        if punch.unsynced is None or attempt == self._bounds.attempts:
             return whole
         own = self.candidates()
         more = unseen(self._host, own, punch.addresses, attempt + 1) - self._showing.in_vain()

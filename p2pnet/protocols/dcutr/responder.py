@@ -35,6 +35,7 @@ class Answer:
     """One conversation with a peer: which it is, and since when."""
 
     peer_id: PeerId
+    relayed: Connection
     conversations: Conversations
     lookout: Lookout
     attempt: int
@@ -66,8 +67,13 @@ class Responder:
         self._answering: set[Answer] = set()
 
     def is_answering(self, peer_id: PeerId) -> bool:
-        """Tell if a conversation with a peer is under way, or the punch that follows."""
-        return any(answer.peer_id == peer_id for answer in self._answering)
+        """Tell if a conversation with a peer is under way, or the punch that follows.
+
+        Not if it was on a relayed connection that has ended: there the peer goes on no more.
+        """
+        return any(
+            answer.peer_id == peer_id and not answer.relayed.is_closed for answer in self._answering
+        )
 
     def prepare(self, number: int, nursery: trio.Nursery) -> None:
         """Look ahead on a relayed connection that this host opened (D16).
@@ -159,7 +165,7 @@ class Responder:
         if attempt > self._attempts:  # D12
             raise LimitExceeded("attempts", self._attempts)
         lookout = self._lookout(relayed.ref.number, attempt)
-        return Answer(peer_id, conversations, lookout, attempt, is_first, began)
+        return Answer(peer_id, relayed, conversations, lookout, attempt, is_first, began)
 
     def _lookout(self, number: int, attempt: int) -> Lookout:
         """Return the lookout of all attempts that follow each other, a new one in the first."""

@@ -135,6 +135,7 @@ class DCUtRService:
     def _sides(self, host: ServiceHost) -> tuple[Initiator, Responder]:
         config = self._config
         bounds = Bounds(
+            attempts=config.attempts,
             address_timeout=config.address_timeout,
             direct_timeout=config.direct_timeout,
             punch_timeout=config.punch_timeout,
