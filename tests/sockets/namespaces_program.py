@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 
 from p2pnet.demo.namespaces import (
@@ -158,11 +159,25 @@ def moved(laboratory: Laboratory) -> Observation:
     with udp(laboratory, "amy", 5002) as amy, udp(laboratory, "relay", 7003) as relay:
         for home in ("cottage", "left"):
             laboratory.move("amy", home)
-            amy.sendto(b"hello", (RELAY, 7003))
-            _, source = relay.recvfrom(100)
+            source = sent_until_heard(home.encode(), amy, relay, (RELAY, 7003))
             relay.sendto(b"answer", source)
             seen.append([laboratory.address("amy"), *source, amy.recv(100).decode()])
     return seen
+
+
+def sent_until_heard(
+    text: bytes, sender: socket.socket, hearer: socket.socket, to: Address
+) -> Address:
+    """Send again what is lost: the kernel lets packets out a moment after a device is up.
+
+    It is a long moment while others on this machine build or close laboratories.
+    """
+    while True:
+        sender.sendto(text, to)
+        with suppress(TimeoutError):
+            heard, (host, port) = hearer.recvfrom(100)
+            if heard == text:  # And not one more that was sent from the home before.
+                return host, port
 
 
 def run_on(laboratory: Laboratory, host: str) -> Observation:
