@@ -77,9 +77,10 @@ def wanted(chosen: argparse.Namespace) -> Iterator[Place]:
     """Give what is to be done, all pairs over one transport before the first comes again."""
     names = chosen.kinds or (MATRIX if chosen.of == OURS else MAIN_KINDS)
     pairs = list(combinations_with_replacement([ALL_KINDS[name] for name in names], 2))
-    for number in range(chosen.rounds):
+    for number in range(max(chosen.rounds, chosen.rounds_relayed)):
         for transport, (a, b) in product(chosen.transports, pairs):
-            if number < chosen.rounds_relayed or can_meet(a, b, transport):
+            can = can_meet(a, b, transport)
+            if number < (chosen.rounds if can else chosen.rounds_relayed):
                 yield (b, a) if number % 2 else (a, b), transport
 
 

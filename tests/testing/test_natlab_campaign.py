@@ -46,6 +46,9 @@ def test_pairs_without_a_way_are_told_how_often_by_a_number_of_their_own() -> No
     places = list(wanted(chosen(*options, "--rounds-relayed", "1")))
     names = Counter(tuple(sorted((a.name, b.name))) for (a, b), _ in places)
     assert names == {("open", "open"): 3, ("open", "symmetric"): 3, ("symmetric", "symmetric"): 1}
+    options = ("--kinds", "open,symmetric", "--transports", "tcp", "--rounds", "0")
+    ((a, b), _), _ = wanted(chosen(*options, "--rounds-relayed", "2"))
+    assert (a.name, b.name) == ("symmetric", "symmetric")
 
 
 def test_a_pair_is_judged_both_ways_together_and_each_distance_by_itself() -> None:
