@@ -56,12 +56,17 @@ async def put(
     return await world.host(config, name, at=home, link=Quality(latency=0.0), families=IPV4_ONLY)
 
 
-async def put_two(world: World, a: str, b: str, transport: str, dcutr: DCUtR) -> list[Machine]:
+async def put_all(world: World, *kinds: str, transport: str, dcutr: DCUtR) -> list[Machine]:
     relays = await put_relays(world, transport)
     config = speaking("tcp" if transport == "tcp" else "quic", presets.edge(relays=relays))
     services = [dcutr if isinstance(part, DCUtR) else part for part in config.services]
     config = replace(config, services=services)
-    return [await put(world, name, kind, config) for name, kind in (("alice", a), ("bob", b))]
+    named = zip(("alice", "bob", "carol"), kinds, strict=False)
+    return [await put(world, name, kind, config) for name, kind in named]
+
+
+async def put_two(world: World, a: str, b: str, transport: str, dcutr: DCUtR) -> list[Machine]:
+    return await put_all(world, a, b, transport=transport, dcutr=dcutr)
 
 
 async def know_their_nats(*machines: Machine) -> None:
@@ -115,3 +120,20 @@ async def test_ports_that_others_took_meanwhile_are_left_behind_by_the_next_atte
         punched = await anext(events)
         assert isinstance(punched, HolePunched)
         assert punched.attempt == 2
+
+
+@pytest.mark.parametrize("transport", ["tcp", "quic"])
+@pytest.mark.parametrize("is_called", [False, True], ids=["calls", "is called"])
+async def test_ports_that_a_punch_just_took_are_not_foreseen_for_the_next_peer(
+    world: World, transport: str, is_called: bool
+) -> None:
+    """D16: Within a second this host does not look again, and it has dialled eight places."""
+    kinds = (GUESSABLE, "port-restricted", GUESSABLE)
+    alice, bob, carol = await put_all(world, *kinds, transport=transport, dcutr=DCUtR())
+    await know_their_nats(alice, bob, carol)
+    await call(alice, carol)
+    await direct(alice, carol, within=2.0)
+    with bob.host.subscribe(HolePunched) as punched:
+        await (call(bob, alice) if is_called else call(alice, bob))
+        await direct(alice, bob, within=2.0)
+        assert (await anext(punched)).attempt == 1

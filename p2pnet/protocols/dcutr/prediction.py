@@ -15,7 +15,7 @@ one is taken.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, at_endpoint, place_of
@@ -48,6 +48,11 @@ class Forecast:
     host: str
     last: int
     step: int
+
+    def after(self, dialled: Multiaddr) -> Forecast:
+        """Return what is foreseen once a place that is new was dialled (D16)."""
+        takes = takes_port(dialled, self.transport)
+        return replace(self, last=self.last + self.step) if takes else self
 
     def ports(self, attempt: int, count: int, dialled: int = 0) -> tuple[int, ...]:
         """Return the ports to offer in an attempt: in the second those after the first's (D17).
@@ -148,10 +153,13 @@ class Offering:
 
     def taken(self, transport: str) -> int:
         """Return how many ports of a transport that took, where each destination has its own."""
-        places = (place_of(address) for address in self.dialled)
-        return sum(
-            p is not None and p.protocol == transport and not p.endpoint.is_ipv6 for p in places
-        )
+        return sum(takes_port(address, transport) for address in self.dialled)
+
+
+def takes_port(address: Multiaddr, transport: str) -> bool:
+    """Tell if a dial there has the NAT give one more port of a transport."""
+    place = place_of(address)
+    return place is not None and place.protocol == transport and not place.endpoint.is_ipv6
 
 
 def with_predicted(

@@ -347,7 +347,7 @@ class Puncher:
             began = trio.current_time()
             if effort.is_over or not self._may_dial(place, effort):
                 return
-            effort.lookout.dialled.add(place)
+            effort.lookout.note(place)
             try:
                 await self._host.dial(peer_id, [place], role=effort.role_at(place))
                 return

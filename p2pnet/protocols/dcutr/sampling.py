@@ -92,6 +92,12 @@ class Lookout:
         self.dialled: set[Multiaddr] = set()
         """Places of the peer: a NAT that gives ports in sequence gave each the next one."""
 
+    def note(self, place: Multiaddr) -> None:
+        """Note that a place of the peer is dialled; the peers that come next have other ports."""
+        if place not in self.dialled:
+            self.dialled.add(place)
+            self._sampler.took(place)
+
     def is_stale(self, now: float) -> bool:
         """Tell if others will have taken the ports that were foreseen."""
         return now - self._began > FRESH_SECONDS
@@ -240,6 +246,10 @@ class Sampler:
     def _trust(self, transport: Transport, witness: PeerId) -> None:
         doubted = self._doubted.get(transport, ())
         self._doubted[transport] = tuple(peer for peer in doubted if peer != witness)
+
+    def took(self, place: Multiaddr) -> None:
+        """Go on in what is at hand: the NAT has given one more port, for a place that is new."""
+        self._last = tuple(forecast.after(place) for forecast in self._last)
 
     def keep(self, look: Look) -> None:
         """Let what a look has shown be what is at hand."""
