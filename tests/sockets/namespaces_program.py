@@ -168,9 +168,9 @@ def moved(laboratory: Laboratory) -> Observation:
 def sent_until_heard(
     text: bytes, sender: socket.socket, hearer: socket.socket, to: Address
 ) -> Address:
-    """Send again what is lost: the kernel lets packets out a moment after a device is up.
+    """Send again what is lost, as the first one was while other laboratories came and went.
 
-    It is a long moment while others on this machine build or close laboratories.
+    Nobody found out where. A host that is never heard fails the test that runs this program.
     """
     while True:
         sender.sendto(text, to)
