@@ -8,8 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qh3 import tls
-from qh3._hazmat import Buffer, SignatureError, verify_with_public_key
-from qh3.quic.packet import pull_quic_transport_parameters, push_quic_transport_parameters
+from qh3._hazmat import Buffer, CryptoError, SignatureError, verify_with_public_key
+from qh3.quic.packet import (
+    QuicErrorCode,
+    pull_quic_transport_parameters,
+    push_quic_transport_parameters,
+)
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
 from p2pnet.transports.quic.core import ALPN
@@ -151,6 +155,10 @@ class Bridge(QuicTlsBridge):
         except QuicTlsBridgeError:
             self.has_failed = True
             raise
+        except CryptoError as error:  # The library lets it pass, and it is not one of Python's own.
+            self.has_failed = True
+            code = QuicErrorCode.CRYPTO_ERROR + int(tls.AlertDescription.bad_certificate)
+            raise QuicTlsBridgeError(code, f"a certificate that can't be read: {error}") from error
 
     def _on_alpn(self, alpn_protocol: str | None) -> None:
         if alpn_protocol != ALPN:  # Q5: a client of the library's takes whatever is answered.

@@ -170,6 +170,23 @@ async def test_who_shows_no_certificate_is_refused(
 
 @both
 @as_each
+async def test_what_is_no_certificate_is_refused(role: Role, core: CoreName, world: World) -> None:
+    """Q4: a library may fail on it in its own way; whose fault it is, is known."""
+
+    class Nonsense:
+        def public_bytes(self, encoding: object) -> bytes:
+            return b"nonsense"
+
+    def bend(puppet: Puppet) -> None:
+        puppet.configuration.certificate = Nonsense()
+
+    error, code = await refused(world, role, core, bend)
+    assert isinstance(error, SecurityError)
+    assert code == 0x100 + 42
+
+
+@both
+@as_each
 async def test_who_shows_two_certificates_is_refused(
     role: Role, core: CoreName, world: World
 ) -> None:
