@@ -11,14 +11,15 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import trio
 
 from p2pnet import presets
 from p2pnet.core.addresses import parse
+from p2pnet.core.bus import Subscription
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.errors import P2PError, describe
 from p2pnet.events import (
@@ -42,6 +43,14 @@ CHUNK_BYTES = 262_144
 LENGTH_BYTES = 8
 DIRECT_SECONDS = 30.0
 MEET_SECONDS = 20.0
+TOLD = (
+    ReservationAccepted,
+    PeerIdentified,
+    PunchStarted,
+    PunchAttemptFailed,
+    PunchGivenUp,
+    HolePunched,
+)
 
 
 def tell(event: str, **fields: object) -> None:
@@ -72,17 +81,13 @@ async def play_relay(listen: str) -> None:
 
 
 async def play_receiver(listen: str, relay: str, same_machine: bool) -> None:
-    config = edge(listen, relay, same_machine)
-    async with open_host(config) as host, trio.open_nursery() as nursery:
+    async with told_of(edge(listen, relay, same_machine)) as host:
         host.handle(FILE, receive_file)
-        await nursery.start(tell_events, host)
         await trio.sleep_forever()
 
 
 async def play_sender(listen: str, relay: str, same_machine: bool, peer: str) -> None:
-    config = edge(listen, relay, same_machine)
-    async with open_host(config) as host, trio.open_nursery() as nursery:
-        await nursery.start(tell_events, host)
+    async with told_of(edge(listen, relay, same_machine)) as host:
         with trio.fail_after(MEET_SECONDS):
             connection = await host.connect(peer)
         tell_connection(connection)
@@ -92,7 +97,6 @@ async def play_sender(listen: str, relay: str, same_machine: bool, peer: str) ->
         tell_connection(direct)
         await ping(host, direct)
         await send_file(await host.open_stream(peer, FILE, limited="refuse"))
-        nursery.cancel_scope.cancel()
 
 
 def edge(listen: str, relay: str, same_machine: bool) -> HostConfig:
@@ -106,20 +110,26 @@ def edge(listen: str, relay: str, same_machine: bool) -> HostConfig:
     return dataclasses.replace(config, services=services)
 
 
-async def tell_events(host: Host, *, task_status: trio.TaskStatus[None]) -> None:
-    kinds = (
-        ReservationAccepted,
-        PeerIdentified,
-        PunchStarted,
-        PunchAttemptFailed,
-        PunchGivenUp,
-        HolePunched,
-    )
-    with host.subscribe(*kinds) as events:
-        tell("listening", address=str(host.addresses.value[0]), peer_id=str(host.peer_id))
-        task_status.started()
-        async for event in events:
-            tell_event(event)
+@asynccontextmanager
+async def told_of(config: HostConfig) -> AsyncGenerator[Host, None]:
+    """Run a host, and tell what happens to it from its first moment on."""
+    heard: list[Subscription[object]] = []
+    with ExitStack() as hearing:
+        async with trio.open_nursery() as nursery:
+
+            def hear(host: Host) -> None:
+                heard.append(hearing.enter_context(host.subscribe(*TOLD)))
+
+            async with open_host(config, before=hear) as host:
+                tell("listening", address=str(host.addresses.value[0]), peer_id=str(host.peer_id))
+                nursery.start_soon(tell_events, heard[0])
+                yield host
+                nursery.cancel_scope.cancel()
+
+
+async def tell_events(events: Subscription[object]) -> None:
+    async for event in events:
+        tell_event(event)
 
 
 def tell_event(event: object) -> None:

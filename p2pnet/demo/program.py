@@ -173,12 +173,14 @@ async def follow(events: AsyncGenerator[Event, None], story: Story, who: str) ->
 
 async def first(events: AsyncGenerator[Event, None], *names: str) -> Event:
     """Wait for an event of one of these names."""
+    awaited = " and ".join(names)
     with trio.move_on_after(START_SECONDS):
         async for event in events:
             check_well(event)
             if event["event"] in names:
                 return event
-    raise DemoFailed(f"an actor ended, or said nothing, before it was {' and '.join(names)}")
+        raise DemoFailed(f"an actor ended before it was {awaited}")
+    raise DemoFailed(f"an actor was not {awaited} within {START_SECONDS:.0f} s")
 
 
 def check_well(event: Event) -> None:

@@ -49,10 +49,13 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
 
 def read_until(process: subprocess.Popen[bytes], event: str) -> None:
     assert process.stdout is not None
+    told = []
     for line in process.stdout:
-        if json.loads(line)["event"] == event:
+        told.append(json.loads(line))
+        if told[-1]["event"] == event:
             return
-    pytest.fail(f"the demo ended before it told {event}")
+    _, errors = process.communicate()
+    pytest.fail(f"the demo told {told} and not {event}, and said {errors!r}")
 
 
 def wait_all_gone(process: subprocess.Popen[bytes]) -> bytes:
