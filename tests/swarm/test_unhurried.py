@@ -106,5 +106,6 @@ async def test_a_bug_in_a_dial_is_for_its_caller_and_the_host_goes_on(
         with pytest.raises(RuntimeError, match="a bug"):
             await swarm.dial_at_once(PEER, [B], Role.DIALER)
         assert [record.levelname for record in caplog.records] == ["ERROR"]
+        caplog.clear()
         connection = await swarm.dial_at_once(PEER, [A], Role.DIALER)
         assert connection.remote_address == A

@@ -439,6 +439,7 @@ async def test_r35_a_source_that_fails_is_told_and_asked_again(
         await trio.sleep(100)
     assert len(asked) >= 3
     assert "the peer source of RelayClient failed" in caplog.text
+    caplog.clear()
     relay = await relay_of(net, 50)
     seeking.meet(relay)
     await trio.sleep(1)
