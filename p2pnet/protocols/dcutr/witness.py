@@ -90,9 +90,8 @@ class Showing:
 
     async def show(self, wanted: frozenset[Way], *, every: bool, seconds: float) -> None:
         """Wait until this host is seen: anywhere, or by one or ``every`` one of those ways."""
-        vain = (
-            self._vain
-        )  # If this host moves meanwhile, what is found out is of a network that was.
+        # If this host moves meanwhile, what is found out is of a network that was.
+        vain = self._vain
         with trio.move_on_after(seconds):
             async with self._turn:
                 if not self._is_seen(wanted, every=every):
