@@ -28,10 +28,10 @@ was stopped. The figures of each cell are in [nat-lab.csv](nat-lab.csv).
 
 Time is real, so a machine that is busy with other work shows: a look at the NAT's ports (D16) is
 given up after 2 s, and a meeting after 90 s. All hosts and both relays share one core, so what one
-waits for another is in the time, too; and it runs from the moment at which the *caller* has the
-relayed connection, half a round trip earlier than above. A host of p2pnet stays in its home for up
-to 17 meetings, each with somebody else; then another moves in. Each run counts; with `--again`
-those that came out otherwise than theory says meet once more.
+waits for another is in the time, too; it runs, as above, from when both ends have the relayed
+connection until both have a direct one. A host of p2pnet stays in its home for up to 17 meetings,
+each with somebody else; then another moves in. Each run counts; with `--again` those that came out
+otherwise than theory says meet once more.
 """
 
 COLUMNS = """\

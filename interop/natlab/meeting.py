@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -54,7 +54,7 @@ class Row:
     """"direct", "relayed" or "error"."""
     attempts: int
     seconds: float | None
-    """From the call's end, at the caller, until it is direct there."""
+    """From when both ends have the relayed connection until both have a direct one."""
     reason: str
     causes: str = ""
     """What ``explain`` names at the caller's end and at the other, if it stayed relayed."""
@@ -72,8 +72,14 @@ class Row:
         return bool(self.reason) and self.causes == due
 
 
-Ended = tuple[str, int, float | None, str, str]
-"""Outcome, attempts, seconds, reason and causes of a ``Row``."""
+class Ended(NamedTuple):
+    """What a ``Row`` says of the same names."""
+
+    outcome: str
+    attempts: int
+    seconds: float | None = None
+    reason: str = ""
+    causes: str = ""
 
 
 def hosts_of(a: Kind, b: Kind) -> tuple[str, str]:
@@ -115,15 +121,17 @@ async def row_of(place: Place, caller: Peer, called: Peer) -> Row:
     try:
         ended = await trio.to_thread.run_sync(meet, caller, called)
     except (*EXPECTED, TimeoutError, trio.TooSlowError, trio.RunFinishedError) as error:
-        ended = ("error", 0, None, repr(error), "")
+        ended = Ended("error", 0, reason=repr(error))
     except ExceptionGroup as error:
-        ended = ("error", 0, None, repr(error.exceptions), "")
+        ended = Ended("error", 0, reason=repr(error.exceptions))
     return Row(a.name, b.name, transport, expected, *ended)
 
 
 def meet(caller: Peer, called: Peer) -> Ended:
     """Let one call the other; in a thread that may wait."""
     ended = caller.perform(partial(call, called=called, peer_id=called.peer_id))
+    if ended.outcome == "direct":
+        ended = ended._replace(seconds=caller.became_direct_after(called))
     caller.leave(called.peer_id)
     called.leave(caller.peer_id)
     return ended
@@ -132,9 +140,7 @@ def meet(caller: Peer, called: Peer) -> Ended:
 async def call(host: Host, called: Peer, peer_id: PeerId) -> Ended:
     with trio.fail_after(CELL_SECONDS), host.subscribe(PunchAttemptFailed) as failed:
         await host.connect(peer_id)
-        began = trio.current_time()
         reasons = await direct_or_given_up(host, called, peer_id)
-        seconds = trio.current_time() - began
         ask = partial(called.perform, partial(cause_there, peer_id=host.peer_id))
         causes = f"{cause_named(host, peer_id)} {await trio.to_thread.run_sync(ask)}"
         best = host.connections(peer_id)[0]
@@ -142,8 +148,9 @@ async def call(host: Host, called: Peer, peer_id: PeerId) -> Ended:
         failures = [event.reason for event in failed.take_waiting() if event.peer_id == peer_id]
     if best.is_relayed:
         told = "; ".join(dict.fromkeys([*failures, *reasons]))
-        return "relayed", max(len(failures), len(reasons)), None, told, causes
-    return "direct", len(failures) + 1, round(seconds, 3), "", ""
+        attempts = max(len(failures), len(reasons))
+        return Ended("relayed", attempts, reason=told, causes=causes)
+    return Ended("direct", len(failures) + 1)
 
 
 async def cause_there(host: Host, peer_id: PeerId) -> str:

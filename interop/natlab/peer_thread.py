@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -14,7 +15,7 @@ import trio
 from p2pnet import open_host
 from p2pnet.core.peer_id import PeerId
 from p2pnet.demo.namespaces import Laboratory
-from p2pnet.events import PunchGivenUp
+from p2pnet.events import ConnectionOpened, PunchGivenUp
 from p2pnet.host.config import HostConfig
 from p2pnet.host.host import Host
 from p2pnet.testing.matrix import ECHO, echo
@@ -44,6 +45,7 @@ class Peer:
         self._living: Future[tuple[Host, trio.lowlevel.TrioToken]] = Future()
         """Known as soon as it is ready."""
         self._given_up: dict[PeerId, Future[Sequence[str]]] = {}
+        self._met: dict[tuple[PeerId, bool], Future[float]] = {}
         self._cancel: Future[Callable[[], None]] = Future()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
@@ -65,11 +67,20 @@ class Peer:
                 host.handle(ECHO, echo)
                 if self._ready is not None:
                     await self._ready(host)
-                with host.subscribe(PunchGivenUp) as events:
+                with host.subscribe(ConnectionOpened, PunchGivenUp) as events:
                     self._living.set_result((host, token))
                     async for event in events:
-                        with suppress(InvalidStateError):  # Nobody waits for it any more.
-                            self.given_up(event.peer_id).set_result(event.reasons)
+                        self._hear(event)
+
+    def _hear(self, event: ConnectionOpened | PunchGivenUp) -> None:
+        match event:
+            case ConnectionOpened(ref):
+                with suppress(InvalidStateError):  # It is not the first.
+                    met = self.met_at(ref.peer_id, is_relayed=ref.is_relayed)
+                    met.set_result(time.perf_counter())
+            case PunchGivenUp(peer_id, reasons):
+                with suppress(InvalidStateError):  # Nobody waits for it any more.
+                    self.given_up(peer_id).set_result(reasons)
 
     @property
     def peer_id(self) -> PeerId:
@@ -79,6 +90,10 @@ class Peer:
     def given_up(self, peer_id: PeerId) -> Future[Sequence[str]]:
         """Give what is done when it has given up to reach a peer directly, with the causes."""
         return self._given_up.setdefault(peer_id, Future())
+
+    def met_at(self, peer_id: PeerId, *, is_relayed: bool) -> Future[float]:
+        """Give what is done when it first has such a connection, with the time of all peers."""
+        return self._met.setdefault((peer_id, is_relayed), Future())
 
     def perform(self, act: Callable[[Host], Awaitable[T]]) -> T:
         """Do something with the host, where it lives."""
@@ -94,6 +109,17 @@ class Peer:
 
         self.given_up(peer_id).cancel()
         self.perform(close)
+        for is_relayed in (True, False):
+            self._met.pop((peer_id, is_relayed), None)
+
+    def became_direct_after(self, other: Peer) -> float:
+        """Tell the seconds from the relayed to the direct connection, each with both ends."""
+        ends = ((self, other.peer_id), (other, self.peer_id))
+        relayed, direct = (
+            max(one.met_at(far, is_relayed=kind).result(READY_SECONDS) for one, far in ends)
+            for kind in (True, False)
+        )
+        return round(max(direct - relayed, 0), 3)
 
     def end(self) -> None:
         """Tell it to end, and wait for that."""
@@ -101,5 +127,5 @@ class Peer:
             with suppress(trio.RunFinishedError):
                 self._cancel.result()()
         self._thread.join(READY_SECONDS)
-        for awaited in self._given_up.values():
+        for awaited in (*self._given_up.values(), *self._met.values()):
             awaited.cancel()
