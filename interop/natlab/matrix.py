@@ -29,7 +29,7 @@ from p2pnet.testing.kinds import MATRIX, Kind
 from p2pnet.testing.matrix import Punched, speaking
 
 ROUND_TRIP: Final = 0.04
-"""Seconds from one home to another, and back."""
+"""Seconds from one home to another, and back; by a relay it takes as long."""
 RELAYS: Final = {"relay-1": "11.0.0.1", "relay-2": "11.0.200.1"}
 """In networks of their own, so that a peer can tell how its NAT maps."""
 STEP: Final = 3
@@ -84,7 +84,7 @@ def settled(kinds: Sequence[Kind], *, round_trip: float = ROUND_TRIP) -> Iterato
     with town.built():
         settle(town, kinds, "kernel")
         for name, address in RELAYS.items():
-            town.laboratory.add_public(name, address)
+            town.laboratory.add_public(name, address, in_the_middle=True)
         yield town.laboratory
 
 

@@ -2,21 +2,30 @@
 
 A laboratory's public network needs a delay for whatever depends on packets that cross on
 their way. The kernel's netem would do, but many kernels lack it, and a packet socket is
-everywhere. The switch runs as a script in a process of its own, ``python delay.py SECONDS``:
+everywhere. Half of the delay is on each port's line, and who sits in the middle has none::
+
+    home ---- delay/2 ---- switch ---- delay/2 ---- home
+                             |
+                      a relay, say, with a port that is "near"
+
+The switch runs as a script in a process of its own, ``python delay.py SECONDS``:
 it writes a line when it is ready, and goes on until its standard input is closed.
 """
 
+import itertools
 import select
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from heapq import heappop, heappush
 from typing import Final
 
 PORT_PREFIX: Final = "port"
 """How the devices begin that are ports of the switch; it leaves others alone."""
+NEAR_PREFIX: Final = "port-near"
+"""How those of them begin that no time lies behind."""
 
 MAX_FRAMES: Final = 4096
 """Frames on their way at most; like a router's, a full queue loses what comes."""
@@ -34,6 +43,7 @@ _LARGEST: Final = _OFFLOAD_HEADER + 18 + 65535
 class DelayLine:
     """A learning switch whose frames leave ``delay`` seconds after they came, in order.
 
+    It is half of that between a port that is near and another one, and none between two such.
     ARP passes at once: between real routers there is none, and it would lengthen the first
     exchange of two hosts by a round trip.
     """
@@ -49,7 +59,8 @@ class DelayLine:
         self._send = send
         self._all_ports = all_ports
         self._ports: dict[bytes, str] = {}
-        self._waiting: deque[tuple[float, str, bytes]] = deque()
+        self._waiting: list[tuple[float, int, str, bytes]] = []
+        self._numbers = itertools.count()
 
     def receive(self, port: str, frame: bytes, *, now: float) -> None:
         ethernet = frame[_OFFLOAD_HEADER : _OFFLOAD_HEADER + 14]
@@ -57,15 +68,19 @@ class DelayLine:
         if int.from_bytes(ethernet[12:14]) == _ETH_P_ARP:
             self._forward(port, frame)
         elif len(self._waiting) < MAX_FRAMES:
-            self._waiting.append((now + self._delay, port, frame))
+            due = now + self._line(port) + self._line(self._ports.get(ethernet[:6], ""))
+            heappush(self._waiting, (due, next(self._numbers), port, frame))
+
+    def _line(self, port: str) -> float:
+        return 0.0 if port.startswith(NEAR_PREFIX) else self._delay / 2
 
     def release(self, now: float) -> float | None:
         """Send what is due; give the seconds until the next frame is, None without any."""
         while self._waiting:
-            due, port, frame = self._waiting[0]
+            due, _, port, frame = self._waiting[0]
             if due > now:
                 return due - now
-            self._waiting.popleft()
+            heappop(self._waiting)
             self._forward(port, frame)
         return None
 

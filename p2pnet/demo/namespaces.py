@@ -32,6 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from p2pnet.demo.delay import NEAR_PREFIX, PORT_PREFIX
 from p2pnet.demo.network_namespace import entered, new_network_namespace
 from p2pnet.demo.private_world import (
     TRIAL_REFUSED,
@@ -103,8 +104,9 @@ class Laboratory:
     processes is up to who started them.
 
     Args:
-        delay: Seconds that a packet takes from one public address to another. Any at all
-            takes a process that holds the packets back, and with it throughput.
+        delay: Seconds that a packet takes from one public address to another, and half of
+            that from or to one in the middle. Any at all takes a process that holds the
+            packets back, and with it throughput.
         internet: Where public addresses come from; its last one is taken.
     """
 
@@ -145,13 +147,14 @@ class Laboratory:
     ) -> None:
         self._close()
 
-    def add_public(self, name: str, address: str) -> None:
-        """Add a host with a public address.
+    def add_public(self, name: str, address: str, *, in_the_middle: bool = False) -> None:
+        """Add a host with a public address, as far from all as others, or half as far.
 
         Raises:
             LaboratoryError: The name or address is taken or not usable.
         """
-        self._hosts[self._new_name(name)] = self._make_public("eth0", address)
+        port = NEAR_PREFIX if in_the_middle else PORT_PREFIX
+        self._hosts[self._new_name(name)] = self._make_public("eth0", address, port=port)
 
     def add_home(
         self,
@@ -260,7 +263,7 @@ class Laboratory:
         _ip(namespace, "link set lo up")
         return namespace
 
-    def _make_public(self, device: str, address: str) -> _Namespace:
+    def _make_public(self, device: str, address: str, *, port: str = PORT_PREFIX) -> _Namespace:
         if self._internet is None:
             raise LaboratoryError("the laboratory is not open")
         own = IPv4Interface(f"{address}/{self._network.prefixlen}")
@@ -268,7 +271,7 @@ class Laboratory:
             raise LaboratoryError(f"{address} is taken or not in {self._network}")
         namespace = self._make_namespace(own.ip)
         bridge = "wan" if self._switch is None else None
-        self._connect(self._internet, bridge, namespace, device)
+        self._connect(self._internet, bridge, namespace, device, port=port)
         _ip(namespace, *_device_lines(device, own), f"route add default via {self._gateway}")
         return namespace
 
@@ -298,10 +301,16 @@ class Laboratory:
         )
 
     def _connect(
-        self, switch: _Namespace, bridge: str | None, namespace: _Namespace, device: str
+        self,
+        switch: _Namespace,
+        bridge: str | None,
+        namespace: _Namespace,
+        device: str,
+        *,
+        port: str = PORT_PREFIX,
     ) -> None:
         index = next(self._indexes)
-        port = f"port{index}"
+        port = f"{port}{index}"
         _ip(
             switch,
             f"link add name {port} index {index} type veth "

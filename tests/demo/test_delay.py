@@ -3,7 +3,7 @@
 from p2pnet.demo.delay import MAX_FRAMES, DelayLine
 
 OFFLOAD = bytes(10)
-ALICE, BOB, EVERYBODY = b"alice!", b"bobby!", b"\xff" * 6
+ALICE, BOB, CAROL, EVERYBODY = b"alice!", b"bobby!", b"carol!", b"\xff" * 6
 IPV4, ARP = b"\x08\x00", b"\x08\x06"
 
 
@@ -66,6 +66,21 @@ def test_a_frame_never_returns_to_the_port_it_came_from() -> None:
     line.receive("port1", frame(BOB, ALICE), now=0.0)
     line.release(1.0)
     assert [port for port, _ in ports.sent] == ["port2", "port3"]
+
+
+def test_half_of_the_delay_lies_between_the_middle_and_others() -> None:
+    ports = Ports()
+    line = ports.line(0.5)
+    for port, station in (("port1", ALICE), ("port2", BOB), ("port-near3", CAROL)):
+        line.receive(port, frame(EVERYBODY, station, ARP), now=0.0)
+    ports.sent.clear()
+    line.receive("port1", frame(BOB, ALICE), now=1.0)
+    line.receive("port1", frame(CAROL, ALICE), now=1.125)
+    line.receive("port-near3", frame(BOB, CAROL), now=1.1875)
+    assert line.release(1.25) == 0.125
+    line.release(1.5)
+    assert [port for port, _ in ports.sent] == ["port-near3", "port2", "port2"]
+    assert [sent[16:22] for _, sent in ports.sent] == [ALICE, CAROL, ALICE]
 
 
 def test_arp_passes_at_once() -> None:
