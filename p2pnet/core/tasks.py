@@ -8,15 +8,17 @@ logged in one line; anything else is our bug, or the user's, and is logged with 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVarTuple, Unpack
 
 import trio
 
 from p2pnet.core.complaints import complain
 from p2pnet.errors import HandshakeCut, P2PError, ProtocolError, SecurityError, describe
+
+Ts = TypeVarTuple("Ts")
 
 EXPECTED = (
     P2PError,
@@ -94,6 +96,20 @@ def bare_exceptions() -> Generator[None, None, None]:
             raise real[0] from real[0].__cause__
         first = next((leaf for leaf in real if not isinstance(leaf, Exception)), real[0])
         raise first from group
+
+
+def start_in(
+    nursery: trio.Nursery, task: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts
+) -> None:
+    """Start a task for a service, from a stream's handler, which may outlive the service.
+
+    Raises:
+        trio.ClosedResourceError: if the service has ended, as its host takes its leave.
+    """
+    try:
+        nursery.start_soon(task, *args)
+    except RuntimeError as error:
+        raise trio.ClosedResourceError("the service has ended") from error
 
 
 class Closeable(Protocol):

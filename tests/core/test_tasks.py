@@ -5,7 +5,7 @@ import logging
 import pytest
 import trio
 
-from p2pnet.core.tasks import bare_exceptions, boundary, close_at_once, leaves
+from p2pnet.core.tasks import bare_exceptions, boundary, close_at_once, leaves, start_in
 from p2pnet.errors import ConnectionLost, HandshakeCut, ProtocolError, StreamTampered
 
 logger = logging.getLogger("p2pnet.test")
@@ -226,3 +226,20 @@ async def test_all_is_closed_at_once_also_by_a_task_that_is_cancelled() -> None:
             for door in doors:
                 await close_at_once(door)
     assert all(door.is_closed for door in doors)
+
+
+# ---- tasks for services ------------------------------------------------------------------
+
+
+async def test_a_task_starts_in_a_nursery_that_is_open() -> None:
+    done: list[int] = []
+
+    async def note(number: int) -> None:
+        done.append(number)
+
+    async with trio.open_nursery() as nursery:
+        start_in(nursery, note, 1)
+    assert done == [1]
+    with pytest.raises(trio.ClosedResourceError, match="has ended"):
+        start_in(nursery, note, 2)
+    assert done == [1]

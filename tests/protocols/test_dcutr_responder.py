@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -93,6 +95,22 @@ async def test_the_punch_goes_on_when_the_relayed_connection_ends(
     relayed.cut()
     await trio.sleep(1)
     assert pair.punched(pair.alice) == [1]
+
+
+async def test_a_host_that_leaves_meanwhile_does_not_begin_to_punch(
+    autojump_clock: MockClock, pair: Pair
+) -> None:
+    """Streams live until goodbye is said, and the services end before."""
+    async with trio.open_nursery() as ended:
+        pass
+    serving = pair.alice.handlers[PROTOCOL_ID]
+    assert isinstance(serving, partial)
+    pair.alice.handle(PROTOCOL_ID, partial(serving.func, ended))
+    await pair.converse(call(pair))
+    await trio.sleep(1)
+    assert pair.failures(pair.alice) == [(1, "ClosedResourceError: the service has ended")]
+    assert isinstance(pair.alice.handler_errors[0], trio.ClosedResourceError)
+    assert pair.alice.dials == []
 
 
 async def test_the_next_attempt_ends_the_one_before(autojump_clock: MockClock, pair: Pair) -> None:

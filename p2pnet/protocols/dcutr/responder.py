@@ -15,7 +15,7 @@ import trio
 
 from p2pnet.core.addresses import Multiaddr, is_relayed
 from p2pnet.core.peer_id import PeerId
-from p2pnet.core.tasks import EXPECTED, boundary
+from p2pnet.core.tasks import EXPECTED, boundary, start_in
 from p2pnet.errors import LimitExceeded, NoPunchAddress, P2PError, ProtocolError, describe
 from p2pnet.events import HolePunched, PunchAttemptFailed, PunchGivenUp
 from p2pnet.interfaces import Connection, Role, ServiceHost, Stream
@@ -116,6 +116,7 @@ class Responder:
         try:
             with trio.fail_after(self._exchange_timeout):
                 punch = await self._converse(answer, stream)
+            start_in(nursery, self._punch, answer, punch)
         except NoPunchAddress as error:  # D8: said in order, which a reset could overtake
             self._answering.discard(answer)
             self._failed(answer, describe(error), error)
@@ -126,7 +127,6 @@ class Responder:
             if isinstance(error, EXPECTED):
                 self._failed(answer, describe(error), error)
             raise
-        nursery.start_soon(self._punch, answer, punch)
 
     async def _converse(self, answer: Answer, stream: Stream) -> Punch:
         with ExitStack() as until_sync:

@@ -7,6 +7,7 @@ import logging
 import trio
 
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.tasks import start_in
 from p2pnet.events import CircuitNearLimit
 from p2pnet.interfaces import CircuitLimit, ServiceHost, Stream
 
@@ -28,7 +29,7 @@ class Meter:
         """Wrap the stream of a circuit to a peer."""
         circuit = CircuitStream(stream, self, peer_id, limit or UNLIMITED)
         if limit is not None and limit.seconds is not None:
-            self._nursery.start_soon(self._time, circuit, limit.seconds)
+            start_in(self._nursery, self._time, circuit, limit.seconds)
         return circuit
 
     async def _time(self, circuit: CircuitStream, seconds: float) -> None:

@@ -13,7 +13,7 @@ from p2pnet.core.addresses import ip_of
 from p2pnet.core.bus import Subscription
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
-from p2pnet.core.tasks import boundary
+from p2pnet.core.tasks import boundary, start_in
 from p2pnet.errors import EventsMissed, ProtocolError
 from p2pnet.events import (
     CircuitNearLimit,
@@ -278,7 +278,7 @@ class ResumeService:
         machine = Machine(tokens, window, is_opener=True, grow=self._budget.grow)
         carrier = machine.open(spoken)
         entry = self._enter(machine, spoken, connection, place)
-        self._carrying.start_soon(self._keeper.carry, entry, carrier, muxed)
+        start_in(self._carrying, self._keeper.carry, entry, carrier, muxed)
         return entry.stream
 
     async def _spoken(self, connection: Connection, protocol_ids: Sequence[str]) -> str | None:
@@ -322,7 +322,7 @@ class ResumeService:
         entry = Entry(stream)
         key = (connection.peer_id, machine.is_opener, machine.tokens.name)
         self._entries[key] = entry
-        self._carrying.start_soon(self._keep, key, entry, place)
+        start_in(self._carrying, self._keep, key, entry, place)
         return entry
 
     async def _keep(self, key: tuple[PeerId, bool, bytes], entry: Entry, place: Place) -> None:
@@ -380,7 +380,7 @@ class ResumeService:
         machine = Machine(tokens, window, is_opener=False, grow=self._budget.grow)
         carrier = machine.accept(first, decoder)
         entry = self._enter(machine, first.protocol, muxed.connection, place)
-        self._handling.start_soon(self._handle, entry.stream, handler)
+        start_in(self._handling, self._handle, entry.stream, handler)
         await entry.stream.carry(carrier, muxed)
 
     async def _handle(self, stream: ResumableStream, handler: StreamHandler) -> None:
