@@ -42,6 +42,7 @@ ROUND_TRIP = 0.08
 RELAYS = 2
 """So that each peer has two observers, and can tell how its NAT maps."""
 NONE = Quality(latency=0.0)
+RELAY_LINK = NONE
 PATIENCE = 120.0
 """Virtual seconds until a pair that is neither direct nor has given up counts as stuck."""
 SETTLING = 30.0
@@ -145,7 +146,7 @@ async def relays_for(world: World, transport: Punched) -> list[str]:
     """Start the relays, and return where they are."""
     serving = speaking(transport, presets.relay())
     relays = [
-        await world.host(serving, f"relay {number}", link=NONE, families=IPV4_ONLY)
+        await world.host(serving, f"relay {number}", link=RELAY_LINK, families=IPV4_ONLY)
         for number in range(RELAYS)
     ]
     return [str(address) for relay in relays for address in relay.host.addresses.value]

@@ -17,7 +17,7 @@ Two p2pnet peers do without SYNC in their first attempt (D26, D27)::
     initiator                                  responder
         | -- CONNECT, waited so long ----------> |   the responder knows the round trip
         | <-- CONNECT, took so long to answer -- |
-        |  dials                                 |  dials a quarter of it later, over QUIC half
+        |  dials                                 |  dials a little later (``turn_after``)
 
 If the responder's CONNECT came ahead, in the handshake of the relayed connection, the initiator
 answers that, and both know the round trip by the handshake (D30, D31)::
@@ -25,7 +25,7 @@ answers that, and both know the round trip by the handshake (D30, D31)::
     initiator                                  responder
         | <-- (message 3 of Noise) CONNECT ----- |
         | -- CONNECT, has heard ---------------> |
-        |  dials a quarter later, over QUIC half |  dials
+        |  dials a little later                  |  dials
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ MAX_WAIT = 5.0
 MAX_AGE = 10.0
 """Seconds since the relayed connection opened: later its round trip cannot be told from that."""
 MAX_SWIFT_ROUND_TRIP = 1.0
+BEGINS_SECONDS = 0.01
+"""What a peer may need from the last word until it dials."""
 DISORDER = 0.05
 """Seconds by which the answer to a CONNECT may seem to be older than the question: jitter."""
 
@@ -66,10 +68,12 @@ class Channel(Protocol):
 class Unsynced:
     """What two peers agree on that do without SYNC."""
 
-    udp_after: float
-    """Seconds to wait before dialling over UDP: what comes too early is lost for long (D27)."""
     turned: tuple[str, ...]
     """The transports over which the roles are the other way round (D28)."""
+    patient: tuple[str, ...] = ()
+    """The transports over which what comes too early is lost for long, or for good (D27)."""
+    patience: float = 0.0
+    """Seconds to wait further before dialling by these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ async def initiate(
     side = side_taken(ours, theirs)
     if ours.swift is not None and theirs.swift is not None:
         round_trip = max(round_trip - theirs.swift.waited, 0.0)
-        unsynced = Unsynced(0.0, turned(initiator=ours.swift, responder=theirs.swift))
+        unsynced = Unsynced(turned(initiator=ours.swift, responder=theirs.swift))
         return Punch(theirs.addresses, now(), round_trip, side, unsynced, steady)  # D27
     if ready is not None:
         await ready()
@@ -148,10 +152,10 @@ async def answer_ahead(
     """
     swift = replace(ours.swift or Swift(0.0), heard=True)
     await send_connect(channel, replace(ours, swift=swift))
-    quarter = ahead.round_trip / 4
-    unsynced = Unsynced(quarter, turned(initiator=swift, responder=ahead.swift))
+    turns = turned(initiator=swift, responder=ahead.swift)
+    after, unsynced = turn_after(ahead.round_trip, turns, ours=swift, theirs=ahead.swift)
     steady = ahead.swift.steady or None
-    return Punch(ahead.addresses, now() + quarter, ahead.round_trip, None, unsynced, steady)
+    return Punch(ahead.addresses, now() + after, ahead.round_trip, None, unsynced, steady)
 
 
 async def respond(
@@ -178,7 +182,7 @@ async def respond(
     offered(theirs)
     heard, steady = now(), steady_of(theirs)
     if ahead is not None and theirs.swift is not None and theirs.swift.heard:
-        unsynced = Unsynced(0.0, turned(initiator=theirs.swift, responder=ahead.swift))
+        unsynced = Unsynced(turned(initiator=theirs.swift, responder=ahead.swift))
         return Punch(theirs.addresses, heard, ahead.round_trip, None, unsynced, steady)  # D31
     known = None if opened is None else round_trip_told(theirs.swift, heard - opened)
     answer = await ours(theirs.addresses)
@@ -186,9 +190,10 @@ async def respond(
     await send_connect(channel, answer)
     sent = now()
     if known is not None and theirs.swift is not None and answer.swift is not None:
-        unsynced = Unsynced(known / 4, turned(initiator=theirs.swift, responder=answer.swift))
+        turns = turned(initiator=theirs.swift, responder=answer.swift)
+        after, unsynced = turn_after(known, turns, ours=answer.swift, theirs=theirs.swift)
         side = side_taken(answer, theirs)
-        return Punch(theirs.addresses, sent + known / 4, known, side, unsynced, steady)  # D27
+        return Punch(theirs.addresses, sent + after, known, side, unsynced, steady)  # D27
     match await channel.receive():
         case Sync():
             wait = min((sent - heard) / 2, MAX_WAIT)
@@ -219,9 +224,29 @@ def round_trip_told(theirs: Swift | None, age: float) -> float | None:
     return max(round_trip, 0.0) if -DISORDER <= round_trip <= MAX_SWIFT_ROUND_TRIP else None
 
 
+def turn_after(
+    round_trip: float, turned: tuple[str, ...], *, ours: Swift, theirs: Swift
+) -> tuple[float, Unsynced]:
+    """Tell who has the last word of the two how long to wait before dialling (D27, D31).
+
+    The other dials half a round trip later, when that word is there. Where either SYN can open
+    the connection it is a little sooner, for who waits may be the one whose SYN has to. Where only
+    ours can, it is then: it finds the other side's hole, however short the direct way is.
+    """
+    half = round_trip / 2
+    after = min(half, half / 2 + BEGINS_SECONDS)
+    patient = ("udp", *hidden_alone(ours, theirs))
+    return after, Unsynced(turned, patient, half - after)
+
+
 def turned(*, initiator: Swift, responder: Swift) -> tuple[str, ...]:
     """Return the transports over which only the initiator's dial can come through (D28)."""
-    return tuple(each for each in initiator.hidden if each not in responder.hidden)
+    return hidden_alone(initiator, responder)
+
+
+def hidden_alone(one: Swift, other: Swift) -> tuple[str, ...]:
+    """Return the transports over which the ports of the one are not known, and the other's are."""
+    return tuple(each for each in one.hidden if each not in other.hidden)
 
 
 def side_taken(ours: Connect, theirs: Connect) -> Side | None:

@@ -105,9 +105,9 @@ class Effort:
 
     def begins_at(self, place: Multiaddr) -> float:
         """Tell when a place is dialled, if it is the first one (D27)."""
-        if self._unsynced is None or transport_of(place) != "udp":
+        if self._unsynced is None or transport_of(place) not in self._unsynced.patient:
             return self.punch.at
-        return self.punch.at + self._unsynced.udp_after
+        return self.punch.at + self._unsynced.patience
 
     @property
     def _unsynced(self) -> Unsynced | None:
