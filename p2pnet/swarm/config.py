@@ -17,7 +17,8 @@ class SwarmConfig:
     """... until so many are left."""
     trim_grace: float = 60.0
     """A connection younger than this is not trimmed."""
-    max_connections_per_peer: int = 8
+    max_connections_per_peer: int = 16
+    """A hole punch alone can make a dozen, where both ends foresee their ports."""
     max_pending_inbound: int = 256
     """Inbound connections that have not proved who they are; the oldest gives way."""
     max_pending_per_prefix: int = 64

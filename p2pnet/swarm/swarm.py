@@ -10,7 +10,7 @@ from functools import partial
 
 import trio
 
-from p2pnet.core.addresses import Multiaddr, circuit_of, is_relayed
+from p2pnet.core.addresses import Multiaddr, circuit_of, is_relayed, quic_endpoint
 from p2pnet.core.bus import EventBus
 from p2pnet.core.env import Env
 from p2pnet.core.peer_id import PeerId
@@ -368,7 +368,9 @@ class Swarm:
             capable = await self._dialling.at_once(peer_id, addresses, how, result=race)
             return await self._admit(capable, is_inbound=role is Role.LISTENER)
 
-        return await UnhurriedDial(dial).run(self._nursery)  # DI28
+        # DI28: over QUIC the last word of a handshake is the dialer's.
+        is_first = role is Role.DIALER and all(map(quic_endpoint, addresses))
+        return await UnhurriedDial(dial, is_first=is_first).run(self._nursery)
 
     async def dial_from_many(self, peer_id: PeerId, address: Multiaddr, spread: Spread) -> None:
         """See ServiceHost.dial_from_many."""

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pnet.core.addresses import Multiaddr
+from p2pnet.core.addresses import Multiaddr, parse
 from p2pnet.core.bus import EventBus
 from p2pnet.errors import DialError
 from p2pnet.interfaces import Role
@@ -14,6 +14,8 @@ from p2pnet.swarm.config import SwarmConfig
 from p2pnet.swarm.swarm import Swarm
 from tests.swarm.fakes import ME, PEER, Wires, env
 from tests.swarm.scene import REFUSED, A, B, running
+
+QUIC = parse("/ip4/192.0.2.1/udp/1/quic-v1")
 
 
 async def give_up(swarm: Swarm, *, after: float) -> None:
@@ -49,6 +51,18 @@ async def test_what_was_not_answered_in_time_ends_with_its_caller(
         await give_up(swarm, after=0.2)
         await trio.sleep(9.0)
         assert swarm.connections(PEER) == ()
+
+
+@pytest.mark.parametrize(("role", "is_kept"), [(Role.DIALER, False), (Role.LISTENER, True)])
+async def test_over_quic_the_dialer_has_it_first_and_ends_at_once(
+    autojump_clock: MockClock, role: Role, is_kept: bool
+) -> None:
+    """The peer has nothing before this host is done, unless it is the one that dials."""
+    async with running(Wires({QUIC: (0.3, None)}, udp=True, heard={QUIC: 0.1})) as swarm:
+        with trio.move_on_after(0.2):
+            await swarm.dial_at_once(PEER, [QUIC], role)
+        await trio.sleep(0.2)
+        assert [c.remote_address for c in swarm.connections(PEER)] == [QUIC] * is_kept
 
 
 async def test_a_failure_after_the_caller_has_left_is_nothing_to_anybody(
