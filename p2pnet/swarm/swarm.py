@@ -369,8 +369,12 @@ class Swarm:
             return await self._admit(capable, is_inbound=role is Role.LISTENER)
 
         # DI28: over QUIC the last word of a handshake is the dialer's.
-        is_first = role is Role.DIALER and all(map(quic_endpoint, addresses))
-        return await UnhurriedDial(dial, is_first=is_first).run(self._nursery)
+        has_last_word = role is Role.DIALER and all(map(quic_endpoint, addresses))
+
+        def is_needless() -> bool:
+            return has_last_word and not all(each.is_relayed for each in self.connections(peer_id))
+
+        return await UnhurriedDial(dial, is_needless).run(self._nursery)
 
     async def dial_from_many(self, peer_id: PeerId, address: Multiaddr, spread: Spread) -> None:
         """See ServiceHost.dial_from_many."""

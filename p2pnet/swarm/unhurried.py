@@ -31,14 +31,16 @@ PATIENCE = 1.0
 class UnhurriedDial:
     """One dial, in a task that outlives its caller.
 
-    If ``is_first`` this host has the connection before the peer, and ends handshakes at once.
+    ``is_needless`` tells, when the caller is gone, if nobody would miss what is half made.
     """
 
     def __init__(
-        self, dial: Callable[[Race], Awaitable[LiveConnection]], *, is_first: bool = False
+        self,
+        dial: Callable[[Race], Awaitable[LiveConnection]],
+        is_needless: Callable[[], bool] = lambda: False,
     ) -> None:
         self._dial = dial
-        self._is_first = is_first
+        self._is_needless = is_needless
         self._race = Race()
         self._scope = trio.CancelScope()
         self._done = trio.Event()
@@ -72,12 +74,12 @@ class UnhurriedDial:
             self._done.set()
 
     def _leave_alone(self) -> None:
-        """The caller is gone; the peer may have, and use, what is not quite made here."""
+        """The caller is gone; the peer may have, and use, what is half made here."""
         self._scope.deadline = trio.current_time() + PATIENCE
         self._race.watch = self._look
         self._look()
 
     def _look(self) -> None:
         is_done = self._race.winner is not None
-        if not is_done and (self._is_first or not self._race.is_shaking_hands()):
+        if not is_done and (self._is_needless() or not self._race.is_shaking_hands()):
             self._scope.cancel()
