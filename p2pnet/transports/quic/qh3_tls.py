@@ -157,8 +157,12 @@ class Bridge(QuicTlsBridge):
             raise
         except CryptoError as error:  # The library lets it pass, and it is not one of Python's own.
             self.has_failed = True
-            code = QuicErrorCode.CRYPTO_ERROR + int(tls.AlertDescription.bad_certificate)
-            raise QuicTlsBridgeError(code, f"a certificate that can't be read: {error}") from error
+            # In the hello a share of a key cannot be used, and later a certificate.
+            is_hello = epoch is tls.Epoch.INITIAL
+            alerts = tls.AlertDescription
+            alert = alerts.illegal_parameter if is_hello else alerts.bad_certificate
+            code = QuicErrorCode.CRYPTO_ERROR + int(alert)
+            raise QuicTlsBridgeError(code, f"{alert.name}: {error}") from error
 
     def _on_alpn(self, alpn_protocol: str | None) -> None:
         if alpn_protocol != ALPN:  # Q5: a client of the library's takes whatever is answered.

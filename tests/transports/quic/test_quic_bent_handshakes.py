@@ -185,6 +185,25 @@ async def test_what_is_no_certificate_is_refused(role: Role, core: CoreName, wor
     assert code == 0x100 + 42
 
 
+@as_each
+async def test_a_share_of_a_key_that_is_no_use_is_refused(
+    role: Role, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Q5: qh3 fails on it as on a certificate that it can't read."""
+
+    def bend(puppet: Puppet) -> None:
+        monkeypatch.setattr(tls, "encode_public_key", lambda key: (tls.Group.X25519, bytes(32)))
+
+    trial = Trial(world, role, "qh3")
+    _, code = await trial.meet(bend)
+    monkeypatch.undo()
+    (error,) = trial.errors
+    assert isinstance(error, SecurityError)
+    assert "illegal_parameter" in str(error)
+    assert code == 0x100 + 47
+    await trial.check()
+
+
 @both
 @as_each
 async def test_who_shows_two_certificates_is_refused(
