@@ -128,10 +128,10 @@ def test_the_time_runs_while_both_have_the_relayed_connection_and_not_both_a_dir
         ("port-restricted", "symmetric-sequential", "quic", 2),
         ("symmetric-sequential", "port-restricted", "tcp", 3),
         ("symmetric-sequential", "port-restricted", "quic", 2),
-        ("address-restricted", "symmetric", "tcp", 2.75),
+        ("address-restricted", "symmetric", "tcp", 3),
         ("address-restricted", "symmetric", "quic", 2),
-        ("port-restricted", "no-simultaneous-open", "tcp", 3.25),
-        ("symmetric-sequential", "no-simultaneous-open", "tcp", 3.25),
+        ("port-restricted", "no-simultaneous-open", "tcp", 3.3),
+        ("symmetric-sequential", "no-simultaneous-open", "tcp", 3.3),
     ],
 )
 def test_a_direct_connection_takes_so_many_round_trips(
