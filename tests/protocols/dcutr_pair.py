@@ -122,5 +122,19 @@ class Pair:
     def roles(self, host: MemoryHost) -> list[Role]:
         return [dial.role for dial in host.dials]
 
+    def hide(self, who: str) -> None:
+        """Let nobody tell the TCP ports of "alice", of "bob", or of "both"."""
+        self.alice.moving["tcp"] = who in ("alice", "both")
+        self.bob.moving["tcp"] = who in ("bob", "both")
+
+    async def dialled_with(self, hidden: str) -> tuple[list[float], list[float]]:
+        """Start both, one or both hidden; return when Alice and Bob dialled after her call."""
+        self.hide(hidden)
+        await self.start(DCUtR(predicted_ports=0))
+        began = trio.current_time()
+        self.call()
+        await trio.sleep(1)
+        return self.dialled_at(self.alice, began), self.dialled_at(self.bob, began)
+
     def dialled_at(self, host: MemoryHost, began: float) -> list[float]:
         return [round(dial.at - began, 3) for dial in host.dials]

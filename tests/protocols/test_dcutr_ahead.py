@@ -160,13 +160,8 @@ async def test_who_has_to_find_a_hole_waits_until_the_other_has_dialled(
     autojump_clock: MockClock, pair: Pair, hidden: str, after: float
 ) -> None:
     """D27 D31: Bob has the last word; only if he alone is hidden, all depends on his own SYN."""
-    pair.alice.moving["tcp"] = hidden in ("alice", "both")
-    pair.bob.moving["tcp"] = hidden in ("bob", "both")
-    await pair.start(DCUtR(predicted_ports=0))
-    began = trio.current_time()
-    pair.call()
-    await trio.sleep(1)
-    assert pair.dialled_at(pair.bob, began) == [pytest.approx(after)]
+    _, bob = await pair.dialled_with(hidden)
+    assert bob == [pytest.approx(after)]
 
 
 @pytest.mark.parametrize("hidden", ["bob", "both", "alice"])
@@ -174,8 +169,7 @@ async def test_whose_ports_nobody_can_tell_is_the_dialer(
     autojump_clock: MockClock, pair: Pair, hidden: str
 ) -> None:
     """D28 D31: By what was said ahead, whatever Alice believes when she is answered."""
-    pair.alice.moving["tcp"] = hidden in ("alice", "both")
-    pair.bob.moving["tcp"] = hidden in ("bob", "both")
+    pair.hide(hidden)
     await pair.start(DCUtR(predicted_ports=0))
     pair.call()
     pair.alice.moving["tcp"] = not pair.alice.moving["tcp"]

@@ -194,13 +194,8 @@ async def test_who_has_to_find_a_hole_waits_until_the_other_has_dialled(
     autojump_clock: MockClock, pair: Pair, hidden: str, after: float
 ) -> None:
     """D27: Alice has the last word; only if she alone is hidden, all depends on her own SYN."""
-    pair.alice.moving["tcp"] = hidden in ("alice", "both")
-    pair.bob.moving["tcp"] = hidden in ("bob", "both")
-    await pair.start(DCUtR(predicted_ports=0))
-    began = trio.current_time()
-    pair.call()
-    await trio.sleep(1)
-    assert pair.dialled_at(pair.alice, began) == [pytest.approx(LATENCY + after)]
+    alice, _ = await pair.dialled_with(hidden)
+    assert alice == [pytest.approx(LATENCY + after)]
 
 
 @pytest.mark.parametrize("hidden", ["bob", "both", "alice"])
