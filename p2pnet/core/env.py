@@ -118,7 +118,11 @@ class Network(Protocol):
     """All that p2pnet asks of a network."""
 
     async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
-        """Connect, from ``local`` if given (shared with a listener there). Raises OSError."""
+        """Connect, from ``local`` if given (shared with a listener there). Raises OSError.
+
+        Its port 0 takes a free one, of no order: without ``local`` a system may take ports one
+        after the other for each destination, and come back to many of them at once.
+        """
         ...
 
     async def listen_tcp(self, local: Endpoint) -> StreamListener:
@@ -175,7 +179,8 @@ class SystemNetwork:
         sock = new_socket(remote)
         try:
             if local is not None:
-                share_port(sock)
+                if local.port:
+                    share_port(sock)
                 sock.bind((local.host, local.port))
             await connect(sock, remote)
             return SocketStream(sock)

@@ -83,7 +83,7 @@ async def swarm_apart(
         peer_id,
         upgrader,
         is_private=config.private_network is not None,
-        tcp_ports=SharedTcpPorts(env.network),
+        tcp_ports=SharedTcpPorts(env.network, scattered=True),
     )
     for part in config.transports:
         swarm.add_transport(part.build(kit))

@@ -70,8 +70,10 @@ def ports_of(kit: Kit) -> TcpPorts:
 class SharedTcpPorts:
     """See interfaces.TcpPorts."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, scattered: bool = False) -> None:
         self._network = network
+        self._is_scattered = scattered
+        """Any port is one of no order (dcutr.md, D16)."""
         self._ports: dict[Endpoint, Port] = {}
 
     async def dial(
@@ -79,6 +81,8 @@ class SharedTcpPorts:
     ) -> ByteStream:
         """See TcpPorts.dial."""
         local = None if any_port else self.source_for(remote, opening)
+        if local is None and self._is_scattered:
+            local = Endpoint("::" if remote.is_ipv6 else "0.0.0.0", 0)
         if local is None:
             return await self._network.dial_tcp(remote)
         try:

@@ -8,7 +8,7 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
 
 import pytest
@@ -165,6 +165,20 @@ async def test_s2_a_port_whose_listener_has_just_gone_is_free() -> None:
     await dialled.aclose()
     async with listening(local) as again:
         assert again.local == local
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+async def test_a_dial_from_port_0_leaves_from_one_of_no_order(host: str) -> None:
+    """dcutr.md, D16: or three may be those that left one after the other before."""
+    network = SystemNetwork()
+    async with listening() as listener, AsyncExitStack() as ending:
+        ports = []
+        for _ in range(20):
+            stream = await network.dial_tcp(listener.local, local=Endpoint(host, 0))
+            ending.push_async_callback(stream.aclose)
+            ports.append(stream.local.port)
+    assert len(set(ports)) == len(ports)
+    assert ports != sorted(ports)
 
 
 async def test_s2_both_families_can_share_a_port() -> None:

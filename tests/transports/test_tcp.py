@@ -18,9 +18,9 @@ from p2pnet.core.env import ByteStream, DatagramSocket, Env, RecordKind, StreamL
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.errors import AddressUnsupported, ConnectionLost
-from p2pnet.interfaces import Ends, Kit, Role
+from p2pnet.interfaces import Ends, Kit, Opening, Role
 from p2pnet.transports.tcp import TCP, TcpTransport
-from p2pnet.transports.tcp_ports import source_endpoint
+from p2pnet.transports.tcp_ports import SharedTcpPorts, source_endpoint
 from tests.core.passing_on import PassingOn
 from tests.transports.failing import FailingUpgrader
 
@@ -174,6 +174,18 @@ async def test_s1_a_dial_leaves_from_the_port_listened_on() -> None:
     with pytest.raises(ConnectionLost):
         await dial(transport, FAR4)
     assert bench.cables.dialled == [(FAR4, Endpoint("0.0.0.0", 40000)), (FAR4, None)]
+
+
+@pytest.mark.parametrize(("remote", "host"), [(FAR4, "0.0.0.0"), (FAR6, "::")])
+async def test_a_dial_from_any_port_may_ask_for_one_of_no_order(
+    remote: Endpoint, host: str
+) -> None:
+    """dcutr.md, D16."""
+    cables = Cables()
+    ports = SharedTcpPorts(cables, scattered=True)
+    stream = await ports.dial(remote, Opening.RAW, role=Role.DIALER, any_port=True)
+    await stream.aclose()
+    assert cables.dialled == [(remote, Endpoint(host, 0))]
 
 
 async def test_s1_a_dial_can_leave_from_any_port() -> None:
