@@ -122,6 +122,40 @@ async def test_a_crowd_is_met_with_one_look(autojump_clock: MockClock, moving: M
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
 
 
+async def test_what_a_peer_was_told_is_not_taken_by_another_look(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D16 D30: It dials those ports half a second later; and others take ports, too."""
+    moving.world.connect(moving, moving.relay)
+    sampler = Sampler(moving, 2.0)
+    seen = await sampler.look()
+    for _ in range(4):
+        await trio.sleep(0.9)
+        assert sampler.to_tell() == seen
+        await trio.sleep(0.05)
+        assert await sampler.look() == seen
+    await trio.sleep(1)
+    assert sampler.to_tell() is None
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
+
+
+async def test_a_look_in_which_nothing_was_foreseen_is_not_held_on_to(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D16 D29: A port more or less may show a rule."""
+    moving.gap = 100
+    moving.world.connect(moving, moving.relay)
+    moving.meet(3)
+    sampler = Sampler(moving, 2.0)
+    assert await sampler.look() == ()
+    moving.gap = 1
+    await trio.sleep(0.6)
+    assert sampler.to_tell() == ()
+    assert await sampler.look() == ()
+    await trio.sleep(0.6)
+    assert await sampler.look()
+
+
 async def test_a_port_that_the_nat_still_knows_costs_another(
     autojump_clock: MockClock, moving: Moving
 ) -> None:

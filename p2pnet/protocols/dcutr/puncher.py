@@ -169,7 +169,7 @@ class Puncher:
         That is what ``offer`` would return, if it had not to wait for it; else nothing.
         """
         found = self.candidates()
-        forecasts = self._sampler.at_hand() if self._bounds.predicted_ports else ()
+        forecasts = self._sampler.to_tell() if self._bounds.predicted_ports else ()
         if not found or forecasts is None or has_direct(self._host, peer_id) is not None:
             return b""
         offering = Offering(1, self._bounds.predicted_ports, MAX_OFFERED)

@@ -73,9 +73,15 @@ class Look:
     def __init__(self, transports: Iterable[Transport]) -> None:
         self.waiting = set(transports)
         """Of these nothing is known yet."""
+        self._count = len(self.waiting)
         self.found: list[Forecast] = []
         self.is_blind = False
         """There was nobody to ask, and there may be in a moment."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell if another look would show no more."""
+        return len(self.found) == self._count
 
 
 class Lookout:
@@ -107,6 +113,8 @@ class Lookout:
         async with self._turn:
             if self._forecasts is None:
                 self._forecasts = await self._sampler.look()
+                if self._forecasts:
+                    self._began = min(self._began, self._sampler.seen_at)
             return self._forecasts
 
 
@@ -128,6 +136,9 @@ class Sampler:
         self._turn = trio.Lock()
         self._last: tuple[Forecast, ...] = ()
         self._next = -math.inf
+        self.seen_at = -math.inf
+        self._is_whole = False
+        """The last look foresaw all that it looked at."""
         self._doubted: dict[Transport, tuple[PeerId, ...]] = {}
         """Peers of whom nothing was learned when they were asked last, of each transport."""
         self._denials: dict[Transport, set[PeerId]] = {}
@@ -157,7 +168,7 @@ class Sampler:
 
     def forget(self) -> None:
         """Forget what was seen: this host is in another network."""
-        self._last, self._next = (), -math.inf
+        self._last, self._next, self._is_whole = (), -math.inf, False
         self._resting, self._doubted, self._denials, self._silences = {}, {}, {}, {}
 
     async def look(self) -> tuple[Forecast, ...]:
@@ -167,6 +178,7 @@ class Sampler:
                 async with self._turn:
                     if trio.current_time() >= self._next:
                         await self._renew(limit)
+                    self._hold()
                     return self._last
         return self.at_hand() or ()
 
@@ -175,6 +187,22 @@ class Sampler:
         if not self.is_of_use:
             return ()
         return self._last if trio.current_time() < self._next else None
+
+    def to_tell(self) -> tuple[Forecast, ...] | None:
+        """Return what is at hand, for a peer that will dial what it is told (D30)."""
+        forecasts = self.at_hand()
+        if forecasts:
+            self._hold()
+        return forecasts
+
+    def _hold(self) -> None:
+        """Do not look again so soon: that would take the very ports that a peer is told of.
+
+        Not for ever, as others take ports, too.
+        """
+        held = trio.current_time() + REUSE_SECONDS
+        if self._is_whole and held < self.seen_at + FRESH_SECONDS:
+            self._next = max(self._next, held)
 
     async def _renew(self, limit: trio.CancelScope) -> None:
         look, known = Look(filter(self._may_foresee, TRANSPORTS)), self._resting
@@ -254,8 +282,9 @@ class Sampler:
     def keep(self, look: Look) -> None:
         """Let what a look has shown be what is at hand."""
         self._last = tuple(sorted(look.found, key=lambda forecast: forecast.transport))
+        self._is_whole, self.seen_at = look.is_whole, trio.current_time()
         if not look.is_blind:
-            self._next = trio.current_time() + REUSE_SECONDS
+            self._next = self.seen_at + REUSE_SECONDS
 
     async def _ask(
         self, transport: Transport, witness: Connection, votes: Votes, told: trio.Event
