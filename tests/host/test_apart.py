@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from p2pnet import presets
-from p2pnet.core.addresses import parse
+from p2pnet.core.addresses import Endpoint, parse
+from p2pnet.core.env import ByteStream
 from p2pnet.errors import DialError
 from p2pnet.interfaces import Stream
 from p2pnet.testing.machines import Machine
+from p2pnet.testing.sockets import SimulatedNetwork
 from p2pnet.testing.world import World
 
 HELLO = "/hello/1"
@@ -40,6 +42,26 @@ async def test_a_stranger_dials_under_another_key_and_from_another_port(world: W
         assert "/tcp/4001" not in str(at_bob.remote_address)
         assert told == str(at_bob.remote_address).encode()
     assert not alice.host.connections()
+
+
+async def test_its_dials_leave_from_ports_of_no_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dcutr.md, D16."""
+    alice, bob = await two_hosts(world)
+    left_from: list[Endpoint | None] = []
+    dial_tcp = SimulatedNetwork.dial_tcp
+
+    async def dial(
+        network: SimulatedNetwork, remote: Endpoint, *, local: Endpoint | None = None
+    ) -> ByteStream:
+        left_from.append(local)
+        return await dial_tcp(network, remote, local=local)
+
+    monkeypatch.setattr(SimulatedNetwork, "dial_tcp", dial)
+    async with alice.host.apart(stranger=True) as apart:
+        await apart.dial(bob.host.peer_id, parse(listening(bob)))
+    assert left_from == [Endpoint("0.0.0.0", 0)]
 
 
 async def test_the_host_itself_serves_on_a_port_apart_and_dials_from_it(world: World) -> None:
