@@ -137,3 +137,21 @@ async def test_ports_that_a_punch_just_took_are_not_foreseen_for_the_next_peer(
         await (call(bob, alice) if is_called else call(alice, bob))
         await direct(alice, bob, within=2.0)
         assert (await anext(punched)).attempt == 1
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+async def test_where_both_foresee_the_next_attempt_finds_what_was_taken_meanwhile(
+    world: World, taken: int
+) -> None:
+    """D17: The ports of both count, so whoever is mistaken is so in each attempt."""
+    alice, bob = await put_two(world, GUESSABLE, GUESSABLE, "tcp", DCUtR())
+    await know_their_nats(alice, bob)
+    near = Quality(latency=0.0)
+    neighbour = world.machine("neighbour", at=alice.site, link=near, families=IPV4_ONLY)
+    with bob.host.subscribe(HolePunched) as punched:
+        await call(alice, bob)
+        for number in range(taken):
+            with trio.move_on_after(0.001):
+                await neighbour.env.network.dial_tcp(Endpoint("11.1.0.1", 5000 + number))
+        await direct(alice, bob, within=30.0)
+        assert (await anext(punched)).attempt == 2

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from p2pnet.core.addresses import Endpoint, parse
+from p2pnet.core.addresses import Endpoint, parse, place_of
+from p2pnet.protocols.dcutr.policy import is_astray
 from p2pnet.protocols.dcutr.prediction import (
     HIGHEST_PORT,
     MAX_SPREAD,
@@ -146,6 +147,48 @@ def test_an_offer_keeps_to_its_maximum_with_what_is_predicted_in_front() -> None
     assert [str(address).rsplit("/", 1)[1] for address in offer[:6]] == [
         str(port) for port in range(2001, 2007)
     ]
+
+
+def offered_ports(forecast: Forecast, attempt: int, count: int, *, initiator: bool) -> list[int]:
+    astray = is_astray(attempt, initiator=initiator)
+    offering = Offering(attempt, count, 16, astray=astray)
+    offer = with_predicted(OBSERVED, [forecast], offering)
+    places = map(place_of, offer[:count])
+    return [place.endpoint.port for place in places if place is not None]
+
+
+@pytest.mark.parametrize(
+    ("count", "late"),
+    [
+        *((6, late) for late in [(0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2), (-1, 0), (-2, 0)]),
+        *((3, late) for late in [(0, 0), (0, 1), (1, 0)]),
+    ],
+)
+def test_two_who_foresee_meet_in_the_second_attempt_if_both_were_mistaken(
+    count: int, late: tuple[int, int]
+) -> None:
+    """D17 D18: whoever is how many ports further than it thought."""
+    met = []
+    for attempt in (1, 2):
+        offers = [
+            offered_ports(Forecast("tcp", HOST, last, 1), attempt, count, initiator=initiator)
+            for last, initiator in ((2000, True), (3000, False))
+        ]
+        first = 1 + count * (attempt - 1)
+        pairs = [
+            {(last + late[side] + first + n, port) for n, port in enumerate(offers[1 - side])}
+            for side, last in enumerate((2000, 3000))
+        ]
+        met.append(len(pairs[0] & {(there, here) for here, there in pairs[1]}))
+    assert met[0] == (count if late == (0, 0) else 0)
+    assert met[1] > 0
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_another_order_leaves_no_port_out(count: int) -> None:
+    """D17."""
+    ports = range(2001, 2001 + count)
+    assert sorted(Offering(2, count, 16, astray=True).ordered(ports)) == list(ports)
 
 
 def test_without_a_forecast_an_offer_is_what_it_was() -> None:

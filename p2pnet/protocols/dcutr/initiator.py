@@ -310,7 +310,7 @@ class Initiator:
     async def _attempt(
         self, peer_id: PeerId, attempt: int, upgrade: Upgrade
     ) -> tuple[int, Connection]:
-        ours = await self._puncher.offer(upgrade.lookout, attempt, upgrade.theirs)
+        ours = await self._puncher.offer(upgrade.lookout, attempt, upgrade.theirs, initiator=True)
         upgrade.is_conversing = True
         relayed = upgrade.relayed = self._relayed(peer_id)
         if relayed is None:

@@ -181,6 +181,14 @@ def dials_in(attempt: int) -> bool:
     return attempt % 2 == 0
 
 
+def is_astray(attempt: int, *, initiator: bool) -> bool:
+    """Tell if predicted ports are offered in another order than the NAT's (D17).
+
+    By one side alone: only the difference of both orders finds what both forecasts are off by.
+    """
+    return not initiator and attempt % 2 == 0
+
+
 def first_attempt(round_trip: float, whole: float) -> float:
     """Return how long to punch, in seconds, if the next attempt can go by more ways (D10)."""
     return min(THIRD_SYN + 3 * round_trip, whole)

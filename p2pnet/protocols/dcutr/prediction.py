@@ -150,6 +150,12 @@ class Offering:
     maximum: int
     dialled: Collection[Multiaddr] = ()
     """Where the attempts before have dialled the peer."""
+    astray: bool = False
+    """The predicted ports in another order than the NAT's."""
+
+    def ordered(self, ports: Sequence[int]) -> Sequence[int]:
+        """Return the ports of a transport as they are offered."""
+        return [*ports[::2], *ports[1::2]] if self.astray else ports
 
     def taken(self, transport: str) -> int:
         """Return how many ports of a transport that took, where each destination has its own."""
@@ -176,7 +182,9 @@ def with_predicted(
         at_endpoint(address, Endpoint(forecast.host, port))
         for forecast in forecasts
         for address in shapes(moving, forecast)
-        for port in forecast.ports(offering.attempt, each, offering.taken(forecast.transport))
+        for port in offering.ordered(
+            forecast.ports(offering.attempt, each, offering.taken(forecast.transport))
+        )
     ]
     return tuple(dict.fromkeys([*staying, *predicted, *moving]))[: offering.maximum]
 

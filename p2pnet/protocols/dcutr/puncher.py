@@ -44,6 +44,7 @@ from p2pnet.protocols.dcutr.policy import (
     BIRTHDAY_ATTEMPT,
     MAX_NEIGHBOURS,
     first_attempt,
+    is_astray,
     longest_pause,
     neighbours,
     offered,
@@ -144,7 +145,9 @@ class Puncher:
         """Tell if this host predicts ports, and its NAT is one for that."""
         return self._bounds.predicted_ports > 0 and self._sampler.is_of_use
 
-    async def offer(self, lookout: Lookout, attempt: int, theirs: Sequence[Multiaddr]) -> Connect:
+    async def offer(
+        self, lookout: Lookout, attempt: int, theirs: Sequence[Multiaddr], *, initiator: bool
+    ) -> Connect:
         """Return what to offer: where this host may be dialled; wait for it if need be (D8, D17).
 
         ``theirs`` is what the peer has offered, if it has: is it behind the same NAT (D19)?
@@ -158,7 +161,9 @@ class Puncher:
         if share_outside(theirs, found):
             near = private(self._host.addresses.value)[:MAX_NEIGHBOURS]
         maximum = MAX_OFFERED - len(near)
-        offering = Offering(attempt, self._bounds.predicted_ports, maximum, lookout.dialled)
+        count = self._bounds.predicted_ports
+        astray = is_astray(attempt, initiator=initiator)
+        offering = Offering(attempt, count, maximum, lookout.dialled, astray)
         others = with_predicted(offered(found), forecasts, offering)
         side = self._birthdays.side(forecasts)
         return Connect(tuple(dict.fromkeys([*others, *near])), side, self._swift(forecasts))

@@ -131,7 +131,8 @@ class Responder:
     async def _converse(self, answer: Answer, stream: Stream) -> Punch:
         with ExitStack() as until_sync:
             # D8: the initiator's clock runs while we wait, but without addresses it is in vain.
-            ours = partial(self._puncher.offer, answer.lookout, answer.attempt)
+            offer = self._puncher.offer
+            ours = partial(offer, answer.lookout, answer.attempt, initiator=False)
 
             def expect(theirs: Connect) -> None:
                 # D15: should SYNC be late, the peer's SYN may be here before.

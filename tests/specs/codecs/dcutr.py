@@ -17,7 +17,14 @@ from p2pnet.protocols.dcutr.messages import (
     decode_untrusted,
     encode_message,
 )
-from p2pnet.protocols.dcutr.policy import dials_in, gives_way, neighbours, role_of, targets
+from p2pnet.protocols.dcutr.policy import (
+    dials_in,
+    gives_way,
+    is_astray,
+    neighbours,
+    role_of,
+    targets,
+)
 from p2pnet.protocols.dcutr.prediction import (
     Forecast,
     Offering,
@@ -137,7 +144,13 @@ FORMS = {
         with_predicted(
             [parse(text) for text in given["offer"]],
             [forecast(text) for text in given["forecasts"]],
-            Offering(attempt, 6, 16, [parse(text) for text in given.get("dialled", ())]),
+            Offering(
+                attempt,
+                6,
+                16,
+                [parse(text) for text in given.get("dialled", ())],
+                is_astray(attempt, initiator=given.get("initiator", True)),
+            ),
         )
         for attempt in given["attempts"]
     ],
