@@ -12,6 +12,7 @@ from p2pnet.core.addresses import Endpoint, parse, place_of
 from p2pnet.protocols.dcutr.policy import is_astray
 from p2pnet.protocols.dcutr.prediction import (
     HIGHEST_PORT,
+    MAX_DRIFT,
     MAX_SPREAD,
     Forecast,
     Offering,
@@ -110,6 +111,21 @@ def test_no_more_samples_are_taken_than_may_show_a_rule() -> None:
     assert not wants_another([*seen(2000, 2001), *seen(9000, host="11.0.0.2")])
     keeps = [Sample("tcp", port, Endpoint(HOST, port)) for port in (2000, 40_000)]
     assert wants_another([*keeps, Sample("tcp", 9000, Endpoint(HOST, 1024))])
+
+
+@pytest.mark.parametrize(
+    ("port", "is_wanted"),
+    [(1024, False), (1025, True), (1024 + MAX_DRIFT, True), (1025 + MAX_DRIFT, False)],
+)
+def test_one_sample_ahead_of_where_peers_see_this_host_may_be_the_only_one_that_is_not_odd(
+    port: int, *, is_wanted: bool
+) -> None:
+    """D16."""
+    samples = seen(9000, port, 40_000)
+    assert wants_another(samples, OBSERVED) is is_wanted
+    assert not wants_another(samples, [parse(f"/ip4/{HOST}/udp/1024/quic-v1")])
+    assert not wants_another(samples, [parse("/ip4/11.0.0.2/tcp/1024")])
+    assert not wants_another([*samples, *seen(9500, 50_000)], OBSERVED)
 
 
 def test_samples_that_follow_no_rule_are_told_from_those_that_are_missing() -> None:

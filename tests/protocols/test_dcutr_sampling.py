@@ -143,7 +143,7 @@ async def test_a_look_in_which_nothing_was_foreseen_is_not_held_on_to(
     autojump_clock: MockClock, moving: Moving
 ) -> None:
     """D16 D29: A port more or less may show a rule."""
-    moving.gap = 100
+    moving.gap, moving.next_port = 100, 9001
     moving.world.connect(moving, moving.relay)
     moving.meet(3)
     sampler = Sampler(moving, 2.0)
@@ -162,6 +162,15 @@ async def test_a_port_that_the_nat_still_knows_costs_another(
     """D16."""
     moving.world.connect(moving, moving.relay)
     moving.still_known = [1285]
+    assert await Sampler(moving, 2.0).look() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
+
+
+async def test_two_ports_that_the_nat_still_knows_cost_two_others(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D16: The third lies ahead of where peers see this host."""
+    moving.world.connect(moving, moving.relay)
+    moving.still_known = [1285, 2410]
     assert await Sampler(moving, 2.0).look() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
     moving.still_known = [1285, 1290]
     assert await Sampler(moving, 2.0).look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
@@ -244,19 +253,19 @@ async def test_a_nat_without_a_rule_is_not_looked_at_again_for_minutes(
 ) -> None:
     """D29."""
     moving.world.connect(moving, moving.relay)
-    moving.gap = 100
+    moving.gap, moving.next_port = 100, 9001
     sampler = Sampler(moving, 2.0)
     assert await sampler.look() == ()
-    assert moving.next_port == 5301
+    assert moving.next_port == 9301
     await trio.sleep(RANDOM_SECONDS - 1)
     assert not sampler.is_of_use
     began = trio.current_time()
     assert await sampler.look() == ()
-    assert (moving.next_port, trio.current_time()) == (5301, began)
+    assert (moving.next_port, trio.current_time()) == (9301, began)
     await trio.sleep(1)
     assert sampler.is_of_use
     moving.gap = 1
-    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5303, 1),)
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 9303, 1),)
 
 
 @pytest.mark.parametrize("liar", [0, 1, 2])
@@ -382,15 +391,15 @@ async def test_two_have_to_say_that_there_is_no_rule(
     """D29: in two looks, and then nobody is asked any more; and two at one IP count as one."""
     for seed in (5, 6, 7):
         moving.meet(seed)
-    moving.gap = 100
+    moving.gap, moving.next_port = 100, 9001
     sampler = Sampler(moving, 2.0)
     assert await sampler.look() == ()
     assert sampler.is_of_use
-    assert moving.next_port == 5001 + 300
+    assert moving.next_port == 9001 + 300
     await trio.sleep(1)
     assert await sampler.look() == ()
     assert not sampler.is_of_use
-    assert moving.next_port == 5001 + 600
+    assert moving.next_port == 9001 + 600
 
 
 async def test_another_network_is_looked_at_at_once(
@@ -399,16 +408,16 @@ async def test_another_network_is_looked_at_at_once(
     """D29."""
     await moving.start(DCUtR().build(moving.kit))
     moving.world.connect(moving, moving.relay)
-    moving.gap = 100
+    moving.gap, moving.next_port = 100, 9001
     offered = CircuitOffered(moving.world.host(3, BOB).peer_id, moving.relay.peer_id)
-    for expected in (5301, 5301):
+    for expected in (9301, 9301):
         moving.publish(offered)
         await trio.sleep(2)
         assert moving.next_port == expected
     moving.publish(NetworkChanged("moved"))
     moving.publish(offered)
     await trio.sleep(2)
-    assert moving.next_port == 5601
+    assert moving.next_port == 9601
 
 
 async def test_another_network_is_looked_at_though_the_news_of_it_was_missed(
@@ -419,17 +428,17 @@ async def test_another_network_is_looked_at_though_the_news_of_it_was_missed(
     await moving.start(DCUtR().build(moving.kit))
     moving.world.connect(moving, moving.relay)
     await trio.sleep(1)
-    moving.gap = 100
+    moving.gap, moving.next_port = 100, 9001
     offered = CircuitOffered(moving.world.host(3, BOB).peer_id, moving.relay.peer_id)
     moving.publish(offered)
     await trio.sleep(2)
-    assert moving.next_port == 5301
+    assert moving.next_port == 9301
     for event in (*[offered] * 9, NetworkChanged("moved")):
         moving.publish(event)
     await trio.sleep(2)
     moving.publish(offered)
     await trio.sleep(2)
-    assert moving.next_port == 5601
+    assert moving.next_port == 9601
 
 
 async def test_what_is_found_out_after_a_move_is_of_the_network_before(
@@ -437,7 +446,7 @@ async def test_what_is_found_out_after_a_move_is_of_the_network_before(
 ) -> None:
     """D29."""
     moving.world.connect(moving, moving.relay)
-    moving.gap = 100
+    moving.gap, moving.next_port = 100, 9001
     sampler = Sampler(moving, 2.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sampler.look)
@@ -445,7 +454,7 @@ async def test_what_is_found_out_after_a_move_is_of_the_network_before(
         sampler.forget()
     assert sampler.is_of_use
     moving.gap = 1
-    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5303, 1),)
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 9303, 1),)
 
 
 async def test_a_look_that_failed_says_nothing_of_the_nat(

@@ -27,6 +27,8 @@ MAX_SAMPLES = 5
 """All are connections of one IP, of which some peers allow no more than eight."""
 MAX_SPREAD = 64
 """Ports from the first sample to the last: three random ones are so close once in 300,000 times."""
+MAX_DRIFT = 256
+"""Ports that a NAT may have given since peers saw this host, where one sample alone is trusted."""
 HIGHEST_PORT = 65_535
 
 
@@ -77,11 +79,7 @@ def foresee(
     if len(samples) < SAMPLES or len(transports) != 1 or len(hosts) != 1:
         return None
     (transport,), (host,) = transports, hosts
-    known = {
-        place.endpoint.port
-        for place in map(punchable, observed)
-        if place is not None and (place.protocol, place.endpoint.host) == (transport, host)
-    }
+    known = known_ports(samples[0], observed)
     if not known:
         return None
     fitting = followers(samples)
@@ -93,7 +91,17 @@ def foresee(
     return None if step is None else Forecast(transport, host, last + later * step, step)
 
 
-def wants_another(samples: Sequence[Sample]) -> bool:
+def known_ports(sample: Sample, observed: Iterable[Multiaddr]) -> set[int]:
+    """Return the ports at which peers see this host where, and by what, a sample was seen."""
+    seen_there = (sample.transport, sample.seen.host)
+    return {
+        place.endpoint.port
+        for place in map(punchable, observed)
+        if place is not None and (place.protocol, place.endpoint.host) == seen_there
+    }
+
+
+def wants_another(samples: Sequence[Sample], observed: Iterable[Multiaddr] = ()) -> bool:
     """Tell if some of the samples may be odd: of ports that the NAT still knew (D16).
 
     Such a port is given what it was given before, wherever the NAT has got to since.
@@ -103,7 +111,12 @@ def wants_another(samples: Sequence[Sample]) -> bool:
         return False
     ports = sorted(sample.seen.port for sample in samples)
     two_near = any(0 < later - earlier <= MAX_SPREAD for earlier, later in pairwise(ports))
-    return two_near or sum(map(is_kept, samples)) == SAMPLES - 1
+    one_ahead = any(
+        0 < sample.seen.port - port <= MAX_DRIFT
+        for sample in samples
+        for port in known_ports(sample, observed)
+    )
+    return two_near or one_ahead or sum(map(is_kept, samples)) == SAMPLES - 1
 
 
 def follow_no_rule(samples: Sequence[Sample]) -> bool:

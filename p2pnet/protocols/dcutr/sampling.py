@@ -298,7 +298,7 @@ class Sampler:
                     for _ in range(SAMPLES):
                         nursery.start_soon(self._take, apart, witness, samples)
                 for _ in range(MAX_SAMPLES - SAMPLES):
-                    if wants_another(samples):
+                    if wants_another(samples, self._host.punch_addresses()):
                         votes.opened += 1
                         opened = votes.opened
                         await self._take(apart, witness, samples)
