@@ -139,6 +139,20 @@ async def test_what_a_peer_was_told_is_not_taken_by_another_look(
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
 
 
+async def test_what_is_used_without_a_pause_is_held_on_to_for_five_seconds(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D16: Others take ports, too."""
+    moving.world.connect(moving, moving.relay)
+    sampler = Sampler(moving, 2.0)
+    await sampler.look()
+    told = []
+    for _ in range(20):
+        told.append(sampler.to_tell() is not None)
+        await trio.sleep(0.5)
+    assert told == [True] * 9 + [False] * 11
+
+
 async def test_a_look_in_which_nothing_was_foreseen_is_not_held_on_to(
     autojump_clock: MockClock, moving: Moving
 ) -> None:
