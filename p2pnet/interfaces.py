@@ -560,6 +560,15 @@ class PeerBook(Protocol):
 class Apart(Protocol):
     """A swarm on ports of its own, which the host's peers know nothing of."""
 
+    @property
+    def ports_opened(self) -> int:
+        """UDP ports that anything has left from so far, and TCP connections begun."""
+        ...
+
+    def seal(self) -> None:
+        """Let nothing leave any more from a port that nothing has left from: that is lost."""
+        ...
+
     async def listen(self, address: Multiaddr) -> Multiaddr:
         """Listen, and serve who comes; return where. Nobody is told. Raises OSError."""
         ...

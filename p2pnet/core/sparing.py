@@ -1,13 +1,19 @@
-"""A network that is sparing with datagrams, until whoever they are for has answered.
+"""A network that is sparing: with datagrams until somebody answers, and with ports if told so.
 
 A dial of an address at which somebody else may be must not send there more than was paid for.
 The first datagrams of QUIC are large, and sent again and again, by each library at a pace of its
 own; so they are counted where they leave, whatever sends them. What is beyond the allowance is
 lost, as on the way: the dial goes on listening, for an answer may be long under way.
+
+Each port that anything leaves from may have a NAT give one more of its own. Who counts on the next
+one has to know how many have, and that no more will.
 """
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 from collections.abc import Sequence
 
 import trio
@@ -28,12 +34,16 @@ class Allowance:
 
     So many of them are ``kept`` until anything is heard at all: whoever sends the first datagram
     back has to be sent another, however far away he is, and whatever was repeated meanwhile.
+    And ports that anything may leave from: any number, until it is ``sealed``.
     """
 
-    def __init__(self, max_bytes: int, *, kept: int = 0) -> None:
+    def __init__(self, max_bytes: float = math.inf, *, kept: int = 0) -> None:
         self._left = max_bytes
         self._kept = kept
         self._is_lifted = False
+        self._is_sealed = False
+        self.ports = 0
+        """UDP ports that anything has left from, and TCP connections begun."""
 
     def hear(self) -> None:
         """Take that anything came, which may be no answer, and from anybody."""
@@ -42,6 +52,17 @@ class Allowance:
     def lift(self) -> None:
         """Take that somebody has answered who wants to be spoken to."""
         self._is_lifted = True
+
+    def seal(self) -> None:
+        """Let nothing leave any more from a port that nothing has left from."""
+        self._is_sealed = True
+
+    def open_port(self) -> bool:
+        """Tell if anything may leave from a port for the first time, and count it."""
+        if self._is_sealed:
+            return False
+        self.ports += 1
+        return True
 
     def spend(self, data: bytes) -> bool:
         """Tell if a datagram may leave, and count it."""
@@ -55,13 +76,16 @@ class Allowance:
 
 
 class SparingNetwork:
-    """Another network, whose sockets of UDP keep to one allowance, all together."""
+    """Another network, whose sockets keep to one allowance, all together."""
 
     def __init__(self, network: Network, allowance: Allowance) -> None:
         self._network = network
         self._allowance = allowance
 
     async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
+        if not self._allowance.open_port():
+            await trio.lowlevel.checkpoint()
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
         return await self._network.dial_tcp(remote, local=local)
 
     async def listen_tcp(self, local: Endpoint) -> StreamListener:
@@ -90,6 +114,7 @@ class SparingSocket:
         self.local = socket.local
         self._socket = socket
         self._allowance = allowance
+        self._is_open = False
 
     async def send(self, data: bytes, remote: Endpoint) -> None:
         await self.send_many([data], remote)
@@ -98,7 +123,9 @@ class SparingSocket:
         self, datagrams: Sequence[bytes], remote: Endpoint, *, source: str = ""
     ) -> None:
         allowed = [data for data in datagrams if self._allowance.spend(data)]
-        if allowed:
+        if allowed and not self._is_open:
+            self._is_open = self._allowance.open_port()
+        if allowed and self._is_open:
             await self._socket.send_many(allowed, remote, source=source)
         else:
             await trio.lowlevel.checkpoint()

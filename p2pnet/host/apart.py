@@ -42,9 +42,16 @@ def build_upgrader(config: HostConfig, env: Env, key: PrivateKey) -> LayeredUpgr
 class SwarmApart:
     """Made by ``swarm_apart``; see ``interfaces.Apart``."""
 
-    def __init__(self, swarm: Swarm, allowance: Allowance | None) -> None:
+    def __init__(self, swarm: Swarm, allowance: Allowance) -> None:
         self._swarm = swarm
         self._allowance = allowance
+
+    @property
+    def ports_opened(self) -> int:
+        return self._allowance.ports
+
+    def seal(self) -> None:
+        self._allowance.seal()
 
     async def listen(self, address: Multiaddr) -> Multiaddr:
         listener = await self._swarm.listen(address)
@@ -52,8 +59,6 @@ class SwarmApart:
         return listener.address
 
     async def dial(self, peer_id: PeerId, address: Multiaddr) -> Connection:
-        if self._allowance is None:
-            return await self._swarm.dial_at_once(peer_id, [address], Role.DIALER)
         with overhearing(self._allowance.lift):
             connection = await self._swarm.dial_at_once(peer_id, [address], Role.DIALER)
         self._allowance.lift()
@@ -69,10 +74,11 @@ async def swarm_apart(
     unanswered_bytes: int | None,
 ) -> AsyncGenerator[SwarmApart]:
     """Run a swarm with the transports of ``config`` for as long as the block lasts."""
-    allowance = None
-    if unanswered_bytes is not None:
+    if unanswered_bytes is None:
+        allowance = Allowance()
+    else:
         allowance = Allowance(unanswered_bytes, kept=KEPT_BYTES)
-        env = replace(env, network=SparingNetwork(env.network, allowance))
+    env = replace(env, network=SparingNetwork(env.network, allowance))
     peer_id = PeerId.from_public_key(key.public_key)
     swarm = Swarm(config.swarm, env, peer_id=peer_id, bus=EventBus())
     swarm.handlers.update(handlers)

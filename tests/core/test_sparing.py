@@ -61,6 +61,29 @@ async def test_once_it_is_lifted_all_leaves(world: World) -> None:
     assert b"".join(came) == b"acd"
 
 
+async def test_once_it_is_sealed_only_ports_in_use_send(world: World) -> None:
+    machine, other = world.machine(), world.machine()
+    allowance = Allowance()
+    network = SparingNetwork(machine.env.network, allowance)
+    receiver = await other.env.network.bind_udp(ANY)
+    listener = await other.env.network.listen_tcp(ANY)
+    target = Endpoint(other.addresses[0], ANY.port)
+    used, fresh = [await network.bind_udp(Endpoint("0.0.0.0", 0)) for _ in range(2)]
+    await used.send(b"a", target)
+    await used.send(b"b", target)
+    stream = await network.dial_tcp(target)
+    assert allowance.ports == 2
+    allowance.seal()
+    await fresh.send(b"c", target)
+    await used.send(b"d", target)
+    with pytest.raises(OSError, match="cancel"):
+        await network.dial_tcp(target)
+    assert allowance.ports == 2
+    assert [(await receiver.receive())[0] for _ in range(3)] == [b"a", b"b", b"d"]
+    for each in (used, fresh, receiver, stream, listener):
+        await each.aclose()
+
+
 async def test_the_rest_of_the_network_is_as_it_was(world: World) -> None:
     machine, other = world.machine(), world.machine()
     network = SparingNetwork(machine.env.network, Allowance(0))

@@ -64,6 +64,20 @@ async def test_its_dials_leave_from_ports_of_no_order(
     assert left_from == [Endpoint("0.0.0.0", 0)]
 
 
+async def test_sealed_it_opens_no_more_ports(world: World) -> None:
+    """dcutr.md, D29."""
+    alice, bob = await two_hosts(world)
+    async with alice.host.apart(stranger=True) as apart:
+        assert apart.ports_opened == 0
+        for number in (1, 2):
+            await apart.dial(bob.host.peer_id, parse(listening(bob)))
+            assert apart.ports_opened == number
+        apart.seal()
+        with pytest.raises(DialError):
+            await apart.dial(bob.host.peer_id, parse(listening(bob)))
+        assert apart.ports_opened == 2
+
+
 async def test_the_host_itself_serves_on_a_port_apart_and_dials_from_it(world: World) -> None:
     alice, bob = await two_hosts(world)
     for machine in (alice, bob):

@@ -44,6 +44,8 @@ class Moving(MemoryHost):
         self.mute: set[PeerId] = set()
         self.late: dict[PeerId, float] = {}
         self.goodbye_seconds = 0.0
+        self.opening_seconds = 0.0
+        """From when a port is to be opened until anything leaves from it."""
 
     def meet(self, seed: int, way: str = "tcp/2") -> PeerId:
         """Dial one more public peer; return who that is."""
@@ -91,12 +93,23 @@ class Samples(Apart):
 
     def __init__(self, host: Moving) -> None:
         self._host = host
+        self._is_sealed = False
+        self._opened = 0
+
+    @property
+    def ports_opened(self) -> int:
+        return self._opened
+
+    def seal(self) -> None:
+        self._is_sealed = True
 
     async def listen(self, address: Multiaddr) -> Multiaddr:
         raise NotImplementedError
 
     async def dial(self, peer_id: PeerId, address: Multiaddr) -> Connection:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self._host.opening_seconds)
+        assert not self._is_sealed
+        self._opened += 1
         return self._host.call(self._host.others[peer_id])
 
 
@@ -207,6 +220,19 @@ async def test_who_is_late_is_heard_while_another_one_is_asked(
     began = trio.current_time()
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
     assert trio.current_time() - began == pytest.approx(1.0 + SECONDS)
+
+
+async def test_a_port_that_nothing_has_left_from_is_not_counted(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D29: the first answers when the second is asked already, but before that is sent."""
+    first = moving.meet(5)
+    moving.meet(6)
+    moving.opening_seconds = 0.1
+    moving.late[first] = 0.75
+    sampler = Sampler(moving, 2.0)
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
+    assert trio.current_time() == pytest.approx(0.1 + SECONDS + 0.75)
 
 
 async def test_what_was_seen_is_at_hand_before_goodbye_is_said(

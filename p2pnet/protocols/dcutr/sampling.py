@@ -51,13 +51,28 @@ class Votes:
     denied: PeerId | None = None
     """Who said that there is no rule."""
     forecast: Forecast | None = None
-    opened: int = 0
-    """Fresh ports, for all who were asked."""
+    asked: list[Apart] = field(default_factory=list)
+    """With the fresh ports of each who was asked."""
     told: trio.Event = field(default_factory=trio.Event)
     """When who is waited for has said something, or anybody has said what there is to know."""
 
+    def ask(self, apart: Apart) -> None:
+        """Have fresh ports opened, if that is of use yet."""
+        self.asked.append(apart)
+        if self.forecast is not None:
+            apart.seal()
+
+    def opened_beside(self, apart: Apart) -> int:
+        """Return how many ports were opened to ask others."""
+        return sum(each.ports_opened for each in self.asked if each is not apart)
+
     def hear(self, forecast: Forecast) -> None:
-        """Take what was foreseen, whoever is waited for; the NAT may have got further since."""
+        """Take what was foreseen, whoever is waited for; the NAT may have got further since.
+
+        And it would with each port that is opened from now on.
+        """
+        for apart in self.asked:
+            apart.seal()
         if self.forecast is None or forecast.last > self.forecast.last:
             self.forecast = forecast
         self.told.set()
@@ -292,17 +307,16 @@ class Sampler:
         samples: list[Sample] = []
         with boundary(logger, f"a look at the NAT with {witness.peer_id}"):
             async with self._host.apart(stranger=True) as apart:
-                votes.opened += SAMPLES
-                opened = votes.opened
+                votes.ask(apart)
+                before = votes.opened_beside(apart)
                 async with trio.open_nursery() as nursery:
                     for _ in range(SAMPLES):
                         nursery.start_soon(self._take, apart, witness, samples)
                 for _ in range(MAX_SAMPLES - SAMPLES):
                     if wants_another(samples, self._host.punch_addresses()):
-                        votes.opened += 1
-                        opened = votes.opened
+                        before = votes.opened_beside(apart)
                         await self._take(apart, witness, samples)
-                observed, later = self._host.punch_addresses(), votes.opened - opened
+                observed, later = self._host.punch_addresses(), votes.opened_beside(apart) - before
                 forecast = foresee(samples, observed, later=later)
                 if forecast is not None:
                     votes.hear(forecast)
