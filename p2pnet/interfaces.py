@@ -67,6 +67,14 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         """
         return None
 
+    def bound_unread(self, max_bytes: int) -> None:
+        """Have the remote send no more than that ahead of what is read, once it is granted anew.
+
+        What it has been granted before holds, as does what a muxer grants in the beginning; one
+        whose windows do not grow has nothing to do.
+        """
+        return
+
     def send_along(self, data: bytes) -> bool:
         """Send a few bytes with what is sent next, or before the next wait to receive.
 
@@ -511,6 +519,10 @@ class Stream(trio.abc.HalfCloseableStream):
         """Send a few bytes and then the end, both in one go where that can be done."""
         await self.send_all(data)
         await self.send_eof()
+
+    def bound_unread(self, max_bytes: int) -> None:
+        """See MuxedStream.bound_unread. One that is on several muxers by turns bounds itself."""
+        return
 
     def reset(self, code: int = 0) -> None:
         """End both directions at once; the remote sees StreamReset."""

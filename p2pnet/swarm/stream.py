@@ -71,6 +71,9 @@ class LiveStream(Stream):
         finally:
             self._on_close(self._muxed)
 
+    def bound_unread(self, max_bytes: int) -> None:
+        self._muxed.bound_unread(max_bytes)
+
     def reset(self, code: int = 0) -> None:
         self._muxed.reset(code)
         self._on_close(self._muxed)

@@ -84,6 +84,9 @@ class YamuxStream(MuxedStream):
         self._has_waited = True
         return data
 
+    def bound_unread(self, max_bytes: int) -> None:
+        self._state.window.bound(max_bytes)
+
     def receive_nowait(self, max_bytes: int) -> bytes | bytearray | None:
         if self._is_receiving:
             raise trio.BusyResourceError("another task is receiving on this stream")

@@ -83,6 +83,10 @@ class ReceiveWindow:
         self.size += growth
         return growth
 
+    def bound(self, max_size: int) -> None:
+        """Grow no further than that."""
+        self._max_size = max(self.size, min(max_size, self._max_size))
+
     def release(self) -> None:
         """Give the growth back; nothing more will come."""
         self._budget.give_back(self.size - INITIAL_WINDOW)

@@ -28,6 +28,7 @@ COUNTS = (
     "bytes_per_second",
     "max_pending_per_peer",
     "buffer_bytes",
+    "window_bytes",
 )
 
 
@@ -67,6 +68,9 @@ class RelayLimits:
     """Seconds for the target of a circuit to accept it."""
     buffer_bytes: int = 65_536
     """Most bytes held in memory for one direction of a circuit, beside the muxer's window."""
+    window_bytes: int = 1_048_576
+    """Most of that window: how far a sender may get ahead of what is passed on. It begins with
+    256 KiB over TCP and 512 KiB over QUIC, whatever this says, and grows for who reads fast."""
 
     def __post_init__(self) -> None:
         for name, value in self.items():

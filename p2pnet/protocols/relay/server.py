@@ -117,6 +117,7 @@ class RelayServerService:
         self._tally = Tally()
         self._means = Means(
             config.buffer_bytes,
+            config.window_bytes,
             config.circuit_bytes_per_second,
             Pace(config.bytes_per_second),
             self._tally,

@@ -1,7 +1,8 @@
 """Carries the bytes of one circuit, both ways, within its limits. Rules: specs/relay.md.
 
 One chunk is in memory per direction, never more: it is sent before the next is read, so a slow
-receiver slows its sender down, through the windows of the muxers (R21).
+receiver slows its sender down, through the windows of the muxers (R21). Those are bounded here: a
+receiver that was fast, and then reads no more, would leave all that they have grown to with us.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Means:
     """What a circuit may use: memory, and speed. All circuits share ``pace`` and ``tally``."""
 
     buffer_bytes: int
+    window_bytes: int
     bytes_per_second: int | None = None
     """In each direction."""
     pace: Pace = field(default_factory=lambda: Pace(None))
@@ -76,6 +78,8 @@ class Splice:
         An end in good order leaves the streams to be closed; in every other case, and when
         cancelled, both are reset.
         """
+        for stream in self._streams:
+            stream.bound_unread(self._means.window_bytes)
         try:
             with trio.move_on_after(self._limit.seconds or math.inf) as time:
                 with self._scope:

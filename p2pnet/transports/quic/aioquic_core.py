@@ -328,6 +328,9 @@ class AioquicCore:
                 has_risen = True
         return has_risen
 
+    def bound(self, stream: int, max_bytes: int) -> None:
+        self._tally(stream).window.bound(max_bytes)
+
     def ping(self) -> None:
         self._connection.send_ping(0)
 

@@ -257,6 +257,9 @@ class QuicConnection:
         if not self._is_over and self._core.consume(stream, count, trio.current_time()):
             self.kick()
 
+    def bound(self, stream: int, max_bytes: int) -> None:
+        self._core.bound(stream, max_bytes)
+
     def reset(self, stream: int, code: int) -> None:
         if not self._is_over:
             self._core.reset(stream, code)

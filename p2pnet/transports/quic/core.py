@@ -244,6 +244,10 @@ class Core(Protocol):
         """Note that the application read; True if the remote is to be told of new credit."""
         ...
 
+    def bound(self, stream: int, max_bytes: int) -> None:
+        """Let the window of a stream grow no further than that, if it grows at all."""
+        ...
+
     def ping(self) -> None: ...
 
     def close(self, code: int, reason: str, *, is_application: bool) -> None:

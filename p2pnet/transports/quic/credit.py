@@ -34,6 +34,10 @@ class Window:
     def consumed(self) -> int:
         return self._consumed
 
+    def bound(self, max_size: int) -> None:
+        """Grow no further than that."""
+        self._max_size = max(self._size, min(max_size, self._max_size))
+
     def consume(self, count: int, now: float, round_trip: float) -> bool:
         """Note that so much was read; return True if the limit has risen."""
         self._consumed += count

@@ -338,6 +338,9 @@ class Qh3Core:
             self._conclude()
         return True
 
+    def bound(self, stream: int, max_bytes: int) -> None:
+        """Do nothing: windows of the library do not grow, and all are one (specs/quic.md)."""
+
     def ping(self) -> None:
         with suppress(*GONE):
             if self._connection.is_complete:

@@ -35,6 +35,8 @@ class Link(Protocol):
 
     def consume(self, stream: int, count: int) -> None: ...
 
+    def bound(self, stream: int, max_bytes: int) -> None: ...
+
     def reset(self, stream: int, code: int) -> None: ...
 
     def stop(self, stream: int, code: int) -> None: ...
@@ -136,6 +138,9 @@ class QuicStream(MuxedStream):
         finally:
             self._is_receiving = False
         return data
+
+    def bound_unread(self, max_bytes: int) -> None:
+        self._link.bound(self.number, max_bytes)
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         if self._is_receiving:

@@ -56,6 +56,17 @@ def test_y10_a_window_does_not_grow_before_the_round_trip_is_known() -> None:
     assert window.grant(0.0, None) == HALF
 
 
+def test_a_bound_ends_the_growth_takes_nothing_back_and_stays() -> None:
+    """relay.md, R21."""
+    window = new_window()
+    for bound in (3 * HALF, INITIAL_WINDOW, 64 * MIB):
+        window.bound(bound)
+        window.spend(window.credit)
+        window.consume(window.size)
+        window.grant(0.0, 0.1)
+        assert window.size == window.credit == 3 * HALF
+
+
 def test_y10_on_loopback_a_round_trip_counts_as_five_milliseconds() -> None:
     window = new_window()
     window.consume(HALF)

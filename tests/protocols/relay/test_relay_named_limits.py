@@ -39,6 +39,7 @@ SLOWING = {
     "bytes_per_second",
     "request_timeout",
     "buffer_bytes",
+    "window_bytes",
 }
 PLACE = parse("/ip4/5.6.7.8/tcp/1")
 

@@ -20,6 +20,7 @@ from tests.protocols.memory_streams import MemoryStream, receive_exactly
 from tests.protocols.relay.fakes import FakeNet
 
 UNLIMITED = CircuitLimit()
+WINDOW = 1_048_576
 
 
 class Bench:
@@ -42,7 +43,7 @@ class Bench:
             near_source,
             near_target,
             limit=limit,
-            means=Means(buffer_bytes, rate, Pace(rate_in_all)),
+            means=Means(buffer_bytes, WINDOW, rate, Pace(rate_in_all)),
         )
         self._over = trio.Event()
         net.nursery.start_soon(self._run)
@@ -185,7 +186,7 @@ async def test_r45_a_source_that_leaves_behind_its_last_word_has_finished(
 ) -> None:
     source, near_source = net.connect(net.host(1), net.host(2)).stream_pair()
     near_target, _ = net.connect(net.host(3), net.host(4)).stream_pair()
-    splice = Splice(near_source, near_target, limit=UNLIMITED, means=Means(100))
+    splice = Splice(near_source, near_target, limit=UNLIMITED, means=Means(100, WINDOW))
     if has_ended:
         await source.send_eof()
     with trio.move_on_after(5):
@@ -209,7 +210,7 @@ async def test_a_circuit_that_is_cancelled_leaves_nothing_open(
     source, target = (
         net.connect(net.host(seed), net.host(seed + 1)).stream_pair()[0] for seed in (1, 3)
     )
-    splice = Splice(source, target, limit=UNLIMITED, means=Means(100))
+    splice = Splice(source, target, limit=UNLIMITED, means=Means(100, WINDOW))
     with trio.move_on_after(5):
         await splice.run()
     assert source.was_reset

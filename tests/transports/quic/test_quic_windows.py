@@ -52,6 +52,15 @@ def test_a_window_half_used_up_within_four_round_trips_doubles(
     assert window.limit == 50 + (200 if grows else 100)
 
 
+def test_a_bound_ends_the_growth_takes_nothing_back_and_stays() -> None:
+    """relay.md, R21."""
+    window = Window(100, 1000, 0.0)
+    for bound in (150, 100, 900):
+        window.bound(bound)
+        window.consume(window.limit - window.consumed, 0.0, 0.1)
+        assert window.limit - window.consumed == 150
+
+
 def test_a_window_grows_to_its_maximum_and_no_further() -> None:
     """Q14: and its time begins anew each time the limit rises."""
     window = Window(100, 350, 0.0)
