@@ -573,12 +573,18 @@ class Apart(Protocol):
     """A swarm on ports of its own, which the host's peers know nothing of."""
 
     @property
-    def ports_opened(self) -> int:
-        """UDP ports that anything has left from so far, and TCP connections begun."""
+    def last_port(self) -> int:
+        """What ``ServiceHost.ports_apart`` was when a port was last opened here, that one included.
+
+        Of the transport of that port, if it is one that dials by IPv4; 0 if none was.
+        """
         ...
 
     def seal(self) -> None:
-        """Let nothing leave any more from a port that nothing has left from: that is lost."""
+        """Let nothing leave any more from a port that nothing has left from.
+
+        A datagram is lost then, and a dial of TCP fails.
+        """
         ...
 
     async def listen(self, address: Multiaddr) -> Multiaddr:
@@ -742,6 +748,13 @@ class ServiceHost(Protocol):
 
         ``unanswered_bytes``: no more leaves it in datagrams, headers included, until whoever
         is dialled has answered.
+        """
+        ...
+
+    def ports_apart(self, transport: str) -> int:
+        """Return from how many IPv4 ports apart anything has left so far; ``tcp`` or ``udp``.
+
+        Each is one further, to a NAT that gives ports in sequence.
         """
         ...
 

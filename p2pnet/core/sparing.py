@@ -1,4 +1,4 @@
-"""A network that is sparing: with datagrams until somebody answers, and with ports if told so.
+"""A network that is sparing: with datagrams until somebody answers, and with ports once sealed.
 
 A dial of an address at which somebody else may be must not send there more than was paid for.
 The first datagrams of QUIC are large, and sent again and again, by each library at a pace of its
@@ -6,7 +6,7 @@ own; so they are counted where they leave, whatever sends them. What is beyond t
 lost, as on the way: the dial goes on listening, for an answer may be long under way.
 
 Each port that anything leaves from may have a NAT give one more of its own. Who counts on the next
-one has to know how many have, and that no more will.
+one has to know how many have, whatever for, and have no more opened.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import trio
@@ -34,16 +35,12 @@ class Allowance:
 
     So many of them are ``kept`` until anything is heard at all: whoever sends the first datagram
     back has to be sent another, however far away he is, and whatever was repeated meanwhile.
-    And ports that anything may leave from: any number, until it is ``sealed``.
     """
 
     def __init__(self, max_bytes: float = math.inf, *, kept: int = 0) -> None:
         self._left = max_bytes
         self._kept = kept
         self._is_lifted = False
-        self._is_sealed = False
-        self.ports = 0
-        """UDP ports that anything has left from, and TCP connections begun."""
 
     def hear(self) -> None:
         """Take that anything came, which may be no answer, and from anybody."""
@@ -52,17 +49,6 @@ class Allowance:
     def lift(self) -> None:
         """Take that somebody has answered who wants to be spoken to."""
         self._is_lifted = True
-
-    def seal(self) -> None:
-        """Let nothing leave any more from a port that nothing has left from."""
-        self._is_sealed = True
-
-    def open_port(self) -> bool:
-        """Tell if anything may leave from a port for the first time, and count it."""
-        if self._is_sealed:
-            return False
-        self.ports += 1
-        return True
 
     def spend(self, data: bytes) -> bool:
         """Tell if a datagram may leave, and count it."""
@@ -75,15 +61,38 @@ class Allowance:
         return True
 
 
-class SparingNetwork:
-    """Another network, whose sockets keep to one allowance, all together."""
+PortCount = Counter[str]
+"""IPv4 ports that anything has left from: of ``udp``, and of ``tcp`` the dials tried."""
 
-    def __init__(self, network: Network, allowance: Allowance) -> None:
+
+class SparingNetwork:
+    """Another network, whose sockets keep to one allowance, all together, and are counted."""
+
+    def __init__(
+        self, network: Network, allowance: Allowance | None = None, ports: PortCount | None = None
+    ) -> None:
         self._network = network
-        self._allowance = allowance
+        self._allowance = allowance or Allowance()
+        self._ports = PortCount() if ports is None else ports
+        self._is_sealed = False
+        self.last_port = 0
+        """What the count was when the last port was opened here, that one included."""
+
+    def seal(self) -> None:
+        """Let nothing leave any more from a port that nothing has left from."""
+        self._is_sealed = True
+
+    def open_port(self, transport: str, remote: Endpoint) -> bool:
+        """Tell if anything may leave from a port for the first time, and count it."""
+        if self._is_sealed:
+            return False
+        if not remote.is_ipv6:
+            self._ports[transport] += 1
+            self.last_port = self._ports[transport]
+        return True
 
     async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> ByteStream:
-        if not self._allowance.open_port():
+        if not self.open_port("tcp", remote):
             await trio.lowlevel.checkpoint()
             raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
         return await self._network.dial_tcp(remote, local=local)
@@ -92,7 +101,7 @@ class SparingNetwork:
         return await self._network.listen_tcp(local)
 
     async def bind_udp(self, local: Endpoint) -> DatagramSocket:
-        return SparingSocket(await self._network.bind_udp(local), self._allowance)
+        return SparingSocket(await self._network.bind_udp(local), self, self._allowance)
 
     def interface_addresses(self) -> tuple[str, ...]:
         return self._network.interface_addresses()
@@ -110,9 +119,12 @@ class SparingNetwork:
 class SparingSocket:
     """A socket of such a network."""
 
-    def __init__(self, socket: DatagramSocket, allowance: Allowance) -> None:
+    def __init__(
+        self, socket: DatagramSocket, network: SparingNetwork, allowance: Allowance
+    ) -> None:
         self.local = socket.local
         self._socket = socket
+        self._network = network
         self._allowance = allowance
         self._is_open = False
 
@@ -124,7 +136,7 @@ class SparingSocket:
     ) -> None:
         allowed = [data for data in datagrams if self._allowance.spend(data)]
         if allowed and not self._is_open:
-            self._is_open = self._allowance.open_port()
+            self._is_open = self._network.open_port("udp", remote)
         if allowed and self._is_open:
             await self._socket.send_many(allowed, remote, source=source)
         else:

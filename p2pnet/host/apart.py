@@ -19,7 +19,7 @@ from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
 from p2pnet.core.progress import overhearing
-from p2pnet.core.sparing import KEPT_BYTES, Allowance, SparingNetwork
+from p2pnet.core.sparing import KEPT_BYTES, Allowance, PortCount, SparingNetwork
 from p2pnet.core.tasks import bare_exceptions
 from p2pnet.host.config import HostConfig
 from p2pnet.host.private import protector_for
@@ -42,16 +42,17 @@ def build_upgrader(config: HostConfig, env: Env, key: PrivateKey) -> LayeredUpgr
 class SwarmApart:
     """Made by ``swarm_apart``; see ``interfaces.Apart``."""
 
-    def __init__(self, swarm: Swarm, allowance: Allowance) -> None:
+    def __init__(self, swarm: Swarm, network: SparingNetwork, allowance: Allowance) -> None:
         self._swarm = swarm
+        self._network = network
         self._allowance = allowance
 
     @property
-    def ports_opened(self) -> int:
-        return self._allowance.ports
+    def last_port(self) -> int:
+        return self._network.last_port
 
     def seal(self) -> None:
-        self._allowance.seal()
+        self._network.seal()
 
     async def listen(self, address: Multiaddr) -> Multiaddr:
         listener = await self._swarm.listen(address)
@@ -72,13 +73,15 @@ async def swarm_apart(
     key: PrivateKey,
     handlers: Mapping[str, StreamHandler],
     unanswered_bytes: int | None,
+    ports: PortCount,
 ) -> AsyncGenerator[SwarmApart]:
     """Run a swarm with the transports of ``config`` for as long as the block lasts."""
     if unanswered_bytes is None:
         allowance = Allowance()
     else:
         allowance = Allowance(unanswered_bytes, kept=KEPT_BYTES)
-    env = replace(env, network=SparingNetwork(env.network, allowance))
+    network = SparingNetwork(env.network, allowance, ports)
+    env = replace(env, network=network)
     peer_id = PeerId.from_public_key(key.public_key)
     swarm = Swarm(config.swarm, env, peer_id=peer_id, bus=EventBus())
     swarm.handlers.update(handlers)
@@ -97,7 +100,7 @@ async def swarm_apart(
         async with trio.open_nursery() as nursery:
             await nursery.start(swarm.run)
             try:
-                yield SwarmApart(swarm, allowance)
+                yield SwarmApart(swarm, network, allowance)
                 await swarm.say_goodbye()
             finally:
                 nursery.cancel_scope.cancel()

@@ -20,6 +20,7 @@ from p2pnet.core.bus import EventBus, Subscription
 from p2pnet.core.env import Env
 from p2pnet.core.keys import PrivateKey
 from p2pnet.core.peer_id import PeerId
+from p2pnet.core.sparing import PortCount
 from p2pnet.core.watch import Watch
 from p2pnet.errors import DialError, LimitedConnection
 from p2pnet.events import DialFailed, Reachability
@@ -95,6 +96,7 @@ class Host:
         self._dials = JoinedDials(self._dial)
         self._finders: list[AddressFinder] = []
         self._observers: list[Observer] = []
+        self._ports_apart = PortCount()
         self._opener: StreamOpener | None = None
         self._protocols: Watch[tuple[str, ...]] = Watch(())
         self._stopping = trio.Event()
@@ -364,7 +366,13 @@ class Host:
         """
         key = PrivateKey.from_seed(self._env.random_bytes(32)) if stranger else self._key
         handlers = {} if stranger else self._swarm.handlers
-        return swarm_apart(self._config, self._env, key, handlers, unanswered_bytes)
+        return swarm_apart(
+            self._config, self._env, key, handlers, unanswered_bytes, self._ports_apart
+        )
+
+    def ports_apart(self, transport: str) -> int:
+        """Return from how many IPv4 ports apart anything has left so far, of TCP or UDP."""
+        return self._ports_apart[transport]
 
     def protect(self, peer_id: PeerId, tag: str) -> None:
         """Never trim the connections to a peer while a tag is on it."""

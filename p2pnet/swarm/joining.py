@@ -9,7 +9,7 @@ import trio
 
 from p2pnet.core.addresses import Multiaddr
 from p2pnet.core.peer_id import PeerId
-from p2pnet.core.tasks import EXPECTED
+from p2pnet.core.tasks import EXPECTED, start_in
 from p2pnet.errors import ConnectionLost, DialError
 from p2pnet.swarm.connection import LiveConnection
 
@@ -42,11 +42,13 @@ class JoinedDials:
 
         Raises:
             DialError: if no address worked.
+            trio.ClosedResourceError: if the nursery is cancelled.
         """
         shared = self._dials.get(peer_id)
         if shared is None or shared.scope.cancel_called:
-            shared = self._dials[peer_id] = SharedDial(insist)
-            nursery.start_soon(self._run, peer_id, shared)
+            shared = SharedDial(insist)
+            start_in(nursery, self._run, peer_id, shared)
+            self._dials[peer_id] = shared
         elif not insist <= shared.insist:
             # The dial under way does not know all of our addresses: let it end, then look.
             await self._wait(shared)

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from p2pnet.core.tasks import boundary
+from p2pnet.core.tasks import boundary, start_in
 from p2pnet.swarm.connection import LiveConnection
 from p2pnet.swarm.dialer import Race
 
@@ -54,7 +54,7 @@ class UnhurriedDial:
             DialError, LimitExceeded: as the dial does.
             trio.ClosedResourceError: if the nursery is cancelled.
         """
-        nursery.start_soon(self._run)
+        start_in(nursery, self._run)
         try:
             await self._done.wait()
         finally:

@@ -7,7 +7,7 @@ import trio
 
 from p2pnet.core.addresses import Endpoint
 from p2pnet.core.progress import answered, hearing, overhearing
-from p2pnet.core.sparing import HEADER_BYTES, Allowance, SparingNetwork
+from p2pnet.core.sparing import HEADER_BYTES, Allowance, PortCount, SparingNetwork
 from p2pnet.testing.machines import Machine
 from p2pnet.testing.pytest_plugin import world
 from p2pnet.testing.world import World
@@ -63,25 +63,39 @@ async def test_once_it_is_lifted_all_leaves(world: World) -> None:
 
 async def test_once_it_is_sealed_only_ports_in_use_send(world: World) -> None:
     machine, other = world.machine(), world.machine()
-    allowance = Allowance()
-    network = SparingNetwork(machine.env.network, allowance)
+    ports = PortCount(tcp=5)
+    network = SparingNetwork(machine.env.network, ports=ports)
     receiver = await other.env.network.bind_udp(ANY)
     listener = await other.env.network.listen_tcp(ANY)
     target = Endpoint(other.addresses[0], ANY.port)
     used, fresh = [await network.bind_udp(Endpoint("0.0.0.0", 0)) for _ in range(2)]
     await used.send(b"a", target)
     await used.send(b"b", target)
+    assert network.last_port == 1
     stream = await network.dial_tcp(target)
-    assert allowance.ports == 2
-    allowance.seal()
+    assert network.last_port == 6
+    for nobody in ("11.77.77.77", "2001:db8::1"):  # Who does not answer, and by IPv6 no NAT.
+        with trio.move_on_after(1):
+            await network.dial_tcp(Endpoint(nobody, 1))
+    network.seal()
     await fresh.send(b"c", target)
     await used.send(b"d", target)
     with pytest.raises(OSError, match="cancel"):
         await network.dial_tcp(target)
-    assert allowance.ports == 2
+    assert ports == {"tcp": 7, "udp": 1}
     assert [(await receiver.receive())[0] for _ in range(3)] == [b"a", b"b", b"d"]
     for each in (used, fresh, receiver, stream, listener):
         await each.aclose()
+
+
+async def test_a_port_from_which_all_is_withheld_is_not_counted(world: World) -> None:
+    ports = PortCount()
+    network = SparingNetwork(world.machine().env.network, Allowance(EACH), ports)
+    socket = await network.bind_udp(Endpoint("0.0.0.0", 0))
+    for size, count in ((101, 0), (100, 1)):
+        await socket.send(bytes(size), Endpoint("11.77.77.77", 1))
+        assert ports["udp"] == count
+    await socket.aclose()
 
 
 async def test_the_rest_of_the_network_is_as_it_was(world: World) -> None:

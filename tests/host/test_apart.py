@@ -68,14 +68,17 @@ async def test_sealed_it_opens_no_more_ports(world: World) -> None:
     """dcutr.md, D29."""
     alice, bob = await two_hosts(world)
     async with alice.host.apart(stranger=True) as apart:
-        assert apart.ports_opened == 0
+        assert apart.last_port == 0
         for number in (1, 2):
             await apart.dial(bob.host.peer_id, parse(listening(bob)))
-            assert apart.ports_opened == number
+            assert apart.last_port == number
+        async with alice.host.apart(stranger=True) as other:
+            await other.dial(bob.host.peer_id, parse(listening(bob)))
+            assert (apart.last_port, other.last_port) == (2, 3)
         apart.seal()
         with pytest.raises(DialError):
             await apart.dial(bob.host.peer_id, parse(listening(bob)))
-        assert apart.ports_opened == 2
+        assert (alice.host.ports_apart("tcp"), alice.host.ports_apart("udp")) == (3, 0)
 
 
 async def test_the_host_itself_serves_on_a_port_apart_and_dials_from_it(world: World) -> None:

@@ -365,6 +365,9 @@ class MemoryHost:
     ) -> AbstractAsyncContextManager[Apart]:
         raise NotImplementedError
 
+    def ports_apart(self, transport: str) -> int:
+        return 0
+
     def protect(self, peer_id: PeerId, tag: str) -> None:
         raise NotImplementedError
 

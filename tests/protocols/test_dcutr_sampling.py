@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -15,8 +16,8 @@ from p2pnet.core.peer_id import PeerId
 from p2pnet.events import CircuitOffered, DialPlanned, NetworkChanged
 from p2pnet.interfaces import Apart, Connection
 from p2pnet.protocols.dcutr import DCUtR
-from p2pnet.protocols.dcutr.prediction import Forecast
-from p2pnet.protocols.dcutr.sampling import RANDOM_SECONDS, SILENT_SECONDS, Sampler
+from p2pnet.protocols.dcutr.prediction import Forecast, Sample, foresee
+from p2pnet.protocols.dcutr.sampling import RANDOM_SECONDS, SILENT_SECONDS, Lookout, Sampler
 from tests.protocols.dcutr_pair import BOB, RELAY
 from tests.protocols.memory_world import MemoryHost, MemoryWorld
 
@@ -38,14 +39,16 @@ class Moving(MemoryHost):
         self.still_known: list[int] = []
         """Ports that the NAT gave before, to the next ports that it sees."""
         self.silent = False
+        self.given: dict[Connection, int] = {}
+        self.opened = Counter[str]()
         self.udp_ports = itertools.count(6001)
         self.lies = itertools.count(7000, 100)
         self.liars: set[PeerId] = set()
         self.mute: set[PeerId] = set()
         self.late: dict[PeerId, float] = {}
         self.goodbye_seconds = 0.0
-        self.opening_seconds = 0.0
-        """From when a port is to be opened until anything leaves from it."""
+        self.opening: dict[PeerId, float] = {}
+        """Seconds from when a port is to be opened for a peer until anything leaves from it."""
 
     def meet(self, seed: int, way: str = "tcp/2") -> PeerId:
         """Dial one more public peer; return who that is."""
@@ -77,15 +80,28 @@ class Moving(MemoryHost):
         await trio.sleep(self.late.get(connection.peer_id, 0.0))
         if self.silent or connection.peer_id in self.mute:
             await trio.sleep_forever()
-        if connection.peer_id in self.liars:
-            port = next(self.lies)
-        elif "udp" in str(connection.local_address):
-            port = next(self.udp_ports)
-        elif self.still_known:
-            port = self.still_known.pop()
-        else:
-            port, self.next_port = self.next_port, self.next_port + self.gap
+        is_lie = connection.peer_id in self.liars
+        port = next(self.lies) if is_lie else self.given[connection]
         return at_endpoint(connection.local_address, Endpoint("11.0.0.1", port))
+
+    def give_port(self, connection: Connection) -> str:
+        """Be the NAT: give a fresh port one outside; return its transport."""
+        if "udp" in str(connection.local_address):
+            self.given[connection] = next(self.udp_ports)
+            return "udp"
+        if self.still_known:
+            self.given[connection] = self.still_known.pop()
+        else:
+            self.given[connection], self.next_port = self.next_port, self.next_port + self.gap
+        return "tcp"
+
+    def ports_apart(self, transport: str) -> int:
+        return self.opened[transport]
+
+    def open_one(self, transport: str = "tcp") -> None:
+        """Open a port apart, for something else."""
+        self.opened[transport] += 1
+        self.next_port += self.gap
 
 
 class Samples(Apart):
@@ -94,11 +110,11 @@ class Samples(Apart):
     def __init__(self, host: Moving) -> None:
         self._host = host
         self._is_sealed = False
-        self._opened = 0
+        self._last_port = 0
 
     @property
-    def ports_opened(self) -> int:
-        return self._opened
+    def last_port(self) -> int:
+        return self._last_port
 
     def seal(self) -> None:
         self._is_sealed = True
@@ -107,10 +123,15 @@ class Samples(Apart):
         raise NotImplementedError
 
     async def dial(self, peer_id: PeerId, address: Multiaddr) -> Connection:
-        await trio.sleep(self._host.opening_seconds)
-        assert not self._is_sealed
-        self._opened += 1
-        return self._host.call(self._host.others[peer_id])
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self._host.opening.get(peer_id, 0.0))
+        if self._is_sealed:
+            raise OSError("no more ports")
+        connection = self._host.call(self._host.others[peer_id])
+        transport = self._host.give_port(connection)
+        self._host.opened[transport] += 1
+        self._last_port = self._host.opened[transport]
+        return connection
 
 
 @pytest.fixture
@@ -226,13 +247,57 @@ async def test_a_port_that_nothing_has_left_from_is_not_counted(
     autojump_clock: MockClock, moving: Moving
 ) -> None:
     """D29: the first answers when the second is asked already, but before that is sent."""
-    first = moving.meet(5)
-    moving.meet(6)
-    moving.opening_seconds = 0.1
-    moving.late[first] = 0.75
+    first, second = moving.meet(5), moving.meet(6)
+    moving.opening[second] = 0.1
+    moving.late[first] = 0.85
     sampler = Sampler(moving, 2.0)
     assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5003, 1),)
-    assert trio.current_time() == pytest.approx(0.1 + SECONDS + 0.75)
+    assert moving.next_port == 5004
+
+
+@pytest.mark.parametrize("seconds", [0.9, 1.02, 1.1])
+async def test_ports_are_counted_in_the_order_in_which_they_are_opened(
+    autojump_clock: MockClock, moving: Moving, seconds: float
+) -> None:
+    """D29: those of the first are late, before or after those of the second, who answers."""
+    first, second = moving.meet(5), moving.meet(6)
+    moving.opening = {first: seconds, second: 0.05}
+    moving.late[first] = 1.0
+    sampler = Sampler(moving, 2.0)
+    assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5006, 1),)
+    assert moving.next_port == 5007
+
+
+async def test_what_this_host_opens_for_other_ends_is_counted(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D16: before a look has ended, and behind it, in all attempts."""
+    moving.world.connect(moving, moving.relay)
+    sampler = Sampler(moving, 2.0)
+    lookout = Lookout(sampler, trio.current_time())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lookout.look)
+        await trio.sleep(SECONDS / 2)
+        moving.open_one()
+        moving.opened["udp"] += 1
+    assert sampler.at_hand() == (Forecast("tcp", "11.0.0.1", 5004, 1),)
+    moving.open_one()
+    for found in (await sampler.look(), sampler.to_tell(), await lookout.look()):
+        assert found == (Forecast("tcp", "11.0.0.1", 5005, 1),)
+    lookout.note(parse("/ip4/11.0.0.9/tcp/9"))
+    moving.next_port += 1
+    moving.open_one()
+    assert sampler.at_hand() == (Forecast("tcp", "11.0.0.1", moving.next_port - 1, 1),)
+
+
+async def test_where_ports_are_kept_those_for_other_ends_are_no_step(
+    autojump_clock: MockClock, moving: Moving
+) -> None:
+    """D16: The last port is the one that peers see, and fresh ones are as they are inside."""
+    samples = [Sample("tcp", port, Endpoint("11.0.0.1", port)) for port in (41001, 52003, 33333)]
+    forecast = foresee(samples, moving.punchable, opened=3)
+    assert forecast is not None
+    assert forecast.by_now(7) == forecast == Forecast("tcp", "11.0.0.1", 5000, 1)
 
 
 async def test_what_was_seen_is_at_hand_before_goodbye_is_said(
@@ -355,7 +420,10 @@ async def test_one_that_is_silent_among_three_changes_nothing(
     sampler = Sampler(moving, 2.0)
     for number in (1, 2):
         await trio.sleep(1)
-        assert await sampler.look() == (Forecast("tcp", "11.0.0.1", 5000 + 3 * number, 1),)
+        found = await sampler.look()
+        # It took three ports where it was asked.
+        steps = 3 * number + (3 if first else 0)
+        assert found == (Forecast("tcp", "11.0.0.1", 5000 + steps, 1),)
     began = trio.current_time()
     await trio.sleep(1)
     await sampler.look()

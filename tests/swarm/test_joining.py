@@ -215,3 +215,16 @@ async def test_di12_when_the_host_leaves_nobody_waits_for_ever(autojump_clock: M
             callers.start_soon(join)
             await wait_all_tasks_blocked()
             home.cancel_scope.cancel()
+
+
+async def test_a_dial_that_begins_when_the_host_has_left_is_none(
+    autojump_clock: MockClock,
+) -> None:
+    dials = Dials()
+    joined = JoinedDials(dials.dial)
+    async with trio.open_nursery() as left:
+        pass
+    with pytest.raises(trio.ClosedResourceError):
+        await joined.join(PEER, NONE, left)
+    async with trio.open_nursery() as home:
+        assert (await joined.join(PEER, NONE, home)).peer_id == PEER

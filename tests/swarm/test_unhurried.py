@@ -11,7 +11,10 @@ from p2pnet.core.bus import EventBus
 from p2pnet.errors import DialError
 from p2pnet.interfaces import Role
 from p2pnet.swarm.config import SwarmConfig
+from p2pnet.swarm.connection import LiveConnection
+from p2pnet.swarm.dialer import Race
 from p2pnet.swarm.swarm import Swarm
+from p2pnet.swarm.unhurried import UnhurriedDial
 from tests.swarm.fakes import ME, PEER, Wires, env
 from tests.swarm.scene import REFUSED, A, B, running
 
@@ -133,3 +136,17 @@ async def test_a_bug_in_a_dial_is_for_its_caller_and_the_host_goes_on(
         caplog.clear()
         connection = await swarm.dial_at_once(PEER, [A], Role.DIALER)
         assert connection.remote_address == A
+
+
+async def test_a_dial_that_begins_when_the_host_has_left_is_none() -> None:
+    begun: list[Race] = []
+
+    async def dial(race: Race) -> LiveConnection:
+        begun.append(race)
+        return await trio.sleep_forever()
+
+    async with trio.open_nursery() as left:
+        pass
+    with pytest.raises(trio.ClosedResourceError):
+        await UnhurriedDial(dial).run(left)
+    assert begun == []

@@ -15,7 +15,7 @@ one is taken.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from p2pnet.core.addresses import Endpoint, Multiaddr, at_endpoint, place_of
@@ -50,6 +50,14 @@ class Forecast:
     host: str
     last: int
     step: int
+    opened: int | None = field(default=0, compare=False)
+    """How many ports this host had opened apart by then; None if those take none of these."""
+
+    def by_now(self, opened: int) -> Forecast:
+        """Return what is foreseen once so many ports were opened apart (D16)."""
+        if self.opened is None:
+            return self
+        return replace(self, last=self.last + (opened - self.opened) * self.step, opened=opened)
 
     def after(self, dialled: Multiaddr) -> Forecast:
         """Return what is foreseen once a place that is new was dialled (D16)."""
@@ -67,12 +75,12 @@ class Forecast:
 
 
 def foresee(
-    samples: Sequence[Sample], observed: Iterable[Multiaddr], *, later: int = 0
+    samples: Sequence[Sample], observed: Iterable[Multiaddr], *, opened: int = 0
 ) -> Forecast | None:
     """Tell how a NAT goes on that gave the samples their ports; None if there is no rule (D16).
 
     ``observed`` is where peers see this host: at another IP nothing is foreseen, as whoever
-    told of the samples may lie. ``later`` is how many ports were opened behind these (D29).
+    told of the samples may lie. ``opened`` is how many ports there were apart by the last of these.
     """
     transports = {sample.transport for sample in samples}
     hosts = {sample.seen.host for sample in samples}
@@ -85,10 +93,10 @@ def foresee(
     fitting = followers(samples)
     if all(map(is_kept, fitting)):
         # It keeps ports as long as it can, and takes the next ones for further destinations.
-        return Forecast(transport, host, max(known), 1) if fitting else None
+        return Forecast(transport, host, max(known), 1, None) if fitting else None
     step = step_among(fitting)
     last = max(sample.seen.port for sample in fitting)
-    return None if step is None else Forecast(transport, host, last + later * step, step)
+    return None if step is None else Forecast(transport, host, last, step, opened)
 
 
 def known_ports(sample: Sample, observed: Iterable[Multiaddr]) -> set[int]:

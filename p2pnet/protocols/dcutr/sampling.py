@@ -52,29 +52,18 @@ class Votes:
     """Who said that there is no rule."""
     forecast: Forecast | None = None
     asked: list[Apart] = field(default_factory=list)
-    """With the fresh ports of each who was asked."""
+    """The fresh ports, of each who was asked."""
     told: trio.Event = field(default_factory=trio.Event)
     """When who is waited for has said something, or anybody has said what there is to know."""
 
-    def ask(self, apart: Apart) -> None:
-        """Have fresh ports opened, if that is of use yet."""
-        self.asked.append(apart)
-        if self.forecast is not None:
-            apart.seal()
-
-    def opened_beside(self, apart: Apart) -> int:
-        """Return how many ports were opened to ask others."""
-        return sum(each.ports_opened for each in self.asked if each is not apart)
-
     def hear(self, forecast: Forecast) -> None:
-        """Take what was foreseen, whoever is waited for; the NAT may have got further since.
+        """Take what was foreseen, whoever is waited for, and let the look be over.
 
-        And it would with each port that is opened from now on.
+        From now on each fresh port of it would be a step of the NAT for nothing.
         """
         for apart in self.asked:
             apart.seal()
-        if self.forecast is None or forecast.last > self.forecast.last:
-            self.forecast = forecast
+        self.forecast = forecast
         self.told.set()
 
     @property
@@ -130,7 +119,7 @@ class Lookout:
                 self._forecasts = await self._sampler.look()
                 if self._forecasts:
                     self._began = min(self._began, self._sampler.seen_at)
-            return self._forecasts
+            return self._sampler.by_now(self._forecasts)
 
 
 def ports(transport: Transport, addresses: Iterable[Multiaddr]) -> frozenset[int]:
@@ -194,14 +183,14 @@ class Sampler:
                     if trio.current_time() >= self._next:
                         await self._renew(limit)
                     self._hold()
-                    return self._last
+                    return self.by_now(self._last)
         return self.at_hand() or ()
 
     def at_hand(self) -> tuple[Forecast, ...] | None:
         """Return what ``look`` would, if it need not look; None if it would have to (D30)."""
         if not self.is_of_use:
             return ()
-        return self._last if trio.current_time() < self._next else None
+        return self.by_now(self._last) if trio.current_time() < self._next else None
 
     def to_tell(self) -> tuple[Forecast, ...] | None:
         """Return what is at hand, for a peer that will dial what it is told (D30)."""
@@ -290,6 +279,10 @@ class Sampler:
         doubted = self._doubted.get(transport, ())
         self._doubted[transport] = tuple(peer for peer in doubted if peer != witness)
 
+    def by_now(self, forecasts: Iterable[Forecast]) -> tuple[Forecast, ...]:
+        """Go on by what this host has opened since for other ends: the NAT has, too."""
+        return tuple(each.by_now(self._host.ports_apart(each.transport)) for each in forecasts)
+
     def took(self, place: Multiaddr) -> None:
         """Go on in what is at hand: the NAT has given one more port, for a place that is new."""
         self._last = tuple(forecast.after(place) for forecast in self._last)
@@ -307,17 +300,15 @@ class Sampler:
         samples: list[Sample] = []
         with boundary(logger, f"a look at the NAT with {witness.peer_id}"):
             async with self._host.apart(stranger=True) as apart:
-                votes.ask(apart)
-                before = votes.opened_beside(apart)
+                votes.asked.append(apart)
                 async with trio.open_nursery() as nursery:
                     for _ in range(SAMPLES):
                         nursery.start_soon(self._take, apart, witness, samples)
                 for _ in range(MAX_SAMPLES - SAMPLES):
                     if wants_another(samples, self._host.punch_addresses()):
-                        before = votes.opened_beside(apart)
                         await self._take(apart, witness, samples)
-                observed, later = self._host.punch_addresses(), votes.opened_beside(apart) - before
-                forecast = foresee(samples, observed, later=later)
+                observed = self._host.punch_addresses()
+                forecast = foresee(samples, observed, opened=apart.last_port)
                 if forecast is not None:
                     votes.hear(forecast)
                     self._trust(transport, witness.peer_id)

@@ -125,6 +125,18 @@ def forecast(text: str) -> Forecast:
     return Forecast(transport, host, int(last), int(step))
 
 
+def foreseen(known: Forecast | None, later: int) -> Toml:
+    if known is None:
+        return "nothing"
+    now = known.by_now(later)
+    return {
+        "transport": now.transport,
+        "host": now.host,
+        "last": now.last,
+        "step": now.step,
+    }
+
+
 def spent(size: Fields, dials: list[str]) -> list[bool]:
     budget = TargetBudget(per_ip=size["per_ip"], per_prefix=size["per_prefix"])
     steps = (text.split() for text in dials)
@@ -132,13 +144,12 @@ def spent(size: Fields, dials: list[str]) -> list[bool]:
 
 
 FORMS = {
-    "foresee": lambda given: (
+    "foresee": lambda given: foreseen(
         foresee(
             [sample(text) for text in given["foresee"]],
             [parse(text) for text in given["observed"]],
-            later=given.get("later", 0),
-        )
-        or "nothing"
+        ),
+        given.get("later", 0),
     ),
     "offer": lambda given: [
         with_predicted(
