@@ -49,18 +49,6 @@ from p2pnet.testing.kinds import ALL_KINDS, MATRIX
 from p2pnet.testing.matrix import TRANSPORTS, can_meet
 
 RESULTS = SIMULATED.parent / "natlab"
-MAIN_KINDS = (
-    "open",
-    "firewall",
-    "full-cone",
-    "address-restricted",
-    "port-restricted",
-    "port-restricted-reset",
-    "port-restricted-random",
-    "symmetric",
-    "carrier",
-)
-"""In which py-libp2p meets, if no others are named: a meeting takes it up to a minute."""
 
 
 def file_of(implementation: str) -> Path:
@@ -75,7 +63,7 @@ def rows_of(file: Path) -> list[Row]:
 
 def wanted(chosen: argparse.Namespace) -> Iterator[Place]:
     """Give what is to be done, all pairs over one transport before the first comes again."""
-    names = chosen.kinds or (MATRIX if chosen.of == OURS else MAIN_KINDS)
+    names = chosen.kinds or MATRIX
     pairs = list(combinations_with_replacement([ALL_KINDS[name] for name in names], 2))
     for number in range(max(chosen.rounds, chosen.rounds_relayed)):
         for transport, (a, b) in product(chosen.transports, pairs):

@@ -19,7 +19,7 @@ HEAD = """\
 ## In network namespaces
 
 The same pairs with real packets, real time and the NATs of the kernel; the round trip is the one
-from home to home, and as long over the relay (twice as long for py-libp2p). Made by
+from home to home, and as long over the relay (twice as long in the runs at 40 ms). Made by
 `make bench-natlab` (`python -m benchmarks.natlab --page`, with py-libp2p by `--of py-libp2p`),
 which continues where it was stopped. The figures of each cell are in [nat-lab.csv](nat-lab.csv).
 `python -m interop.natlab matrix` does it once; `make interop` runs two pairs of each kind.
