@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import trio
 
+from p2pnet.commands.checkup import fields_of_findings
 from p2pnet.commands.output import Output
 from p2pnet.commands.telling import hint_of, telling
 from p2pnet.host.host import Host
@@ -79,6 +80,7 @@ async def connect_direct(
         "\n".join(words),
         peer=peer,
         reasons=reasons,
+        findings=fields_of_findings(explanation),
         remedy=explanation.remedy,
         hint=hint,
     )

@@ -10,6 +10,7 @@ from functools import partial
 
 import trio
 
+from p2pnet.commands.checkup import fields_of_findings
 from p2pnet.commands.echo import ECHO, serve_echo
 from p2pnet.commands.metrics import PATH as METRICS_PATH
 from p2pnet.commands.metrics import exposition, serve_metrics
@@ -229,7 +230,13 @@ class Teller:
             words = f"no direct connection to {peer}: {reasons}; to do: {remedy}"
             words += f"; to know more: {hint}" if hint else ""
             self.output.event(
-                "not_direct", words, peer=peer, reasons=event.reasons, remedy=remedy, hint=hint
+                "not_direct",
+                words,
+                peer=peer,
+                reasons=event.reasons,
+                findings=fields_of_findings(told),
+                remedy=remedy,
+                hint=hint,
             )
             return
         address = str(event.address)

@@ -216,6 +216,9 @@ async def test_with_one_relay_it_says_that_another_would_tell_more(
     scene = await build(world, "symmetric", "symmetric", relays=1)
     told = (await scene.ask(capsys, command, scene.peer_id)).one(event)
     assert (told["hint"], told["remedy"]) == (SECOND_RELAY, Cause.PUNCH_UNANSWERED.remedy)
+    findings = told["findings"]
+    assert isinstance(findings, list)
+    assert [each["remedy"] for each in findings][:1] == [told["remedy"]]
 
 
 async def test_a_peer_that_is_not_there_is_told_with_every_address_and_the_cause(
