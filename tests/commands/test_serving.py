@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
@@ -45,6 +47,37 @@ async def test_a_reservation_is_told_though_other_services_have_not_begun(
         await trio.sleep(10.0)
         nursery.cancel_scope.cancel()
     assert told(capsys.readouterr().out.splitlines()) == [relay.address]
+
+
+async def test_what_stays_relayed_is_told_with_its_cause(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The node is the one that is called, and so begins the hole punches."""
+    relays = [
+        (await world.host(presets.relay(), f"relay {n}", families=IPV4_ONLY)).address
+        for n in range(2)
+    ]
+    edge = presets.edge(relays=relays)
+    link = Quality(latency=0.02)
+    homes = [world.home("symmetric", name, link=link) for name in ("home", "other home")]
+    me = world.machine("me", at=homes[0], families=IPV4_ONLY)
+    caller = await world.host(edge, "caller", at=homes[1], families=IPV4_ONLY)
+    async with trio.open_nursery() as nursery:
+        config = replace(edge, env=me.env)
+        nursery.start_soon(lambda: node(config, Output(as_json=True), with_echo=False))
+        await trio.sleep(15.0)
+        events = events_in(capsys)
+        address = next(each["address"] for each in events if each["event"] == "reservation")
+        await caller.host.connect(str(address))
+        await trio.sleep(60.0)
+        nursery.cancel_scope.cancel()
+    (not_direct,) = [each for each in events_in(capsys) if each["event"] == "not_direct"]
+    (finding,) = not_direct["findings"]
+    assert (finding["cause"], not_direct["remedy"]) == ("own_symmetric", finding["remedy"])
+
+
+def events_in(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 def told(lines: Sequence[str]) -> list[str]:
