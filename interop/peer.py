@@ -83,7 +83,9 @@ def choose_preset(env: Mapping[str, str]) -> HostConfig:
         limited = env.get("RELAY_LIMITED", "1") == "1"
         return presets.relay(key=key, listen=listen, limits=None if limited else unlimited)
     relays = [env["RELAY"]] if env.get("RELAY") else []
-    config = presets.edge(key=key, listen=listen, relays=relays)
+    foreseen = int(env.get("PREDICTED_PORTS", DCUtR().predicted_ports))
+    punching = DCUtR(predicted_ports=foreseen)
+    config = presets.edge(key=key, listen=listen, relays=relays, services=[punching])
     if env.get("HOLE_PUNCH", "0") == "1":
         return config
     without = [part for part in config.services if not isinstance(part, DCUtR)]

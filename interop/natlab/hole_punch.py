@@ -1,7 +1,8 @@
 """One hole punch: a relay in public, two peers each behind a NAT of its own.
 
 Runs in a private world (see ``p2pnet.demo.namespaces``); prints the dialer's line.
-Arguments: relay, listener and dialer, each the name of an implementation, and a transport.
+Arguments: relay, listener and dialer, each the name of an implementation, and a transport; then,
+if they are not to be the ordinary ones, the kinds of the homes of the listener and the dialer.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from ipaddress import IPv4Network
 
 import trio
 
+from interop.natlab.building import Town
 from interop.processes import Line, dialled, serving
 from p2pnet.demo.namespaces import PUBLIC_NETWORK, Laboratory
+from p2pnet.testing.kinds import ALL_KINDS
 
 LISTEN = {"tcp": "/ip4/{}/tcp/4001", "quic": "/ip4/{}/udp/4001/quic-v1"}
+DELAY = 0.02
 ECHO_BYTES = 1024 * 1024
 DIRECT_SECONDS = 45
 
@@ -69,7 +73,7 @@ class Places:
 def two_homes(places: Places | None = None) -> Iterator[Laboratory]:
     """Have a relay in public, and a listener and a dialer, each in a home behind a NAT."""
     at = places or Places()
-    with Laboratory(delay=0.02, internet=at.internet) as laboratory:
+    with Laboratory(delay=DELAY, internet=at.internet) as laboratory:
         laboratory.add_public("relay", at.relay)
         laboratory.add_home(
             "home of the listener", outside=at.listener_outside, inside=at.listener_inside
@@ -82,8 +86,21 @@ def two_homes(places: Places | None = None) -> Iterator[Laboratory]:
         yield laboratory
 
 
-def main(relay: str, listener: str, dialer: str, transport: str = "tcp") -> None:
-    with two_homes() as laboratory:
+@contextmanager
+def homes_of(listener: str, dialer: str) -> Iterator[Laboratory]:
+    """Have the same with homes of these kinds, see ``p2pnet.testing.kinds``."""
+    town = Town(delay=DELAY)
+    with town.built():
+        town.laboratory.add_public("relay", Places().relay)
+        town.add_home("home of the listener", ALL_KINDS[listener], hosts=("listener",))
+        town.add_home("home of the dialer", ALL_KINDS[dialer], hosts=("dialer",))
+        yield town.laboratory
+
+
+def main(
+    relay: str, listener: str, dialer: str, transport: str = "tcp", *kinds_of_homes: str
+) -> None:
+    with homes_of(*kinds_of_homes) if kinds_of_homes else two_homes() as laboratory:
         punching = partial(punch, laboratory, relay, listener, dialer, transport=transport)
         print(json.dumps(trio.run(punching)), flush=True)
 
