@@ -30,6 +30,8 @@ QUIC_CELLS = [
     ("p2pnet", "p2pnet", "rust"),
     ("go", "p2pnet", "p2pnet"),
     ("rust", "p2pnet", "p2pnet"),
+    ("p2pnet", "js", "p2pnet"),
+    ("p2pnet", "p2pnet", "js"),
 ]
 FORESEEN_CELLS = [
     # the same; p2pnet is behind the NAT whose next ports it foresees
@@ -40,6 +42,13 @@ FORESEEN_CELLS = [
 ]
 COUNTING, ORDINARY = "symmetric-sequential", "port-restricted"
 """Kinds of homes: the NAT of the one gives each destination the next port."""
+PUBLIC = "open"
+REVERSAL_CELLS = [
+    # the same, and the homes of listener and dialer
+    ("p2pnet", "js", "p2pnet", ORDINARY, PUBLIC),
+    ("p2pnet", "p2pnet", "js", PUBLIC, ORDINARY),
+    ("p2pnet", "p2pnet", "js", ORDINARY, PUBLIC),
+]
 
 
 @pytest.mark.parametrize(("relay", "listener", "dialer"), CELLS)
@@ -65,6 +74,16 @@ def test_nobody_gets_through_where_no_port_is_foreseen(monkeypatch: pytest.Monke
     result = punch("p2pnet", "p2pnet", "go", "tcp", *homes("p2pnet", "go"))
     assert result["relayed"] is True
     assert str(result["error"]).startswith("no direct connection")
+
+
+@pytest.mark.parametrize("transport", ["tcp", "quic"])
+@pytest.mark.parametrize(
+    ("relay", "listener", "dialer", "listeners_home", "dialers_home"), REVERSAL_CELLS
+)
+def test_the_one_in_public_is_dialled(
+    relay: str, listener: str, dialer: str, listeners_home: str, dialers_home: str, transport: str
+) -> None:
+    check_punch(relay, listener, dialer, transport, listeners_home, dialers_home)
 
 
 def homes(listener: str, dialer: str) -> list[str]:

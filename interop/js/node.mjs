@@ -52,9 +52,21 @@ export async function startNode(settings) {
   const options = { maxInboundStreams: MANY, maxOutboundStreams: MANY, runOnLimitedConnection: true };
   await node.handle(ECHO_PROTOCOL, serveEcho, options);
   await node.handle(PERF_PROTOCOL, servePerf, options);
+  if (settings.holePunch) offerObserved(node);
   await node.start();
   if (!settings.autoNAT?.endsWith('client')) node.services.addresses.announceListenAddresses();
   return node;
+}
+
+// Behind a NAT js-libp2p offers no address of its own: it wants AutoNAT to confirm one first, which
+// can't be done with one that has to be punched. Over QUIC all its dials are from one socket, so
+// where its relay sees that is where to punch. TCP dials are from another port each.
+function offerObserved(node) {
+  node.addEventListener('peer:identify', ({ detail: { observedAddr } }) => {
+    if (/\/quic-v1(\/p2p\/\w+)?$/.test(observedAddr)) {
+      node.services.addresses.manager.confirmObservedAddr(observedAddr, { type: 'observed' });
+    }
+  });
 }
 
 function privateKey(seed) {
