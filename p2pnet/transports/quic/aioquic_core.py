@@ -329,7 +329,8 @@ class AioquicCore:
         return has_risen
 
     def bound(self, stream: int, max_bytes: int) -> None:
-        self._tally(stream).window.bound(max_bytes)
+        if stream in self._connection.streams:
+            self._tally(stream).window.bound(max_bytes)
 
     def ping(self) -> None:
         self._connection.send_ping(0)
