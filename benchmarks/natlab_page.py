@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -197,9 +198,14 @@ def beside(found: Found) -> Iterator[str]:
 def told_of(cells: Sequence[LabCell]) -> str:
     """Say how all meetings of an implementation ended."""
     every = pooled(cells)
-    errors = every.runs - every.direct - every.relayed
-    ends = f"{every.direct} direct, {every.relayed} relayed, {errors} in an error"
-    return f"where {every.runs} meetings of py-libp2p ended {ends}"
+    errors: Counter[str] = Counter()
+    for cell in cells:
+        where, colon, _ = cell.reason.partition(":")
+        errors[where if colon else ""] += cell.runs - cell.direct - cell.relayed
+    ends = f"{every.direct} direct, {every.relayed} relayed, {errors.total()} in an error"
+    known = [f"{number} in {where}" for where, number in errors.most_common() if where and number]
+    places = f" ({', '.join(known)})" if known else ""
+    return f"where {every.runs} meetings of py-libp2p ended {ends}{places}"
 
 
 def shares(found: Found, transport: str, a: str, b: str) -> str:

@@ -38,8 +38,13 @@ async def meet_py_libp2p(laboratory: Laboratory, place: Place, relays: Sequence[
             target = there.circuit_addresses[0]
             line = await dialled(KIND, placed=caller, LISTEN=listen[0], TARGET=target, **settings)
     except PeerFailed as failure:
-        line = {"error": str(failure)}
+        line = {"error": in_a_line(failure)}
     return row_of(Row(a.name, b.name, transport, expected, "error", 0, None, ""), line)
+
+
+def in_a_line(failure: PeerFailed) -> str:
+    """Keep what a peer says last, which is of what it died; else what became of it."""
+    return str(failure).splitlines()[-1]
 
 
 def row_of(row: Row, line: Line) -> Row:

@@ -81,6 +81,8 @@ class Peer:
         self.dcutr = dcutr
         self.transport = transport
         self.relay = info_from_p2p_addr(Multiaddr(os.environ["RELAY"]))
+        self.doing = "connecting to the relay"
+        """What an error is put down to."""
 
     async def reach_relay(self) -> None:
         await self.host.connect(self.relay)
@@ -90,6 +92,7 @@ class Peer:
                 await trio.sleep(LOOK_SECONDS)
 
     async def listen(self, nursery: trio.Nursery) -> None:
+        self.doing = "reserving"
         stream = await self.host.new_stream(self.relay.peer_id, [PROTOCOL_ID])
         if not await self.transport.reserve(stream, self.relay.peer_id, nursery):
             raise OSError("the relay gave no reservation")
@@ -114,6 +117,7 @@ class Peer:
         """Call over the relay, wait until that is direct, and see that it is of use."""
         target = os.environ["TARGET"]
         peer_id = split_peer(target.rpartition("/p2p-circuit")[2])
+        self.doing = "calling over the relay"
         await self.transport.dial(Multiaddr(target))
         began = trio.current_time()
         direct = None
@@ -123,6 +127,7 @@ class Peer:
                 found = connections(self.host, peer_id)
                 direct = next((each for each in found if not is_relayed(each)), None)
         seconds = trio.current_time() - began
+        self.doing = f"an echo over the {'relayed' if direct is None else 'direct'} connection"
         echoed = await self.echo_at_last(peer_id, direct=direct is not None)
         return {
             "remote_peer_id": str(peer_id),
@@ -179,7 +184,7 @@ async def main() -> int:
                         os._exit(0)  # It takes its time to close, which nobody waits for.
                 line |= await peer.dial()
             except Exception as error:  # noqa: BLE001 - the contract wants it in the line
-                line["error"] = repr(error)
+                line["error"] = f"{peer.doing}: {error!r}"
                 if os.environ["ROLE"] == "listen":
                     print(line["error"], file=sys.stderr, flush=True)
                     os._exit(1)

@@ -14,8 +14,9 @@ import pytest
 from benchmarks.natlab import cells, missing, otherwise, parser_of, wanted
 from benchmarks.natlab_cells import LabCell, as_csv, from_csv, read_cells, summarized
 from benchmarks.natlab_page import section
-from benchmarks.natlab_py_libp2p import row_of
+from benchmarks.natlab_py_libp2p import in_a_line, row_of
 from interop.natlab.meeting import Row
+from interop.processes import PeerFailed
 from p2pnet.testing.kinds import ALL_KINDS, MATRIX
 from p2pnet.testing.matrix import TRANSPORTS, can_meet
 
@@ -117,6 +118,21 @@ def test_py_libp2p_stands_beside_it() -> None:
     text = section([cell(DIRECT, DIRECT), cell(DIRECT, failed, failed, of="py-libp2p")])
     assert "| **open** |  | 2 of 2 / 1 of 3 |" in text
     assert "TCP, where 3 meetings of py-libp2p ended 1 direct, 2 relayed, 0 in an error:" in text
+
+
+def test_errors_of_py_libp2p_are_counted_by_where_they_happened() -> None:
+    failed = replace(DIRECT, outcome="error", attempts=0, seconds=None)
+    silent = replace(failed, reason="an echo over the direct connection: TooSlowError()")
+    late = replace(failed, a="carrier", reason="reserving: OSError('no reservation')")
+    text = section([cell(row, row, of="py-libp2p") for row in (silent, late)] + [cell(DIRECT)])
+    where = "2 in an echo over the direct connection, 2 in reserving"
+    assert f"ended 0 direct, 0 relayed, 4 in an error ({where}):" in text
+
+
+def test_what_a_listener_died_of_is_told_with_its_failure() -> None:
+    said = "the py-libp2p listen was not ready:\n1.2 dcutr: started\nreserving: OSError('no')"
+    assert in_a_line(PeerFailed(said)) == "reserving: OSError('no')"
+    assert in_a_line(PeerFailed("it printed nothing")) == "it printed nothing"
 
 
 @pytest.mark.parametrize(
