@@ -203,7 +203,7 @@ def told_of(cells: Sequence[LabCell]) -> str:
         where, colon, _ = cell.reason.partition(":")
         errors[where if colon else ""] += cell.runs - cell.direct - cell.relayed
     ends = f"{every.direct} direct, {every.relayed} relayed, {errors.total()} in an error"
-    known = [f"{number} in {where}" for where, number in errors.most_common() if where and number]
+    known = [f"{where}: {number}" for where, number in errors.most_common() if where and number]
     places = f" ({', '.join(known)})" if known else ""
     return f"where {every.runs} meetings of py-libp2p ended {ends}{places}"
 

@@ -43,8 +43,9 @@ async def meet_py_libp2p(laboratory: Laboratory, place: Place, relays: Sequence[
 
 
 def in_a_line(failure: PeerFailed) -> str:
-    """Keep what a peer says last, which is of what it died; else what became of it."""
-    return str(failure).splitlines()[-1]
+    """Keep what happened, and what the peer logged last: of what it died, if it did."""
+    what, *log = str(failure).splitlines()
+    return " ".join([what, *log[-1:]])
 
 
 def row_of(row: Row, line: Line) -> Row:

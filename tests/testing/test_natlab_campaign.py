@@ -125,14 +125,15 @@ def test_errors_of_py_libp2p_are_counted_by_where_they_happened() -> None:
     silent = replace(failed, reason="an echo over the direct connection: TooSlowError()")
     late = replace(failed, a="carrier", reason="reserving: OSError('no reservation')")
     text = section([cell(row, row, of="py-libp2p") for row in (silent, late)] + [cell(DIRECT)])
-    where = "2 in an echo over the direct connection, 2 in reserving"
+    where = "an echo over the direct connection: 2, reserving: 2"
     assert f"ended 0 direct, 0 relayed, 4 in an error ({where}):" in text
 
 
-def test_what_a_listener_died_of_is_told_with_its_failure() -> None:
-    said = "the py-libp2p listen was not ready:\n1.2 dcutr: started\nreserving: OSError('no')"
-    assert in_a_line(PeerFailed(said)) == "reserving: OSError('no')"
-    assert in_a_line(PeerFailed("it printed nothing")) == "it printed nothing"
+def test_what_a_peer_logged_last_is_told_with_its_failure() -> None:
+    what = "the py-libp2p listen was not ready:"
+    died = PeerFailed(f"{what}\n1.2 dcutr: started\nreserving: OSError('no')")
+    assert in_a_line(died) == f"{what} reserving: OSError('no')"
+    assert in_a_line(PeerFailed(f"{what}\n")) == what
 
 
 @pytest.mark.parametrize(
