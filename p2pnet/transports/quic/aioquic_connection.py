@@ -86,6 +86,12 @@ class Connection(ProbingConnection):
         finally:
             limit.used = used
 
+    # ---- once more ---------------------------------------------------------------------------
+
+    def resend(self, now: float) -> None:
+        """Take what is on its way for lost. The next timeout is no longer for it."""
+        self._loss.reschedule_data(now=now)
+
     # ---- the end -------------------------------------------------------------------------
 
     def close(

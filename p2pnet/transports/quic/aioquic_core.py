@@ -219,6 +219,9 @@ class AioquicCore:
         if not was_over and self._connection.close_event is not None:
             self._cause = Cause.SILENCE
 
+    def resend(self, now: float) -> None:
+        self._connection.resend(now)
+
     def next_event(self) -> Event | None:
         while (event := self._connection.next_event()) is not None:
             told = self._translate(event)

@@ -56,6 +56,8 @@ from p2pnet.transports.quic.path_news import PathNews
 from p2pnet.transports.quic.stream import QuicStream
 from p2pnet.transports.quic.terms import Terms, Way
 
+MAX_KNOCKS = 2
+"""How often a dial is begun again because the remote knocks: one of them may be lost."""
 TICK = 1e-6
 """Seconds by which timers fire late: on the dot, rounding may have it that nothing is due yet."""
 
@@ -83,7 +85,7 @@ class QuicConnection:
         self.wait = self._waiting.add
         self._early: list[MuxedStream] = []
         self._accept: Callable[[MuxedStream], None] = self._early.append
-        self._unread = self._drivers = 0
+        self._unread = self._drivers = self._knocks = 0
         self._is_kicked = True  # The first packet of all waits to be sent.
         self._along = Along()
         self.hold = self._along.add
@@ -128,6 +130,14 @@ class QuicConnection:
         self._take_events()
         self._pulse.heard(now)
         self.kick()
+
+    def knocked(self, now: float) -> None:
+        """Hear that the remote's NAT is open: what was dialled before may be lost there (Q32)."""
+        is_unanswered = self._core.is_owed and not self._core.is_begun
+        if is_unanswered and not self._is_over and self._knocks < MAX_KNOCKS:
+            self._knocks += 1
+            self._core.resend(now)
+            self.kick()
 
     def is_disowned_by(self, token: bytes) -> bool:
         """Return True, and be over, if the remote knows nothing of this connection (Q17)."""

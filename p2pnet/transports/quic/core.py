@@ -216,6 +216,10 @@ class Core(Protocol):
 
     def on_timer(self, now: float) -> None: ...
 
+    def resend(self, now: float) -> None:
+        """Have the next ``transmit`` return the first packets again, of a dial without answer."""
+        ...
+
     def next_event(self) -> Event | None: ...
 
     def open_stream(self) -> int | None:

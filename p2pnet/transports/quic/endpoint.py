@@ -8,7 +8,7 @@ them receives, for all, and when it leaves another takes its place:
     run ------+                    +-> no connection: answered from the datagram alone
     upgrade --+
 
-The socket is closed when the last of its users is gone. Rules: specs/quic.md (Q1 to Q3, Q18).
+The socket is closed when the last of its users is gone. Rules: specs/quic.md (Q1 to Q3, Q18, Q32).
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ class Route(Protocol):
 
     def receive(self, datagrams: Sequence[bytes], remote: Endpoint, now: float) -> None:
         """Take datagrams that came in a row from one place."""
+        ...
+
+    def knocked(self, now: float) -> None:
+        """Hear that a datagram of no connection came from where the remote is."""
         ...
 
     def is_disowned_by(self, token: bytes) -> bool: ...
@@ -152,6 +156,7 @@ class QuicSocket:
             try:
                 header = read_header(arrival.data)
             except Unreadable:  # Q18
+                self._knocked(arrival.remote, now)
                 continue
             route = self._routes.get(header.target)
             following = None if route is None else (route, arrival.remote)
@@ -160,12 +165,18 @@ class QuicSocket:
                 row = []
             owner = following
             if owner is None:
+                self._knocked(arrival.remote, now)
                 with boundary(logger, "a datagram of no connection"):
                     self._stray(header, arrival, now)
             else:
                 row.append(arrival.data)
         if owner is not None:
             deliver(row, owner, now)
+
+    def _knocked(self, remote: Endpoint, now: float) -> None:
+        for route in self._peers.get(remote, ()):
+            with boundary(logger, "a dial over QUIC"):
+                route.knocked(now)
 
     def _stray(self, header: Header, arrival: Arrival, now: float) -> None:
         tomb = self._tombs.get(header.target)

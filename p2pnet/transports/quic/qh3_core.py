@@ -259,6 +259,12 @@ class Qh3Core:
         if not was_over and self._connection.close_event is not None:
             self._cause = Cause.SILENCE
 
+    def resend(self, now: float) -> None:
+        # All that the library offers; its next timeout is twice as long for it.
+        timer = self.timer()
+        if timer is not None:
+            self.on_timer(timer)
+
     def next_event(self) -> Event | None:
         if self._unheard:
             return StreamStopped(self._unheard.pop(), 0)

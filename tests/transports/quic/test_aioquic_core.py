@@ -179,6 +179,24 @@ def test_what_a_library_does_not_expect_ends_the_connection_and_nothing_else(
     assert (ended.cause, ended.code) == (Cause.VIOLATION, 1)
 
 
+@pytest.mark.parametrize("library", [Aioquic, Qh3])
+def test_a_dial_is_begun_anew_when_asked(library: type[Aioquic | Qh3]) -> None:
+    """Q32: guards how the libraries are brought to it, long before their own timeouts."""
+    core = library(settings()).dial(SERVER, 100.0)
+    first = core.transmit(100.0)
+    assert core.is_owed
+    assert core.transmit(100.03) == []
+    core.resend(100.03)
+    again = core.transmit(100.03)
+    assert len(again) == len(first)
+    server = Aioquic(settings()).answer(again[0][0][6:14], None)
+    for data, _ in again:
+        server.receive([data], CLIENT, 100.04)
+    for now in (100.05, 100.1, 100.2):
+        exchange(core, server, now)
+    assert any(isinstance(event, HandshakeDone) for event in events_of(core))
+
+
 OF_CONNECTIONS = {
     "_close_event",
     "_configuration",

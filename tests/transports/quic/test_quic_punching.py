@@ -16,7 +16,7 @@ from p2pnet.testing.world import World
 from p2pnet.transports.quic.connection import QuicConnection
 from p2pnet.transports.quic.endings import no_answer
 from p2pnet.transports.quic.listening import Expectation, QuicListener
-from p2pnet.transports.quic.transport import QuicTransport
+from p2pnet.transports.quic.transport import PUNCH_PATIENCE, QuicTransport
 from tests.transports.quic.quic_scene import End, Peer
 
 NO_ANSWER = type(no_answer())
@@ -160,9 +160,12 @@ async def test_random_packets_let_the_dial_of_the_other_side_in(
 
 
 async def one_punches(
-    world: World, kinds: tuple[str, str], *, round_trip: float
+    world: World, kinds: tuple[str, str], *, round_trip: float, late: float = 0.0
 ) -> tuple[float, Home, list[CapableConnection], list[CapableConnection]]:
-    """Punch from Bob, whom Alice dials; return how long that took, and what each dial made."""
+    """Punch from Bob, whom Alice dials, that much earlier; return how long that took Bob.
+
+    And what each dial made.
+    """
     link = Quality(latency=round_trip / 4)
     alice, bob = (
         Home(world, kind, name, link=link)
@@ -175,8 +178,9 @@ async def one_punches(
         for home in (alice, bob):
             await home.open(nursery)
         where_alice, where_bob = await mirror.shows(alice), await mirror.shows(bob)
-        began = trio.current_time()
         nursery.start_soon(try_dial, alice, where_bob, bob, Role.DIALER, dialled)
+        await trio.sleep(late)
+        began = trio.current_time()
         await try_dial(bob, where_alice, alice, Role.LISTENER, punched)
         seconds = trio.current_time() - began
         await trio.sleep(1)
@@ -203,6 +207,22 @@ async def test_who_is_found_later_than_that_is_not_connected_twice(world: World)
     kinds = ("port-restricted", "port-restricted")
     seconds, alice, dialled, punched = await one_punches(world, kinds, round_trip=0.5)
     assert seconds == pytest.approx(1.5 * 0.5, abs=0.04)
+    assert len(dialled) == len(punched) == 1
+    assert not alice.accepted
+
+
+@pytest.mark.parametrize("round_trip", [0.02, 0.04])
+async def test_a_dial_that_came_too_early_begins_anew_when_the_remote_knocks(
+    round_trip: float, world: World
+) -> None:
+    """Q32: Bob's bytes go there, and the handshake comes, goes and comes again."""
+    kinds = ("port-restricted", "port-restricted")
+    way = round_trip / 2 + 0.01  # Homes have 5 ms of their own.
+    seconds, alice, dialled, punched = await one_punches(
+        world, kinds, round_trip=round_trip, late=way + 0.005
+    )
+    assert seconds == pytest.approx(4 * way, abs=0.008)
+    assert seconds < PUNCH_PATIENCE + 2 * way - 0.02, "no later than by Bob's own dial"
     assert len(dialled) == len(punched) == 1
     assert not alice.accepted
 
