@@ -20,6 +20,7 @@ from p2pnet.transports.quic.packets import VERSION_1
 from p2pnet.transports.quic.qh3_tls import Bridge, demand_certificate
 
 CONNECTED = "connected"
+LOSS = "loss_detection"
 PACING = "pacing"
 BURST = 106
 """So many datagrams are made before they are sent: two trains of 64 KiB."""
@@ -178,6 +179,12 @@ class Connection(QuicConnection):
     def is_limited(self) -> bool:
         timer = None if self._core is None else self._core.get_timer()
         return self._was_limited or (timer is not None and timer[0] == PACING)
+
+    @property
+    def probe_at(self) -> float | None:
+        """When what has no answer is sent again; None if another timer comes before that."""
+        timer = None if self._core is None else self._core.get_timer()
+        return timer[1] if timer is not None and timer[0] == LOSS else None
 
     @property
     def is_begun(self) -> bool:

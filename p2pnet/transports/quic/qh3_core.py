@@ -261,9 +261,9 @@ class Qh3Core:
 
     def resend(self, now: float) -> None:
         # All that the library offers; its next timeout is twice as long for it.
-        timer = self.timer()
-        if timer is not None:
-            self.on_timer(timer)
+        probe_at = self._connection.probe_at
+        if probe_at is not None:
+            self.on_timer(probe_at)
 
     def next_event(self) -> Event | None:
         if self._unheard:

@@ -197,6 +197,19 @@ def test_a_dial_is_begun_anew_when_asked(library: type[Aioquic | Qh3]) -> None:
     assert any(isinstance(event, HandshakeDone) for event in events_of(core))
 
 
+@pytest.mark.parametrize("library", [Aioquic, Qh3])
+def test_a_dial_that_is_begun_anew_does_not_end_sooner_for_it(
+    library: type[Aioquic | Qh3],
+) -> None:
+    """Q32: not even where no timeout but the last of all, of silence, is left to be had early."""
+    core = library(settings()).dial(SERVER, 100.0)
+    core.transmit(100.0)
+    for number in range(12):
+        core.resend(100.1 + number / 10)
+        core.transmit(100.1 + number / 10)
+    assert events_of(core) == []
+
+
 OF_CONNECTIONS = {
     "_close_event",
     "_configuration",
